@@ -1,0 +1,29 @@
+//! Plain data every room of Undine shares.
+//!
+//! Nothing here does I/O, owns a thread or needs `unsafe`: data types and block formats, the model
+//! configuration, the vocabulary as it stood in the file, the ragged [`Batch`] and its output, sampling,
+//! and the [`Executor`] seam between the engine and the backends.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod config;
+pub mod dtype;
+pub mod executor;
+pub mod quant;
+pub mod request;
+pub mod sampling;
+pub mod vocabulary;
+
+pub use batch::{
+    Batch, BatchSequence, BlockId, OutputKind, OutputRow, RowOutput, Slot, StepOutput, TOKEN_FROM_SLOT,
+    TokenScore,
+};
+pub use config::{Config, FeedForward, LayerKind, MoeConfig};
+pub use dtype::DType;
+pub use executor::{Capacity, Executor, ExecutorError, Ticket};
+pub use request::{FinishReason, GenerateRequest, RequestId, StopRules};
+pub use sampling::SamplingParams;
+pub use vocabulary::{SpecialTokens, Vocabulary};
+
+/// A token id. Ids are only meaningful together with the vocabulary they come from.
+pub type TokenId = u32;

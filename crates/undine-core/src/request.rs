@@ -1,0 +1,50 @@
+//! A validated request for tokens, as the engine takes it: no text, no HTTP.
+
+use crate::{SamplingParams, TokenId};
+
+/// Names a request within one engine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// When a generation ends, as far as token ids can tell. Stop strings are text and live above the engine.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StopRules {
+    /// Most tokens to generate; 0 only scores the prompt.
+    pub max_tokens: u32,
+    /// No stop token is allowed before this many tokens are out.
+    pub min_tokens: u32,
+    /// Tokens that end the answer. They are reported, as the last token.
+    pub stop_tokens: Vec<TokenId>,
+    /// End-of-sequence tokens of the model; empty under `ignore_eos`.
+    pub eos_tokens: Vec<TokenId>,
+}
+
+/// One sequence to generate.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GenerateRequest {
+    /// The prompt; at least one token.
+    pub prompt: Vec<TokenId>,
+    /// How to sample.
+    pub sampling: SamplingParams,
+    /// Additions to single logits.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// When to stop.
+    pub stop: StopRules,
+    /// Also score the prompt's tokens, with this many alternatives each.
+    pub prompt_logprobs: Option<u32>,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FinishReason {
+    /// An end-of-sequence token.
+    Eos,
+    /// One of the request's stop tokens.
+    StopToken(TokenId),
+    /// `max_tokens` reached.
+    MaxTokens,
+    /// The model's context, or all of the cache, is full.
+    ContextFull,
+    /// Cancelled by its owner.
+    Cancelled,
+}

@@ -1,0 +1,211 @@
+//! Binding: from a validated checkpoint to the handles the model is recorded with.
+//!
+//! Matrices stay where they are, in the mapped file. Vectors (norms, filters, biases) are small and become f32.
+
+use std::sync::Arc;
+
+use undine_core::{Config, FeedForward, LayerKind, quant};
+use undine_weights::{Checkpoint, ExpertPart, LayerWeight, Weight, WeightName};
+
+use crate::recorder::{Experts, Linear, MatrixId, Moe, Qkv, ShortConv, Swiglu, VectorId};
+
+/// The operator of a layer.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Operator {
+    /// Gated short convolution.
+    ShortConv(ShortConv),
+    /// Grouped-query attention.
+    Attention(Qkv),
+}
+
+/// The feed-forward of a layer.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum BoundFeedForward {
+    /// SwiGLU and its projection back, `hidden x width`.
+    Dense {
+        /// Norm, gate and up.
+        swiglu: Swiglu,
+        /// Down.
+        down: Linear,
+    },
+    /// Mixture of experts.
+    Moe(Moe),
+}
+
+/// One layer's handles.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct BoundLayer {
+    /// What mixes tokens.
+    pub operator: Operator,
+    /// Projection of the operator's result back to the residual stream.
+    pub out: Linear,
+    /// What works on each token.
+    pub feed_forward: BoundFeedForward,
+}
+
+/// A model ready to be recorded: handles for every layer, and the weights they stand for.
+pub struct Model {
+    checkpoint: Arc<Checkpoint>,
+    matrices: Vec<Weight>,
+    vectors: Vec<Vec<f32>>,
+    /// Embedding table, `vocab x hidden`.
+    pub embedding: MatrixId,
+    /// Norm before the head, `hidden`.
+    pub final_norm: VectorId,
+    /// Head, `vocab x hidden`; the embedding table where the two are tied.
+    pub head: MatrixId,
+    /// The layers.
+    pub layers: Vec<BoundLayer>,
+}
+
+impl Model {
+    /// Binds every weight the checkpoint's configuration calls for.
+    pub fn bind(checkpoint: Arc<Checkpoint>) -> Self {
+        let mut binder = Binder { checkpoint: &checkpoint, matrices: Vec::new(), vectors: Vec::new() };
+        let embedding = binder.matrix(WeightName::TokenEmbedding);
+        let final_norm = binder.vector(WeightName::FinalNorm);
+        let head = match checkpoint.weight(WeightName::Head) {
+            Some(_) => binder.matrix(WeightName::Head),
+            None => embedding,
+        };
+        let mut operators = OperatorCount::default();
+        let layers = (0..checkpoint.config().layers.len()).map(|i| binder.layer(i, &mut operators)).collect();
+        let Binder { matrices, vectors, .. } = binder;
+        Self { matrices, vectors, embedding, final_norm, head, layers, checkpoint }
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &Config {
+        self.checkpoint.config()
+    }
+
+    /// Where the weights came from.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Type and shape of a matrix.
+    pub fn matrix(&self, id: MatrixId) -> &Weight {
+        &self.matrices[id.0 as usize]
+    }
+
+    /// Bytes of a matrix, row-major blocks of its type; any alignment.
+    pub fn matrix_bytes(&self, id: MatrixId) -> &[u8] {
+        self.checkpoint.bytes(self.matrix(id))
+    }
+
+    /// Number of matrices; ids are `0..count`.
+    pub fn matrix_count(&self) -> usize {
+        self.matrices.len()
+    }
+
+    /// A vector.
+    pub fn vector(&self, id: VectorId) -> &[f32] {
+        &self.vectors[id.0 as usize]
+    }
+}
+
+/// Layers of each kind met so far: K/V caches and convolution states are counted separately.
+#[derive(Default)]
+struct OperatorCount {
+    conv: u32,
+    attention: u32,
+}
+
+struct Binder<'a> {
+    checkpoint: &'a Checkpoint,
+    matrices: Vec<Weight>,
+    vectors: Vec<Vec<f32>>,
+}
+
+impl Binder<'_> {
+    fn weight(&self, name: WeightName) -> Weight {
+        self.checkpoint.weight(name).unwrap_or_else(|| panic!("a validated checkpoint has {name:?}"))
+    }
+
+    fn matrix(&mut self, name: WeightName) -> MatrixId {
+        self.matrices.push(self.weight(name));
+        MatrixId(self.matrices.len() as u32 - 1)
+    }
+
+    fn vector(&mut self, name: WeightName) -> VectorId {
+        let weight = self.weight(name);
+        let mut values = vec![0.0; weight.rows * weight.cols];
+        quant::decode(weight.dtype, self.checkpoint.bytes(&weight), &mut values);
+        self.vectors.push(values);
+        VectorId(self.vectors.len() as u32 - 1)
+    }
+
+    fn optional_vector(&mut self, name: WeightName) -> Option<VectorId> {
+        self.checkpoint.weight(name).is_some().then(|| self.vector(name))
+    }
+
+    fn linear(&mut self, layer: usize, weight: LayerWeight, bias: Option<LayerWeight>) -> Linear {
+        Linear {
+            weight: self.matrix(WeightName::Layer(layer, weight)),
+            bias: bias.and_then(|bias| self.optional_vector(WeightName::Layer(layer, bias))),
+        }
+    }
+
+    fn layer(&mut self, i: usize, operators: &mut OperatorCount) -> BoundLayer {
+        use LayerWeight as W;
+        let name = |weight| WeightName::Layer(i, weight);
+        let norm = self.vector(name(W::OperatorNorm));
+        let (operator, out) = match self.checkpoint.config().layers[i] {
+            LayerKind::Conv => {
+                operators.conv += 1;
+                let op = ShortConv {
+                    norm,
+                    in_proj: self.linear(i, W::ConvIn, Some(W::ConvInBias)),
+                    filter: self.vector(name(W::Conv)),
+                    filter_bias: self.optional_vector(name(W::ConvBias)),
+                    layer: operators.conv - 1,
+                };
+                (Operator::ShortConv(op), self.linear(i, W::ConvOut, Some(W::ConvOutBias)))
+            }
+            LayerKind::FullAttention => {
+                operators.attention += 1;
+                let op = Qkv {
+                    norm,
+                    query: self.linear(i, W::Query, None),
+                    key: self.linear(i, W::Key, None),
+                    value: self.linear(i, W::Value, None),
+                    query_norm: self.optional_vector(name(W::QueryNorm)),
+                    key_norm: self.optional_vector(name(W::KeyNorm)),
+                    layer: operators.attention - 1,
+                };
+                (Operator::Attention(op), self.linear(i, W::AttentionOut, None))
+            }
+        };
+        BoundLayer { operator, out, feed_forward: self.feed_forward(i) }
+    }
+
+    fn feed_forward(&mut self, i: usize) -> BoundFeedForward {
+        use LayerWeight as W;
+        let name = |weight| WeightName::Layer(i, weight);
+        let norm = self.vector(name(W::FfnNorm));
+        match self.checkpoint.config().feed_forward[i] {
+            FeedForward::Dense { .. } => BoundFeedForward::Dense {
+                swiglu: Swiglu { norm, gate: self.matrix(name(W::Gate)), up: self.matrix(name(W::Up)) },
+                down: self.linear(i, W::Down, None),
+            },
+            FeedForward::Moe => {
+                let moe = self.checkpoint.config().moe.expect("a MoE layer means a MoE configuration");
+                let router = self.matrix(name(W::Router));
+                let bias = self.optional_vector(name(W::ExpertBias));
+                let first = MatrixId(self.matrices.len() as u32);
+                for expert in 0..moe.experts {
+                    for part in [ExpertPart::Gate, ExpertPart::Up, ExpertPart::Down] {
+                        self.matrix(WeightName::Expert { layer: i, expert, part });
+                    }
+                }
+                BoundFeedForward::Moe(Moe {
+                    norm,
+                    router,
+                    bias,
+                    experts: Experts { first, count: moe.experts as u32 },
+                })
+            }
+        }
+    }
+}
