@@ -1,0 +1,49 @@
+//! What the engine reports: events per request, numbers about itself.
+
+use undine_core::{FinishReason, RowOutput};
+
+/// Something a request's owner should know.
+///
+/// Order within a request: at most one `PromptScores`, then the `Token`s, then exactly one `Finished`.
+/// A cancelled request has no events after [`cancel`](crate::Engine::cancel), not even `Finished`.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// How likely each prompt token was after those before it: one entry for each of tokens `1..prompt_len`.
+    /// Only if `prompt_logprobs` was asked for.
+    PromptScores(Vec<RowOutput>),
+    /// The next token of the answer, stop tokens included.
+    Token(RowOutput),
+    /// The last event.
+    Finished(FinishReason),
+}
+
+/// A snapshot of the engine. Totals count from its start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct EngineStats {
+    /// Sequences with a slot, including ended ones whose last step is still in flight.
+    pub running: u32,
+    /// Requests in the queue, including preempted ones.
+    pub waiting: u32,
+    /// K/V blocks held by sequences.
+    pub blocks_used: u32,
+    /// K/V blocks there are.
+    pub blocks_total: u32,
+    /// State slots held by sequences.
+    pub slots_used: u32,
+    /// State slots there are.
+    pub slots_total: u32,
+    /// Steps submitted and not yet collected.
+    pub steps_in_flight: u32,
+    /// Steps submitted.
+    pub steps_total: u64,
+    /// Times a running sequence had to give up its blocks and start over.
+    pub preemptions: u64,
+    /// Prompt tokens of the requests whose prompt has been computed; recomputed ones count once.
+    pub prompt_tokens_total: u64,
+    /// Tokens reported.
+    pub generation_tokens_total: u64,
+    /// Rows of the latest submitted step.
+    pub last_step_rows: u32,
+    /// Sequences in the latest submitted step.
+    pub last_step_sequences: u32,
+}

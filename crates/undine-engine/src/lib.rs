@@ -1,0 +1,24 @@
+//! Sequences, scheduler, block pool and the step loop: requests in, tokens out, nothing else.
+//!
+//! The engine is pure and deterministic: no threads, no clock, no text, no device of its own. Its owner calls
+//! [`Engine::add`] and [`Engine::cancel`], then [`Engine::step`] while [`Engine::has_work`], and reads the events.
+//!
+//! There is no prefill phase and no decode phase. A sequence has *known* tokens (prompt and answer so far) and
+//! *computed* ones (their K/V is in the cache); a step closes the gap within its budget of rows. Chunked prefill,
+//! decoding and resuming after preemption are the same rule (the idea is vLLM's v1 scheduler's).
+//!
+//! What a request's owner sees does not depend on the other requests: not on the batch, the chunks, the
+//! number of steps in flight, or on whether the sequence was preempted.
+#![forbid(unsafe_code)]
+
+mod block_pool;
+mod config;
+mod engine;
+mod events;
+mod scheduler;
+mod sequence;
+mod slot_pool;
+
+pub use config::{AddError, EngineConfig, EngineError, LOGPROBS_MAX};
+pub use engine::Engine;
+pub use events::{EngineStats, Event};
