@@ -1,0 +1,280 @@
+//! A device without a model. Its "logits" are a hash of the whole token history, read back through the block
+//! table and the state slot: a wrong table, a mixed-up slot, a stale state or a lost token changes the answer.
+//! [`expected`] computes the same answer without an engine.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use undine_core::batch::TOKEN_FROM_SLOT;
+use undine_core::{
+    Batch, BlockId, Capacity, Executor, ExecutorError, FinishReason, GenerateRequest, OutputKind,
+};
+use undine_core::{RowOutput, SamplingParams, Slot, StepOutput, Ticket, TokenId, TokenScore};
+use undine_engine::Event;
+
+/// What the device saw, for tests that look at the schedule itself.
+#[derive(Default)]
+pub struct Log {
+    /// Every submitted batch.
+    pub batches: Vec<Batch>,
+}
+
+/// A place of the K/V cache: the token, its position, and a hash of everything up to it.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    position: u32,
+    chain: u64,
+    token: TokenId,
+}
+
+#[derive(Clone, Copy, Default)]
+struct SlotState {
+    /// Hash of all tokens so far, as a recurrence would have it.
+    chain: u64,
+    /// How many these are.
+    positions: u32,
+    last_sampled: Option<TokenId>,
+}
+
+struct Flight {
+    ticket: Ticket,
+    output: StepOutput,
+    uses: Vec<(Slot, Vec<BlockId>)>,
+}
+
+/// See the module's description.
+pub struct Device {
+    capacity: Capacity,
+    cells: Vec<Cell>,
+    slots: Vec<SlotState>,
+    flights: VecDeque<Flight>,
+    tickets: u64,
+    /// How often `try_collect` says "not yet" before each step.
+    delay: u32,
+    delay_left: u32,
+    /// The submission that fails.
+    fails_at: Option<u64>,
+    log: Rc<RefCell<Log>>,
+}
+
+impl Device {
+    pub fn new(capacity: Capacity, log: Rc<RefCell<Log>>) -> Self {
+        let cells = vec![Cell::default(); (capacity.blocks * capacity.block_size) as usize];
+        let slots = vec![SlotState::default(); capacity.slots as usize];
+        let flights = VecDeque::new();
+        Self { capacity, cells, slots, flights, tickets: 0, delay: 0, delay_left: 0, fails_at: None, log }
+    }
+
+    pub fn with_delay(self, delay: u32) -> Self {
+        Self { delay, delay_left: delay, ..self }
+    }
+
+    pub fn failing_at(self, submission: u64) -> Self {
+        Self { fails_at: Some(submission), ..self }
+    }
+
+    /// A block or slot must not change hands while a step that uses it is in flight.
+    fn check_in_flight(&self, batch: &Batch) {
+        assert!(self.flights.len() < self.capacity.steps_in_flight as usize, "too many steps in flight");
+        for sequence in &batch.sequences {
+            let table = &batch.block_tables[sequence.blocks.start as usize..sequence.blocks.end as usize];
+            for (slot, blocks) in self.flights.iter().flat_map(|flight| &flight.uses) {
+                if *slot == sequence.slot {
+                    assert_ne!(sequence.start, 0, "{slot:?} was given away while in flight");
+                } else {
+                    assert!(
+                        !table.iter().any(|block| blocks.contains(block)),
+                        "a block has two owners in flight"
+                    );
+                }
+            }
+        }
+    }
+
+    fn cell(&self, table: &[BlockId], position: u32) -> usize {
+        let block = table[(position / self.capacity.block_size) as usize];
+        (block.0 * self.capacity.block_size + position % self.capacity.block_size) as usize
+    }
+
+    /// Puts a token into cache and state.
+    fn write(&mut self, slot: Slot, table: &[BlockId], position: u32, token: TokenId) {
+        let state = &mut self.slots[slot.0 as usize];
+        if position == 0 {
+            *state = SlotState::default();
+        }
+        assert_eq!(state.positions, position, "{slot:?} holds another state");
+        let token = match token {
+            TOKEN_FROM_SLOT => state.last_sampled.expect("a token has been sampled for the slot"),
+            token => token,
+        };
+        state.chain = mix(state.chain, u64::from(token));
+        state.positions += 1;
+        let chain = state.chain;
+        let cell = self.cell(table, position);
+        self.cells[cell] = Cell { position, chain, token };
+    }
+
+    fn output(
+        &mut self,
+        slot: Slot,
+        table: &[BlockId],
+        position: u32,
+        kind: &OutputKind,
+        batch: &Batch,
+    ) -> RowOutput {
+        let cells: Vec<Cell> = (0..=position).map(|p| self.cells[self.cell(table, p)]).collect();
+        assert!(cells.iter().zip(0..).all(|(cell, p)| cell.position == p), "the block table mixes positions");
+        let hash = cells.iter().fold(0, |hash, cell| mix(hash, cell.chain));
+        let vocab = self.capacity.vocab;
+        match kind {
+            OutputKind::Score { target, top } => score(hash, *target, *top, vocab),
+            OutputKind::Sample { params, output_index, history, history_prompt, biases, .. } => {
+                // Later chunk rows of the same step come after this one only if the scheduler is wrong.
+                assert_eq!(
+                    self.slots[slot.0 as usize].positions,
+                    position + 1,
+                    "sampled from a row that is not last"
+                );
+                let history = &batch.history[history.start as usize..history.end as usize];
+                if params.needs_history() {
+                    assert!(
+                        history.iter().eq(cells.iter().map(|cell| &cell.token)),
+                        "the history is another's"
+                    );
+                }
+                let biases = &batch.biases[biases.start as usize..biases.end as usize];
+                let output = sample(hash, params, *output_index, *history_prompt, biases, vocab);
+                self.slots[slot.0 as usize].last_sampled = Some(output.chosen.token);
+                output
+            }
+            OutputKind::Logits => unreachable!("the engine never asks for logits"),
+        }
+    }
+}
+
+impl Executor for Device {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn submit(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {
+        if self.fails_at == Some(self.tickets) {
+            return Err(ExecutorError("it was unplugged".to_owned()));
+        }
+        batch.check(&self.capacity);
+        assert!(batch.rows() > 0, "an empty step");
+        self.check_in_flight(batch);
+        self.log.borrow_mut().batches.push(batch.clone());
+        let (mut rows, mut uses) = (Vec::new(), Vec::new());
+        let mut outputs = batch.outputs.iter().peekable();
+        for sequence in &batch.sequences {
+            let table = &batch.block_tables[sequence.blocks.start as usize..sequence.blocks.end as usize];
+            let positions = sequence.start + sequence.rows.len() as u32;
+            assert_eq!(
+                table.len() as u32,
+                positions.div_ceil(self.capacity.block_size),
+                "table of another length"
+            );
+            for (row, position) in sequence.rows.clone().zip(sequence.start..) {
+                self.write(sequence.slot, table, position, batch.tokens[row as usize]);
+                while let Some(output) = outputs.next_if(|output| output.row == row) {
+                    rows.push(self.output(sequence.slot, table, position, &output.kind, batch));
+                }
+            }
+            uses.push((sequence.slot, table.to_vec()));
+        }
+        let ticket = Ticket(self.tickets);
+        self.tickets += 1;
+        self.flights.push_back(Flight { ticket, output: StepOutput { rows }, uses });
+        Ok(ticket)
+    }
+
+    fn try_collect(&mut self, ticket: Ticket) -> Result<Option<StepOutput>, ExecutorError> {
+        assert_eq!(self.flights.front().map(|flight| flight.ticket), Some(ticket), "collected out of order");
+        if self.delay_left > 0 {
+            self.delay_left -= 1;
+            return Ok(None);
+        }
+        self.delay_left = self.delay;
+        Ok(self.flights.pop_front().map(|flight| flight.output))
+    }
+}
+
+/// SplitMix64's finisher over both.
+fn mix(a: u64, b: u64) -> u64 {
+    let mut z = a.rotate_left(23).wrapping_add((b + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn score(hash: u64, target: TokenId, top: u32, vocab: u32) -> RowOutput {
+    let logprob = |i: u64| -((mix(hash, i) % 1000) as f32);
+    let top =
+        (0..top).map(|i| TokenScore { token: (hash % u64::from(vocab)) as u32, logprob: logprob(i.into()) });
+    let chosen = TokenScore { token: target, logprob: logprob(u64::from(target) + 1000) };
+    RowOutput { chosen, rank: (hash % 7) as u32, top: top.collect(), logits: Vec::new() }
+}
+
+/// A bias of at least 100 forces its token; negative infinity forbids it.
+fn sample(
+    hash: u64,
+    params: &SamplingParams,
+    output_index: u32,
+    history_prompt: u32,
+    biases: &[(TokenId, f32)],
+    vocab: u32,
+) -> RowOutput {
+    let hash = mix(mix(mix(hash, params.seed), u64::from(output_index)), u64::from(history_prompt));
+    let forbidden = |token: u32| biases.contains(&(token, f32::NEG_INFINITY));
+    let forced = biases.iter().find(|(token, bias)| *bias >= 100.0 && !forbidden(*token));
+    let drawn = (hash % u64::from(vocab)) as u32;
+    let token = match forced {
+        Some(&(token, _)) => token,
+        None => (0..vocab).map(|i| (drawn + i) % vocab).find(|&token| !forbidden(token)).unwrap_or(0),
+    };
+    score(hash, token, params.logprobs.unwrap_or(0), vocab)
+}
+
+/// The events of a request on this device, by the definition: one token after the other, no cache, no engine.
+pub fn expected(request: &GenerateRequest, context: u32, vocab: u32) -> Vec<Event> {
+    let GenerateRequest { prompt, sampling, logit_bias, stop, prompt_logprobs } = request;
+    let logits = |tokens: &[TokenId]| {
+        let chains = tokens.iter().scan(0, |chain, &token| {
+            *chain = mix(*chain, u64::from(token));
+            Some(*chain)
+        });
+        chains.fold(0, mix)
+    };
+    let mut events = Vec::new();
+    if let Some(top) = *prompt_logprobs {
+        let rows = (1..prompt.len()).map(|i| score(logits(&prompt[..i]), prompt[i], top, vocab));
+        events.push(Event::PromptScores(rows.collect()));
+    }
+    let mut tokens = prompt.clone();
+    let mut reason = (stop.max_tokens == 0).then_some(FinishReason::MaxTokens);
+    while reason.is_none() {
+        let index = (tokens.len() - prompt.len()) as u32;
+        let mut biases = logit_bias.clone();
+        if index < stop.min_tokens {
+            biases.extend(
+                stop.eos_tokens.iter().chain(&stop.stop_tokens).map(|&token| (token, f32::NEG_INFINITY)),
+            );
+        }
+        let history_prompt = if sampling.needs_history() { prompt.len() as u32 } else { 0 };
+        let output = sample(logits(&tokens), sampling, index, history_prompt, &biases, vocab);
+        let token = output.chosen.token;
+        tokens.push(token);
+        events.push(Event::Token(output));
+        reason = match token {
+            _ if stop.eos_tokens.contains(&token) => Some(FinishReason::Eos),
+            _ if stop.stop_tokens.contains(&token) => Some(FinishReason::StopToken(token)),
+            _ if index + 1 == stop.max_tokens => Some(FinishReason::MaxTokens),
+            _ if tokens.len() as u32 == context => Some(FinishReason::ContextFull),
+            _ => None,
+        };
+    }
+    events.extend(reason.map(Event::Finished));
+    events
+}

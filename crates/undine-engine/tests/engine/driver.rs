@@ -1,0 +1,177 @@
+//! Runs an engine on the device and keeps every request's events.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use undine_core::{Batch, Capacity, GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
+use undine_engine::{AddError, Engine, EngineConfig, Event};
+
+use crate::device::{Device, Log, expected};
+
+/// More steps than any test needs.
+const STEPS_MAX: u32 = 20_000;
+
+/// Room for everything, one step in flight.
+pub const ROOMY: Setup = Setup {
+    capacity: Capacity {
+        blocks: 256,
+        block_size: 4,
+        slots: 16,
+        rows: 512,
+        outputs: 512,
+        vocab: 97,
+        steps_in_flight: 1,
+    },
+    config: EngineConfig {
+        max_num_seqs: 16,
+        max_num_batched_tokens: 512,
+        max_model_len: 96,
+        max_waiting: 64,
+        prefill_chunk: 512,
+    },
+};
+
+/// Device and engine limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub capacity: Capacity,
+    pub config: EngineConfig,
+}
+
+impl Setup {
+    /// [`ROOMY`] with something changed.
+    pub fn with(change: impl FnOnce(&mut Capacity, &mut EngineConfig)) -> Self {
+        let mut setup = ROOMY;
+        change(&mut setup.capacity, &mut setup.config);
+        setup
+    }
+}
+
+/// An engine under test.
+pub struct Driver {
+    pub engine: Engine,
+    pub events: BTreeMap<RequestId, Vec<Event>>,
+    log: Rc<RefCell<Log>>,
+    step_events: Vec<(RequestId, Event)>,
+    requests: BTreeMap<RequestId, GenerateRequest>,
+    cancelled: Vec<RequestId>,
+}
+
+impl Driver {
+    pub fn new(setup: Setup) -> Self {
+        Self::on(setup, |device| device)
+    }
+
+    /// On a device that was changed.
+    pub fn on(setup: Setup, change: impl FnOnce(Device) -> Device) -> Self {
+        let log = Rc::new(RefCell::new(Log::default()));
+        let device = change(Device::new(setup.capacity, log.clone()));
+        let engine = Engine::new(Box::new(device), setup.config).unwrap();
+        let (events, requests) = (BTreeMap::new(), BTreeMap::new());
+        Self { engine, events, log, step_events: Vec::new(), requests, cancelled: Vec::new() }
+    }
+
+    pub fn add(&mut self, request: &GenerateRequest) -> Result<RequestId, AddError> {
+        let id = self.engine.add(request.clone())?;
+        self.requests.insert(id, request.clone());
+        self.events.insert(id, Vec::new());
+        Ok(id)
+    }
+
+    pub fn cancel(&mut self, id: RequestId) {
+        self.engine.cancel(id);
+        self.cancelled.push(id);
+        self.engine.check_integrity();
+    }
+
+    /// One step. Events of a cancelled or finished request are a failure.
+    pub fn step(&mut self) {
+        self.step_events.clear();
+        self.engine.step(&mut self.step_events).unwrap();
+        self.engine.check_integrity();
+        for (id, event) in self.step_events.drain(..) {
+            assert!(!self.cancelled.contains(&id), "{id:?} was cancelled and says {event:?}");
+            let events = self.events.get_mut(&id).expect("events name requests that were added");
+            assert!(
+                !matches!(events.last(), Some(Event::Finished(_))),
+                "{id:?} had finished and says {event:?}"
+            );
+            events.push(event);
+        }
+    }
+
+    /// Steps until there is nothing to do; then everything must have been given back.
+    pub fn run(&mut self) {
+        let mut steps = 0;
+        while self.engine.has_work() {
+            self.step();
+            steps += 1;
+            assert!(steps < STEPS_MAX, "no end: {:?}", self.engine.stats());
+        }
+        let stats = self.engine.stats();
+        let left = (stats.running, stats.waiting, stats.blocks_used, stats.slots_used, stats.steps_in_flight);
+        assert_eq!(left, (0, 0, 0, 0, 0));
+    }
+
+    /// Every request has had the events it has without an engine; a cancelled one the first of them.
+    pub fn check_events(&self) {
+        for (id, request) in &self.requests {
+            let events = &self.events[id];
+            let expected = expected(request, self.engine.max_context(), self.engine.capacity().vocab);
+            if self.cancelled.contains(id) && events.len() < expected.len() {
+                assert_eq!(events[..], expected[..events.len()], "{id:?}");
+            } else {
+                assert_eq!(*events, expected, "{id:?}");
+            }
+        }
+    }
+
+    /// The batches so far.
+    pub fn batches(&self) -> Vec<Batch> {
+        self.log.borrow().batches.clone()
+    }
+
+    pub fn finished(&self, id: RequestId) -> bool {
+        matches!(self.events[&id].last(), Some(Event::Finished(_)))
+    }
+
+    /// The tokens of a request's answer.
+    pub fn answer(&self, id: RequestId) -> Vec<TokenId> {
+        let token = |event: &Event| match event {
+            Event::Token(output) => Some(output.chosen.token),
+            _ => None,
+        };
+        self.events[&id].iter().filter_map(token).collect()
+    }
+}
+
+/// A prompt of `prompt` tokens, different for every `seed`, answered with `max_tokens` tokens.
+pub fn request(seed: u64, prompt: u32, max_tokens: u32) -> GenerateRequest {
+    GenerateRequest {
+        prompt: (0..prompt).map(|i| (seed as u32 * 31 + i * 7) % ROOMY.capacity.vocab).collect(),
+        sampling: SamplingParams { seed, ..SamplingParams::default() },
+        logit_bias: Vec::new(),
+        stop: StopRules { max_tokens, min_tokens: 0, stop_tokens: Vec::new(), eos_tokens: Vec::new() },
+        prompt_logprobs: None,
+    }
+}
+
+/// Eight requests of every kind.
+pub fn mixed_requests() -> Vec<GenerateRequest> {
+    let mut requests: Vec<_> = [(1, 30), (5, 40), (17, 20), (40, 25), (3, 1), (64, 80), (9, 0), (23, 33)]
+        .into_iter()
+        .zip(0..)
+        .map(|((prompt, max_tokens), seed)| request(seed, prompt, max_tokens))
+        .collect();
+    requests[1].sampling.repetition_penalty = 1.1;
+    requests[2].prompt_logprobs = Some(2);
+    requests[3].stop.eos_tokens = vec![1, 2, 3, 4, 5, 6, 7, 8];
+    requests[3].stop.min_tokens = 12;
+    requests[5].prompt_logprobs = Some(0);
+    requests[5].sampling.logprobs = Some(3);
+    requests[6].prompt_logprobs = Some(1);
+    requests[7].logit_bias = vec![(11, f32::NEG_INFINITY), (12, 0.5)];
+    requests[7].stop.stop_tokens = vec![20, 21];
+    requests
+}

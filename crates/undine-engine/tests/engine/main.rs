@@ -1,0 +1,10 @@
+//! The engine over a device whose answers depend on everything the engine could get wrong.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod cancel;
+mod device;
+mod driver;
+mod order;
+mod random;
+mod stops;

@@ -1,0 +1,88 @@
+//! First come, first served, and nobody starves.
+
+use crate::driver::{Driver, ROOMY, Setup, request};
+use undine_core::RequestId;
+use undine_engine::{AddError, Engine, EngineError};
+
+#[test]
+fn the_queue_is_bounded() {
+    let mut driver = Driver::new(Setup::with(|_, config| (config.max_waiting, config.max_num_seqs) = (3, 2)));
+    for seed in 0..3 {
+        driver.add(&request(seed, 4, 5)).unwrap();
+    }
+    let full = AddError::QueueFull { waiting: 3, limit: 3 };
+    assert_eq!(driver.add(&request(3, 4, 5)), Err(full.clone()));
+    assert_eq!(full.to_string(), "3 requests are waiting and the limit is 3; try again later");
+    driver.step();
+    assert_eq!((driver.engine.stats().running, driver.engine.stats().waiting), (2, 1));
+    driver.add(&request(3, 4, 5)).unwrap();
+    driver.add(&request(4, 4, 5)).unwrap();
+    assert_eq!(driver.add(&request(5, 4, 5)), Err(full));
+    driver.run();
+    driver.check_events();
+}
+
+/// While prompts far longer than a step are computed, a sequence that answers gets a token every step.
+#[test]
+fn long_prompts_do_not_stop_answers() {
+    let mut driver = Driver::new(Setup::with(|capacity, _| capacity.rows = 8));
+    let first = driver.add(&request(1, 4, 60)).unwrap();
+    driver.step();
+    for seed in 2..6 {
+        driver.add(&request(seed, 90, 4)).unwrap();
+    }
+    for tokens in 2..=45 {
+        driver.step();
+        assert_eq!(driver.answer(first).len(), tokens);
+        assert_eq!(driver.engine.stats().last_step_rows, 8, "the rest of the step goes to the prompts");
+    }
+    driver.run();
+    driver.check_events();
+}
+
+/// Equal requests finish in the order of arrival, whatever is scarce.
+#[test]
+fn equal_requests_finish_in_order() {
+    let scarce = [
+        Setup::with(|_, config| config.max_num_seqs = 3),
+        Setup::with(|capacity, _| capacity.rows = 5),
+        Setup::with(|capacity, _| capacity.blocks = 12),
+        Setup::with(|capacity, _| (capacity.blocks, capacity.steps_in_flight) = (12, 2)),
+    ];
+    for setup in scarce {
+        let mut driver = Driver::new(setup);
+        let ids: Vec<_> = (0..10).map(|seed| driver.add(&request(seed, 12, 12)).unwrap()).collect();
+        let mut finished: Vec<RequestId> = Vec::new();
+        while driver.engine.has_work() {
+            driver.step();
+            let now: Vec<_> =
+                ids.iter().filter(|&&id| driver.finished(id) && !finished.contains(&id)).collect();
+            finished.extend(now);
+        }
+        driver.check_events();
+        assert_eq!(finished, ids, "{setup:?}");
+    }
+}
+
+/// A prompt that does not fit yet is not overtaken by a small one that would.
+#[test]
+fn the_queue_is_not_overtaken() {
+    let mut driver = Driver::new(Setup::with(|capacity, _| capacity.blocks = 20));
+    driver.add(&request(1, 40, 20)).unwrap();
+    let long = driver.add(&request(2, 60, 4)).unwrap();
+    let short = driver.add(&request(3, 2, 2)).unwrap();
+    while driver.answer(short).is_empty() {
+        driver.step();
+    }
+    assert!(!driver.answer(long).is_empty());
+    driver.run();
+    driver.check_events();
+}
+
+#[test]
+fn limits_of_zero_are_refused() {
+    let setup = Setup::with(|_, config| config.prefill_chunk = 0);
+    let device = crate::device::Device::new(ROOMY.capacity, Default::default());
+    let error = Engine::new(Box::new(device), setup.config).err();
+    assert_eq!(error, Some(EngineError::ZeroLimit { name: "prefill_chunk" }));
+}

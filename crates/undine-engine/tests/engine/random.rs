@@ -1,0 +1,96 @@
+//! Random requests, limits, arrivals, cancellations and device timings.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use undine_core::{Capacity, GenerateRequest, RequestId, SamplingParams, StopRules};
+use undine_engine::{AddError, EngineConfig};
+
+use crate::driver::{Driver, Setup};
+
+/// Small, so that end tokens are drawn often.
+const VOCAB: u32 = 23;
+
+#[derive(Clone, Debug)]
+enum Action {
+    Add(GenerateRequest),
+    /// The request this many places from the latest.
+    Cancel(u64),
+    Step(u32),
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let capacity = (1..14u32, 1..5u32, 1..5u32, 1..12u32, 1..8u32, 1..4u32);
+    let config = (1..6u32, 1..12u32, 2..40u32, 1..6u32, 1..10u32);
+    (capacity, config).prop_map(|((blocks, block_size, slots, rows, outputs, steps_in_flight), config)| {
+        Setup {
+            capacity: Capacity { blocks, block_size, slots, rows, outputs, vocab: VOCAB, steps_in_flight },
+            config: EngineConfig {
+                max_num_seqs: config.0,
+                max_num_batched_tokens: config.1,
+                max_model_len: config.2,
+                max_waiting: config.3,
+                prefill_chunk: config.4,
+            },
+        }
+    })
+}
+
+prop_compose! {
+    fn request()(
+        prompt in vec(0..VOCAB, 1..24),
+        seed in 0..1000u64,
+        presence_penalty in prop_oneof![3 => Just(0.0f32), 1 => Just(0.5)],
+        logprobs in option::of(0..3u32),
+        logit_bias in vec((0..VOCAB, prop_oneof![Just(f32::NEG_INFINITY), Just(1.0)]), 0..3),
+        max_tokens in 0..20u32,
+        min_tokens in 0..8u32,
+        stop_tokens in vec(0..VOCAB, 0..2),
+        eos_tokens in vec(0..VOCAB, 0..2),
+        prompt_logprobs in option::weighted(0.3, 0..3u32),
+    ) -> GenerateRequest {
+        let sampling = SamplingParams { seed, presence_penalty, logprobs, ..SamplingParams::default() };
+        let stop = StopRules { max_tokens, min_tokens, stop_tokens, eos_tokens };
+        GenerateRequest { prompt, sampling, logit_bias, stop, prompt_logprobs }
+    }
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => request().prop_map(Action::Add),
+        1 => (0..8u64).prop_map(Action::Cancel),
+        4 => (1..6u32).prop_map(Action::Step),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Blocks and slots are conserved after every step, and every request that is not cancelled has exactly
+    /// the events it has alone, which end in its one `Finished`.
+    #[test]
+    fn everything_ends_and_nothing_is_lost(setup in setup(), delay in 0..3u32, actions in vec(action(), 1..40)) {
+        let mut driver = Driver::on(setup, |device| device.with_delay(delay));
+        let mut added = 0;
+        for action in actions {
+            match action {
+                Action::Add(request) => match driver.add(&request) {
+                    Ok(id) => added = id.0 + 1,
+                    Err(AddError::QueueFull { .. }) => {
+                        prop_assert_eq!(driver.engine.stats().waiting.min(setup.config.max_waiting), setup.config.max_waiting);
+                    }
+                    Err(AddError::PromptTooLong { prompt, limit }) => prop_assert!(prompt > u64::from(limit)),
+                    Err(error) => prop_assert!(false, "{error}"),
+                },
+                Action::Cancel(back) => {
+                    if let Some(id) = added.checked_sub(back + 1) {
+                        driver.cancel(RequestId(id));
+                    }
+                }
+                Action::Step(steps) => (0..steps).for_each(|_| driver.step()),
+            }
+        }
+        driver.run();
+        driver.check_events();
+    }
+}
