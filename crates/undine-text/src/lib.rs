@@ -1,0 +1,22 @@
+//! Text on both sides of the model: tokenizer, chat template, incremental detokenizer, stop strings and reasoning.
+//!
+//! Invariant: nothing here panics on a hostile vocabulary, template or prompt; the errors say what was expected.
+//! Knows no HTTP and no model; the words are Hugging Face's (`tokenizer.json`, chat templates) and GGUF's.
+#![forbid(unsafe_code)]
+
+pub mod byte_alphabet;
+pub mod detokenizer;
+pub mod error;
+pub mod presets;
+pub mod python_json;
+pub mod stream;
+pub mod template;
+pub mod tokenizer;
+mod vocabulary;
+
+pub use detokenizer::Detokenizer;
+pub use error::TextError;
+pub use presets::{Preset, preset};
+pub use stream::{IncludeStop, Piece, Reasoning, StreamOptions, StreamState, TextStream};
+pub use template::{ChatInput, ChatTemplate, ends_in_think};
+pub use tokenizer::{Bos, SpecialText, Tokenizer};

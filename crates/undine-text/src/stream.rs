@@ -1,0 +1,278 @@
+//! From sampled tokens to what a reader sees: text, cut at stop strings and split into reasoning and content.
+//!
+//! Invariant: the pieces, joined per kind, depend on the text only and not on how it was cut into tokens.
+//! Text is held back only while it could still become a stop string or a reasoning marker.
+
+use std::sync::Arc;
+
+use undine_core::TokenId;
+
+use crate::detokenizer::Detokenizer;
+use crate::tokenizer::{SpecialText, Tokenizer};
+
+/// What opens a model's reasoning.
+pub const THINK_START: &str = "<think>";
+/// What closes it.
+pub const THINK_END: &str = "</think>";
+
+/// Whether a stop string itself is part of the text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IncludeStop {
+    /// The text ends with it.
+    Yes,
+    /// The text ends before it.
+    No,
+}
+
+/// What happens to text between `<think>` and `</think>`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reasoning {
+    /// All text is content, markers included.
+    Off,
+    /// Text between the markers is reasoning; the markers vanish.
+    Split,
+    /// The same, for a prompt that already ends in `<think>`.
+    SplitStartInside,
+}
+
+/// How to turn the tokens of one answer into text.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StreamOptions {
+    /// The text ends where the first of these appears, in content, reasoning or across both. Empty ones never match.
+    pub stop: Vec<String>,
+    /// Whether the stop string is shown.
+    pub include_stop: IncludeStop,
+    /// Whether control tokens are shown. Reasoning markers are seen either way.
+    pub special: SpecialText,
+    /// Whether reasoning is kept apart.
+    pub reasoning: Reasoning,
+}
+
+/// A stretch of text of one kind; never empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Piece {
+    /// Part of the answer.
+    Content(String),
+    /// Part of the thinking before it.
+    Reasoning(String),
+}
+
+/// Whether a stream wants more tokens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StreamState {
+    /// No stop string has appeared.
+    Running,
+    /// The text is over.
+    Stopped {
+        /// The stop string that appeared.
+        stop: String,
+    },
+}
+
+/// The text of one answer as it is generated.
+pub struct TextStream {
+    detokenizer: Detokenizer,
+    markers: Vec<TokenId>,
+    stops: StopMatcher,
+    split: ReasoningSplit,
+    state: StreamState,
+    text: String,
+}
+
+impl TextStream {
+    /// Starts an answer.
+    pub fn new(tokenizer: Arc<Tokenizer>, options: StreamOptions) -> Self {
+        let markers = match options.reasoning {
+            Reasoning::Off => Vec::new(),
+            _ => [THINK_START, THINK_END].iter().filter_map(|marker| tokenizer.token_id(marker)).collect(),
+        };
+        let stops = options.stop.into_iter().filter(|stop| !stop.is_empty()).collect();
+        Self {
+            detokenizer: Detokenizer::new(tokenizer, options.special),
+            markers,
+            stops: StopMatcher { stops, include: options.include_stop, held: String::new() },
+            split: ReasoningSplit::new(options.reasoning),
+            state: StreamState::Running,
+            text: String::new(),
+        }
+    }
+
+    /// Appends the pieces that `id` makes certain. Once stopped, tokens are ignored.
+    pub fn push(&mut self, id: TokenId, out: &mut Vec<Piece>) -> StreamState {
+        if self.state == StreamState::Running {
+            self.text.clear();
+            if self.markers.contains(&id) {
+                self.detokenizer.push_visible(id, &mut self.text);
+            } else {
+                self.detokenizer.push(id, &mut self.text);
+            }
+            self.take_text(out);
+        }
+        self.state.clone()
+    }
+
+    /// Ends the answer and appends everything held back. Does nothing after a stop string or a second time.
+    pub fn finish(&mut self, out: &mut Vec<Piece>) {
+        if self.state == StreamState::Running {
+            self.text.clear();
+            self.detokenizer.finish(&mut self.text);
+            self.take_text(out);
+        }
+        if self.state == StreamState::Running {
+            let held = std::mem::take(&mut self.stops.held);
+            let mut pieces = Pieces::new(out);
+            self.split.push(&held, &mut pieces);
+            self.split.finish(&mut pieces);
+        }
+    }
+
+    fn take_text(&mut self, out: &mut Vec<Piece>) {
+        let mut pieces = Pieces::new(out);
+        let (certain, stop) = self.stops.push(&self.text);
+        self.split.push(&certain, &mut pieces);
+        if let Some(stop) = stop {
+            self.split.finish(&mut pieces);
+            self.state = StreamState::Stopped { stop };
+        }
+    }
+}
+
+/// Appends to a list of pieces, joining neighbours of one kind that come in the same call.
+struct Pieces<'a> {
+    out: &'a mut Vec<Piece>,
+    first: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(out: &'a mut Vec<Piece>) -> Self {
+        let first = out.len();
+        Self { out, first }
+    }
+
+    fn push(&mut self, place: Place, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        match (self.out[self.first..].last_mut(), place) {
+            (Some(Piece::Content(last)), Place::Outside) | (Some(Piece::Reasoning(last)), Place::Inside) => {
+                last.push_str(text);
+            }
+            (_, Place::Outside) => self.out.push(Piece::Content(text.to_owned())),
+            (_, Place::Inside) => self.out.push(Piece::Reasoning(text.to_owned())),
+        }
+    }
+}
+
+/// Finds the first stop string in a text that comes in parts.
+struct StopMatcher {
+    stops: Vec<String>,
+    include: IncludeStop,
+    /// The longest end of the text so far that a stop string could begin with.
+    held: String,
+}
+
+impl StopMatcher {
+    /// Takes more text; returns what is certain to come before any stop string, and the stop string if it is complete.
+    fn push(&mut self, text: &str) -> (String, Option<String>) {
+        self.held.push_str(text);
+        // The match that ends first is the one that a reader of single characters would see; of several, the longest.
+        let found =
+            self.stops.iter().filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start, stop)));
+        let found = found.min_by_key(|&(start, stop)| (start + stop.len(), start));
+        if let Some((start, stop)) = found {
+            let end = if self.include == IncludeStop::Yes { start + stop.len() } else { start };
+            let stop = stop.clone();
+            self.held.truncate(end);
+            return (std::mem::take(&mut self.held), Some(stop));
+        }
+        let keep = could_begin(&self.held, self.stops.iter().map(String::as_str));
+        let rest = self.held.split_off(keep);
+        (std::mem::replace(&mut self.held, rest), None)
+    }
+}
+
+/// Where the longest end of `text` starts that is a beginning of one of `words`; `text.len()` if none is.
+fn could_begin<'a>(text: &str, words: impl Iterator<Item = &'a str>) -> usize {
+    words.map(|word| overlap_start(text, word)).min().unwrap_or(text.len())
+}
+
+/// Where the longest end of `text` starts that is a proper beginning of `word`.
+fn overlap_start(text: &str, word: &str) -> usize {
+    let text = text.as_bytes();
+    let from = text.len().saturating_sub(word.len().saturating_sub(1));
+    (from..text.len()).find(|&start| word.as_bytes().starts_with(&text[start..])).unwrap_or(text.len())
+}
+
+/// On which side of the markers the text is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Outside,
+    Inside,
+}
+
+/// Whether white space is being dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Space {
+    Kept,
+    /// Right after `</think>`, before the answer begins.
+    Dropped,
+}
+
+/// Splits text at the markers. A marker moves the text to its side wherever it stands, and is never shown.
+struct ReasoningSplit {
+    mode: Reasoning,
+    place: Place,
+    space: Space,
+    /// The longest end of the text so far that a marker could begin with.
+    held: String,
+}
+
+impl ReasoningSplit {
+    fn new(mode: Reasoning) -> Self {
+        let place = if mode == Reasoning::SplitStartInside { Place::Inside } else { Place::Outside };
+        Self { mode, place, space: Space::Kept, held: String::new() }
+    }
+
+    fn push(&mut self, text: &str, out: &mut Pieces<'_>) {
+        if self.mode == Reasoning::Off {
+            out.push(Place::Outside, text);
+            return;
+        }
+        self.held.push_str(text);
+        let held = std::mem::take(&mut self.held);
+        let mut rest = held.as_str();
+        while let Some((before, marker, after)) = next_marker(rest) {
+            self.emit(before, out);
+            (self.place, self.space) = match marker {
+                THINK_START => (Place::Inside, Space::Kept),
+                _ => (Place::Outside, Space::Dropped),
+            };
+            rest = after;
+        }
+        let (certain, open) = rest.split_at(could_begin(rest, [THINK_START, THINK_END].into_iter()));
+        self.emit(certain, out);
+        self.held.push_str(open);
+    }
+
+    /// Half a marker at the very end of an answer is not a marker: it is shown.
+    fn finish(&mut self, out: &mut Pieces<'_>) {
+        let held = std::mem::take(&mut self.held);
+        self.emit(&held, out);
+    }
+
+    fn emit(&mut self, text: &str, out: &mut Pieces<'_>) {
+        let text = if self.space == Space::Dropped { text.trim_start() } else { text };
+        if !text.is_empty() {
+            self.space = Space::Kept;
+            out.push(self.place, text);
+        }
+    }
+}
+
+/// The text before the first marker, the marker, and the text after it.
+fn next_marker(text: &str) -> Option<(&str, &'static str, &str)> {
+    let found =
+        [THINK_START, THINK_END].into_iter().filter_map(|marker| text.find(marker).map(|at| (at, marker)));
+    let (at, marker) = found.min_by_key(|&(at, _)| at)?;
+    Some((&text[..at], marker, &text[at + marker.len()..]))
+}

@@ -1,0 +1,264 @@
+//! Chat templates: messages and tools to prompt text, as Hugging Face transformers renders them.
+//!
+//! A template is a program from outside. It runs without files or network, on limited fuel, recursion and output.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Value, from_args};
+use minijinja::{Environment, Error, ErrorKind, State};
+use serde_json::Value as Json;
+
+use crate::TextError;
+use crate::python_json;
+use crate::stream::THINK_START;
+
+/// Longest template accepted; published ones have under 20 kB.
+pub const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+/// Instructions a rendering may take: some hundred per message and thousands of messages.
+pub const FUEL_MAX: u64 = 50_000_000;
+/// Depth of nested calls, loops and includes.
+pub const RECURSION_MAX: usize = 200;
+/// Longest prompt a template may write.
+pub const RENDERED_BYTES_MAX: usize = 64 << 20;
+
+const NAME: &str = "chat_template";
+
+/// What to render.
+#[derive(Clone, Copy, Debug)]
+pub struct ChatInput<'a> {
+    /// Messages, oldest first: objects with `role`, `content` and whatever else the template reads.
+    pub messages: &'a [Json],
+    /// Tool definitions; `None` renders as without tools.
+    pub tools: Option<&'a [Json]>,
+    /// End with the header of an assistant message, for the model to continue.
+    pub add_generation_prompt: bool,
+    /// Further variables of the template, such as `enable_thinking`. They win over all but messages and tools.
+    pub kwargs: &'a serde_json::Map<String, Json>,
+}
+
+/// A compiled chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos: String,
+    eos: String,
+    supports_tools: bool,
+}
+
+impl ChatTemplate {
+    /// Compiles a Jinja template. `bos` and `eos` are the texts of those tokens, for the template's use.
+    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, TextError> {
+        if source.len() > TEMPLATE_BYTES_MAX {
+            return Err(TextError::TemplateTooLong { bytes: source.len(), limit: TEMPLATE_BYTES_MAX });
+        }
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| TextError::TemplateSyntax(describe(&error)))?);
+        environment.set_fuel(Some(FUEL_MAX));
+        environment.set_recursion_limit(RECURSION_MAX);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_unknown_method_callback(python_method);
+        environment.add_filter("tojson", python_json::tojson);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment
+            .add_template_owned(NAME, without_generation_tags(source))
+            .map_err(|error| TextError::TemplateSyntax(describe(&error)))?;
+        let mut template =
+            Self { environment, bos: bos.to_owned(), eos: eos.to_owned(), supports_tools: false };
+        template.supports_tools = template.shows_tools();
+        Ok(template)
+    }
+
+    /// Renders a prompt. It begins with BOS if the template writes it: encode it with a `Bos` that never doubles.
+    pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
+        let template = self.environment.get_template(NAME).expect("added by new");
+        let mut variables = vec![
+            ("bos_token", Value::from(self.bos.as_str())),
+            ("eos_token", Value::from(self.eos.as_str())),
+            ("add_generation_prompt", Value::from(input.add_generation_prompt)),
+            ("documents", Value::from(())),
+        ];
+        // Of two entries of one name, the later stands.
+        variables.extend(input.kwargs.iter().map(|(name, value)| (name.as_str(), value_of(value))));
+        variables.push(("messages", list_of(input.messages)));
+        variables.push(("tools", input.tools.map_or(Value::from(()), list_of)));
+        let mut output = LimitedOutput(Vec::new());
+        let rendered = template.render_captured_to(Value::from_pairs(variables), &mut output);
+        rendered.map_err(|error| render_error(&error))?;
+        Ok(String::from_utf8(output.0).expect("a template writes text"))
+    }
+
+    /// Whether tool definitions reach the prompt.
+    pub fn supports_tools(&self) -> bool {
+        self.supports_tools
+    }
+
+    fn shows_tools(&self) -> bool {
+        const PROBE: &str = "undine_tool_probe";
+        let messages = [serde_json::json!({"role": "user", "content": "x"})];
+        let function = serde_json::json!({
+            "name": PROBE, "description": "", "parameters": {"type": "object", "properties": {}}
+        });
+        let tools = [serde_json::json!({"type": "function", "function": function})];
+        let input = ChatInput {
+            messages: &messages,
+            tools: Some(&tools),
+            add_generation_prompt: true,
+            kwargs: &serde_json::Map::new(),
+        };
+        self.render(&input).is_ok_and(|text| text.contains(PROBE))
+    }
+}
+
+/// Whether a rendered prompt leaves the model inside its reasoning.
+pub fn ends_in_think(rendered: &str) -> bool {
+    rendered.trim_end().ends_with(THINK_START)
+}
+
+/// Collects a rendering up to [`RENDERED_BYTES_MAX`].
+struct LimitedOutput(Vec<u8>);
+
+impl Write for LimitedOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > RENDERED_BYTES_MAX {
+            return Err(io::Error::other(format!("the prompt is longer than {RENDERED_BYTES_MAX} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The message of `raise_exception`, kept apart from the engine's own errors.
+#[derive(Debug)]
+struct Raised(String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
+}
+
+/// Local time, as in Hugging Face's templates.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(|error| {
+        Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {error}"))
+    })
+}
+
+/// Python's string, list and dict methods: the library's, and two that it lacks.
+fn python_method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    match (value.as_str(), method) {
+        (Some(text), "removeprefix") => {
+            let (prefix,): (&str,) = from_args(args)?;
+            Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
+        }
+        (Some(text), "removesuffix") => {
+            let (suffix,): (&str,) = from_args(args)?;
+            Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
+        }
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
+    }
+}
+
+fn render_error(error: &Error) -> TextError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(Raised(message)) = inner.downcast_ref() {
+            return TextError::TemplateRaised(message.clone());
+        }
+        cause = inner.source();
+    }
+    TextError::TemplateRender(describe(error))
+}
+
+fn list_of(items: &[Json]) -> Value {
+    Value::from(items.iter().map(value_of).collect::<Vec<_>>())
+}
+
+fn value_of(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(flag) => Value::from(*flag),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::from(number),
+            (None, Some(number)) => Value::from(number),
+            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => list_of(items),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(key, field)| (key.as_str(), value_of(field))))
+        }
+    }
+}
+
+/// One line: what, where, and the causes.
+fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// `{% generation %}` marks, for training, what the assistant wrote. Rendered, it is a block that does nothing; an
+/// `if true` in its place keeps the white space around the tags as Jinja treats it.
+fn without_generation_tags(source: &str) -> String {
+    let mut result = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        result.push_str(before);
+        match generation_tag(tag) {
+            Some((replacement, length)) => {
+                result.push_str(&replacement);
+                rest = &tag[length..];
+            }
+            None => {
+                result.push_str("{%");
+                rest = &tag[2..];
+            }
+        }
+    }
+    result.push_str(rest);
+    result
+}
+
+/// The replacement for a generation tag at the start of `text`, and the tag's length.
+fn generation_tag(text: &str) -> Option<(String, usize)> {
+    let body = text.strip_prefix("{%")?;
+    let end = body.find("%}")?;
+    let mut word = &body[..end];
+    let open = word.chars().next().filter(|sign| matches!(sign, '-' | '+')).map_or("", |_| &word[..1]);
+    word = &word[open.len()..];
+    let close =
+        word.chars().last().filter(|sign| matches!(sign, '-' | '+')).map_or("", |_| &word[word.len() - 1..]);
+    word = &word[..word.len() - close.len()];
+    let replacement = match word.trim() {
+        "generation" => "if true",
+        "endgeneration" => "endif",
+        _ => return None,
+    };
+    Some((format!("{{%{open} {replacement} {close}%}}"), "{%".len() + end + "%}".len()))
+}
