@@ -1,0 +1,187 @@
+//! An opened checkpoint.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use undine_core::{Config, DType, SpecialTokens, Vocabulary};
+
+use crate::map::Bytes;
+use crate::tensor::TensorTable;
+use crate::value::Value;
+use crate::vocabulary::{SamplingDefaults, TextData};
+use crate::weight::{ExpertPart, LayerWeight, Weight, WeightName};
+use crate::{Error, gguf_open, hf};
+
+/// A checkpoint that has been checked completely: everything its [`Config`] requires exists, has the exact shape, and lies
+/// inside its file. Opening can fail; afterwards nothing can.
+pub struct Checkpoint {
+    pub(crate) name: String,
+    pub(crate) format: String,
+    pub(crate) files: Vec<Bytes>,
+    pub(crate) table: TensorTable,
+    pub(crate) metadata: Vec<(String, Value)>,
+    pub(crate) repairs: Vec<String>,
+    pub(crate) config: Config,
+    pub(crate) weights: HashMap<WeightName, Weight>,
+    pub(crate) text: TextData,
+}
+
+/// A tensor as it stands in a file.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TensorInfo<'a> {
+    /// The name as spelled in the file.
+    pub name: &'a str,
+    /// Element type.
+    pub dtype: DType,
+    /// Outermost dimension first.
+    pub shape: &'a [usize],
+    /// Size in the file.
+    pub bytes: u64,
+}
+
+impl Checkpoint {
+    /// Opens a GGUF file (any part of a split one), a Hugging Face folder, or the folder of a `.safetensors` or
+    /// `config.json` file.
+    ///
+    /// Weights are mapped, not read: the files must not be changed while the checkpoint is open. A file that another
+    /// program cuts short meanwhile makes the operating system end this one.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let kind = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
+        if kind.is_dir() {
+            return hf::open(path);
+        }
+        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        let of_a_folder =
+            extension.is_some_and(|extension| extension == "safetensors" || extension == "json");
+        match path.parent() {
+            Some(folder) if of_a_folder && folder.as_os_str().is_empty() => hf::open(Path::new(".")),
+            Some(folder) if of_a_folder => hf::open(folder),
+            _ => gguf_open::open(path),
+        }
+    }
+
+    /// Opens a GGUF file that is part of the program.
+    pub fn from_static_gguf(bytes: &'static [u8]) -> Result<Self, Error> {
+        gguf_open::assemble("model".to_owned(), vec![Bytes::Static(bytes)])
+    }
+
+    /// Opens a GGUF file in memory, for tests and fuzzing.
+    #[doc(hidden)]
+    pub fn from_gguf_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
+        gguf_open::assemble("model".to_owned(), vec![Bytes::Owned(bytes)])
+    }
+
+    /// Opens the two essential files of a folder in memory, for tests and fuzzing.
+    #[doc(hidden)]
+    pub fn from_safetensors_bytes(config: Vec<u8>, weights: Vec<u8>) -> Result<Self, Error> {
+        hf::assemble(hf::Folder {
+            name: "model".to_owned(),
+            config,
+            generation_config: None,
+            tokenizer_config: None,
+            tokenizer: None,
+            chat_template: None,
+            weights: vec![("model.safetensors".to_owned(), Bytes::Owned(weights))],
+            index: None,
+        })
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The vocabulary as it stood in the file.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.text.vocabulary
+    }
+
+    /// Special ids, all below the vocabulary's size; end-of-sequence ids from every place that names one, and those of
+    /// `<|im_end|>` and `<|endoftext|>`.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.text.special_tokens
+    }
+
+    /// The Jinja chat template.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.text.chat_template.as_deref()
+    }
+
+    /// The sampling parameters the checkpoint recommends.
+    pub fn sampling_defaults(&self) -> &SamplingDefaults {
+        &self.text.sampling_defaults
+    }
+
+    /// The model's name: as the metadata states it, else the file's or folder's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What was wrong in the file and could be mended, one sentence each.
+    pub fn repairs(&self) -> &[String] {
+        &self.repairs
+    }
+
+    /// The file format, such as `GGUF v3` or `safetensors, 4 files`.
+    pub fn format(&self) -> &str {
+        &self.format
+    }
+
+    /// Size of all weight files.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.len() as u64).sum()
+    }
+
+    /// GGUF metadata, or the keys of config.json (nested ones dotted), in file order.
+    pub fn metadata(&self) -> &[(String, Value)] {
+        &self.metadata
+    }
+
+    /// Every tensor of a type Undine can compute with, also those the language model does not use, in file order.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+        self.table.tensors.iter().map(|tensor| TensorInfo {
+            name: &tensor.name,
+            dtype: tensor.dtype,
+            shape: &tensor.shape,
+            bytes: tensor.bytes.len() as u64,
+        })
+    }
+
+    /// Where a weight lies. `Some` for everything [`Self::config`] requires; `None` for a head shared with the token
+    /// embedding, for biases the model does not have, and for weights of the other layer kind.
+    pub fn weight(&self, name: WeightName) -> Option<Weight> {
+        self.weights.get(&name).copied()
+    }
+
+    /// The bytes of a weight of this checkpoint: `rows` rows of whole blocks, little endian. They may lie at any address,
+    /// because safetensors does not align them: do not cast them to wider types without checking.
+    pub fn bytes(&self, weight: &Weight) -> &[u8] {
+        &self.files[weight.file][weight.start..weight.start + weight.len]
+    }
+}
+
+/// Every weight a layer can have, in the order files keep them.
+pub(crate) const LAYER_WEIGHTS: [LayerWeight; 19] = [
+    LayerWeight::OperatorNorm,
+    LayerWeight::ConvIn,
+    LayerWeight::ConvInBias,
+    LayerWeight::Conv,
+    LayerWeight::ConvBias,
+    LayerWeight::ConvOut,
+    LayerWeight::ConvOutBias,
+    LayerWeight::Query,
+    LayerWeight::Key,
+    LayerWeight::Value,
+    LayerWeight::AttentionOut,
+    LayerWeight::QueryNorm,
+    LayerWeight::KeyNorm,
+    LayerWeight::FfnNorm,
+    LayerWeight::Gate,
+    LayerWeight::Up,
+    LayerWeight::Down,
+    LayerWeight::Router,
+    LayerWeight::ExpertBias,
+];
+
+/// The matrices of an expert.
+pub(crate) const EXPERT_PARTS: [ExpertPart; 3] = [ExpertPart::Gate, ExpertPart::Up, ExpertPart::Down];

@@ -1,0 +1,145 @@
+//! GGUF checkpoints, in one file or split into several.
+
+use std::path::Path;
+
+use crate::Error;
+use crate::bind::bind;
+use crate::checkpoint::Checkpoint;
+use crate::config_gguf::{Metadata, declare};
+use crate::gguf::GgufHeader;
+use crate::limits::{FILES_MAX, TENSORS_MAX};
+use crate::map::Bytes;
+use crate::names::Names;
+use crate::tensor::TensorTable;
+use crate::vocabulary::gguf;
+
+const SPLIT_NO: &str = "split.no";
+const SPLIT_COUNT: &str = "split.count";
+const SPLIT_TENSORS: &str = "split.tensors.count";
+
+/// Opens the file at `path`, and its siblings if it is a part of a split checkpoint.
+pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
+    let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some(split) = SplitName::parse(&file_name) else {
+        let stem = file_name.strip_suffix(".gguf").unwrap_or(&file_name).to_owned();
+        return assemble(stem, vec![Bytes::map(path)?]);
+    };
+    if split.count > FILES_MAX {
+        let reason = format!("the name says {} files, the limit is {FILES_MAX}", split.count);
+        return Err(Error::NotACheckpoint { path: path.to_owned(), reason });
+    }
+    let files = (1..=split.count).map(|number| Bytes::map(&path.with_file_name(split.name(number))));
+    assemble(split.stem.clone(), files.collect::<Result<_, _>>()?)
+}
+
+/// A name such as `model-00001-of-00003.gguf`.
+#[derive(PartialEq, Debug)]
+struct SplitName {
+    stem: String,
+    count: usize,
+}
+
+impl SplitName {
+    fn parse(file_name: &str) -> Option<Self> {
+        let (rest, count) = file_name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (stem, number) = rest.rsplit_once('-')?;
+        let parse = |digits: &str| -> Option<usize> {
+            (digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .then(|| digits.parse().ok())?
+        };
+        let (number, count) = (parse(number)?, parse(count)?);
+        (1..=count).contains(&number).then(|| Self { stem: stem.to_owned(), count })
+    }
+
+    fn name(&self, number: usize) -> String {
+        format!("{}-{number:05}-of-{:05}.gguf", self.stem, self.count)
+    }
+}
+
+/// Builds and checks the checkpoint from whole files in order; `name` is used if the metadata states none.
+pub(crate) fn assemble(name: String, files: Vec<Bytes>) -> Result<Checkpoint, Error> {
+    let mut table = TensorTable::default();
+    let mut first = None;
+    for (index, bytes) in files.iter().enumerate() {
+        let header = GgufHeader::read(bytes)?;
+        check_split(&Metadata::new(&header.metadata), index, files.len())?;
+        for mut tensor in header.tensors {
+            tensor.file = index;
+            table.add(tensor).map_err(|reason| Error::gguf("tensor table", reason))?;
+        }
+        if table.tensors.len() as u64 > TENSORS_MAX {
+            return Err(Error::gguf("tensor table", format!("more than {TENSORS_MAX} tensors")));
+        }
+        first.get_or_insert((header.version, header.metadata));
+    }
+    let (version, entries) = first.ok_or_else(|| Error::gguf("files", "expected at least one"))?;
+    let metadata = Metadata::new(&entries);
+    if let Some(expected) =
+        metadata.integer(SPLIT_TENSORS)?.filter(|&expected| expected != table.tensors.len())
+    {
+        let reason = format!("expected {expected} tensors in all files, found {}", table.tensors.len());
+        return Err(Error::gguf(SPLIT_TENSORS, reason));
+    }
+    let mut repairs = Vec::new();
+    let declared = declare(&metadata, &table)?;
+    let bound = bind(&declared, &table, Names::Gguf, &mut repairs)?;
+    let text = gguf(&metadata, bound.config.vocab, &mut repairs)?;
+    let stated = metadata.text("general.name")?.filter(|name| !name.is_empty()).map(str::to_owned);
+    let format = match files.len() {
+        1 => format!("GGUF v{version}"),
+        count => format!("GGUF v{version}, {count} files"),
+    };
+    Ok(Checkpoint {
+        name: stated.unwrap_or(name),
+        format,
+        files,
+        table,
+        repairs,
+        config: bound.config,
+        weights: bound.weights,
+        text,
+        metadata: entries,
+    })
+}
+
+/// Checks that a file says of itself what its place says.
+fn check_split(metadata: &Metadata<'_>, index: usize, count: usize) -> Result<(), Error> {
+    let stated = metadata.integer(SPLIT_COUNT)?.unwrap_or(1);
+    if stated.max(1) != count {
+        let reason = format!(
+            "the file says it is one of {stated}, its name says one of {count}; \
+             parts must be named like model-00001-of-00003.gguf"
+        );
+        return Err(Error::gguf(SPLIT_COUNT, reason));
+    }
+    match metadata.integer(SPLIT_NO)? {
+        Some(number) if number != index => {
+            Err(Error::gguf(SPLIT_NO, format!("expected {index} for this file's name, found {number}")))
+        }
+        None if count > 1 => Err(Error::gguf(SPLIT_NO, "the key is required in a split file and absent")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_names() {
+        let cases = [
+            ("m-00001-of-00003.gguf", Some(("m", 3))),
+            ("a-b-00003-of-00003.gguf", Some(("a-b", 3))),
+            ("m-00004-of-00003.gguf", None),
+            ("m-00000-of-00003.gguf", None),
+            ("m-1-of-3.gguf", None),
+            ("m-+0001-of-00003.gguf", None),
+            ("m-00001-of-00003.bin", None),
+            ("m.gguf", None),
+        ];
+        for (name, expected) in cases {
+            let expected = expected.map(|(stem, count)| SplitName { stem: stem.to_owned(), count });
+            assert_eq!(SplitName::parse(name), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Hugging Face folders: which files there are, and how they become one checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path};
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::Error;
+use crate::bind::bind;
+use crate::checkpoint::Checkpoint;
+use crate::config_hf::HfConfig;
+use crate::limits::{CONFIG_BYTES_MAX, FILES_MAX, INDEX_BYTES_MAX, TENSORS_MAX, TOKENIZER_BYTES_MAX};
+use crate::map::Bytes;
+use crate::names::Names;
+use crate::safetensors::SafetensorsHeader;
+use crate::tensor::TensorTable;
+use crate::value::{Array, Value};
+use crate::vocabulary::{HfText, hugging_face};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Depth to which nested objects of config.json become dotted keys.
+const FLATTEN_DEPTH_MAX: usize = 4;
+
+/// The contents of a folder.
+pub(crate) struct Folder {
+    pub name: String,
+    pub config: Vec<u8>,
+    pub generation_config: Option<Vec<u8>>,
+    pub tokenizer_config: Option<Vec<u8>>,
+    pub tokenizer: Option<Vec<u8>>,
+    pub chat_template: Option<Vec<u8>>,
+    /// Weight files by name.
+    pub weights: Vec<(String, Bytes)>,
+    /// Which file holds which tensor, if there is an index.
+    pub index: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Opens the folder at `path`.
+pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
+    let Some(config) = read(path, CONFIG, CONFIG_BYTES_MAX)? else {
+        let reason = format!("expected a GGUF file or a folder with {CONFIG}; the folder has no {CONFIG}");
+        return Err(Error::NotACheckpoint { path: path.to_owned(), reason });
+    };
+    let index = if path.join(WEIGHTS).exists() { None } else { read_index(path)? };
+    let files = match &index {
+        None => vec![WEIGHTS.to_owned()],
+        Some(index) => index.values().collect::<BTreeSet<_>>().into_iter().cloned().collect(),
+    };
+    if files.is_empty() || files.len() > FILES_MAX {
+        let reason = format!("weight_map: expected 1 to {FILES_MAX} files, found {}", files.len());
+        return Err(Error::Json { file: INDEX.to_owned(), reason });
+    }
+    let map = |file: String| -> Result<(String, Bytes), Error> {
+        Ok((file.clone(), Bytes::map(&path.join(&file))?))
+    };
+    let folder = Folder {
+        name: name(path),
+        config,
+        generation_config: read(path, "generation_config.json", CONFIG_BYTES_MAX)?,
+        tokenizer_config: read(path, "tokenizer_config.json", CONFIG_BYTES_MAX)?,
+        tokenizer: read(path, "tokenizer.json", TOKENIZER_BYTES_MAX)?,
+        chat_template: read(path, "chat_template.jinja", CONFIG_BYTES_MAX)?,
+        weights: files.into_iter().map(map).collect::<Result<_, _>>()?,
+        index,
+    };
+    assemble(folder)
+}
+
+/// Reads a small file whole; `None` if it does not exist.
+fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+    let path = folder.join(name);
+    let fail = |source| Error::io(&path, source);
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+        Ok(kind) if !kind.is_file() || kind.len() > bytes_max => {
+            let reason =
+                format!("expected a regular file of at most {bytes_max} bytes, found {} bytes", kind.len());
+            return Err(Error::NotACheckpoint { path, reason });
+        }
+        Ok(_) => {}
+    }
+    let mut bytes = Vec::new();
+    // The file may have grown since it was asked for its length.
+    File::open(&path).and_then(|file| file.take(bytes_max).read_to_end(&mut bytes)).map_err(fail)?;
+    Ok(Some(bytes))
+}
+
+/// The index of a sharded checkpoint. File names are checked: an index must not reach outside its folder.
+fn read_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>, Error> {
+    let Some(bytes) = read(folder, INDEX, INDEX_BYTES_MAX)? else {
+        let reason = format!("expected {WEIGHTS} or {INDEX}; found neither");
+        return Err(Error::NotACheckpoint { path: folder.to_owned(), reason });
+    };
+    let fail = |reason: String| Error::Json { file: INDEX.to_owned(), reason };
+    let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
+    for file in weight_map.values() {
+        let mut parts = Path::new(file).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        if !plain || file.contains(['\\', '/']) {
+            return Err(fail(format!("weight_map: expected a plain file name, found {file:?}")));
+        }
+    }
+    Ok(Some(weight_map))
+}
+
+/// The folder's name; for a snapshot in the hub's cache the repository's.
+fn name(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let repository =
+        path.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent).and_then(last);
+    let repository =
+        repository.as_deref().and_then(|name| name.strip_prefix("models--")?.rsplit("--").next());
+    repository.map(str::to_owned).or_else(|| last(&path)).unwrap_or_else(|| "model".to_owned())
+}
+
+fn json(file: &str, bytes: &[u8]) -> Result<Json, Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::Json { file: file.to_owned(), reason: error.to_string() })
+}
+
+/// Builds and checks the checkpoint.
+pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
+    let config_json = json(CONFIG, &folder.config)?;
+    let hf_config = HfConfig::new(&config_json)?;
+    let declared = hf_config.declare()?;
+    let mut repairs = Vec::new();
+    let table = table(&folder)?;
+    if !table.foreign.is_empty() {
+        let mut types: Vec<_> =
+            table.foreign.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
+        types.truncate(8);
+        let count = table.foreign.len();
+        repairs.push(format!(
+            "{count} tensors of types Undine does not compute with ({}) were left out.",
+            types.join(", ")
+        ));
+    }
+    let bound = bind(&declared, &table, Names::hugging_face(&table), &mut repairs)?;
+    let text_files = HfText {
+        config: Some(&config_json),
+        generation_config: folder
+            .generation_config
+            .map(|bytes| json("generation_config.json", &bytes))
+            .transpose()?,
+        tokenizer_config: folder
+            .tokenizer_config
+            .map(|bytes| json("tokenizer_config.json", &bytes))
+            .transpose()?,
+        tokenizer: folder.tokenizer,
+        chat_template: folder.chat_template.map(|bytes| utf8("chat_template.jinja", bytes)).transpose()?,
+    };
+    let text = hugging_face(text_files, bound.config.vocab, &mut repairs)?;
+    let stated =
+        config_json.get("_name_or_path").and_then(Json::as_str).and_then(|path| path.rsplit('/').next());
+    let mut metadata = Vec::new();
+    flatten("", &config_json, FLATTEN_DEPTH_MAX, &mut metadata);
+    let files: Vec<Bytes> = folder.weights.into_iter().map(|(_, bytes)| bytes).collect();
+    let format = match files.len() {
+        1 => "safetensors".to_owned(),
+        count => format!("safetensors, {count} files"),
+    };
+    Ok(Checkpoint {
+        name: stated.filter(|name| !name.is_empty()).map_or(folder.name, str::to_owned),
+        format,
+        files,
+        table,
+        metadata,
+        repairs,
+        config: bound.config,
+        weights: bound.weights,
+        text,
+    })
+}
+
+fn utf8(file: &str, bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes)
+        .map_err(|error| Error::Json { file: file.to_owned(), reason: format!("not UTF-8 text: {error}") })
+}
+
+/// All tensors of all weight files; with an index, each must lie where the index says.
+fn table(folder: &Folder) -> Result<TensorTable, Error> {
+    let mut table = TensorTable::default();
+    for (file, (name, bytes)) in folder.weights.iter().enumerate() {
+        let header = SafetensorsHeader::read(name, bytes)?;
+        for mut tensor in header.tensors {
+            tensor.file = file;
+            table.add(tensor).map_err(|reason| Error::Safetensors { file: name.clone(), reason })?;
+        }
+        table.foreign.extend(header.foreign);
+        if (table.tensors.len() + table.foreign.len()) as u64 > TENSORS_MAX {
+            return Err(Error::Safetensors {
+                file: name.clone(),
+                reason: format!("more than {TENSORS_MAX} tensors"),
+            });
+        }
+    }
+    for (tensor, file) in folder.index.iter().flatten() {
+        let found = table.index(tensor).map(|index| &folder.weights[table.tensors[index].file].0);
+        if found != Some(file) && !table.foreign.contains_key(tensor) {
+            let found = found.map_or_else(|| "is in no file".to_owned(), |found| format!("is in {found}"));
+            let reason = format!("weight_map says that {tensor} is in {file}, but it {found}");
+            return Err(Error::Json { file: INDEX.to_owned(), reason });
+        }
+    }
+    Ok(table)
+}
+
+/// config.json as a list of keys and values; nested objects become dotted keys.
+fn flatten(prefix: &str, value: &Json, depth_left: usize, out: &mut Vec<(String, Value)>) {
+    let value = match value {
+        Json::Object(object) if depth_left > 0 => {
+            for (key, value) in object {
+                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&key, value, depth_left - 1, out);
+            }
+            return;
+        }
+        Json::Bool(value) => Value::Bool(*value),
+        Json::String(text) => Value::String(text.clone()),
+        Json::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(n), _) => Value::U64(n),
+            (None, Some(n)) => Value::I64(n),
+            (None, None) => Value::F64(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::Array(items) => Value::Array(flatten_array(items)),
+        other => Value::String(other.to_string()),
+    };
+    out.push((prefix.to_owned(), value));
+}
+
+fn flatten_array(items: &[Json]) -> Array {
+    if let Some(numbers) = items.iter().map(Json::as_u64).collect() {
+        return Array::U64(numbers);
+    }
+    if let Some(numbers) = items.iter().map(Json::as_f64).collect() {
+        return Array::F64(numbers);
+    }
+    Array::String(
+        items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect(),
+    )
+}

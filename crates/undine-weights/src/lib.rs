@@ -1,0 +1,31 @@
+//! GGUF files and Hugging Face folders as one [`Checkpoint`] of validated, borrowed views.
+//!
+//! A file from outside is hostile until it has been checked completely. All checks happen in [`Checkpoint::open`];
+//! afterwards every weight the configuration requires is a slice that cannot fail. `map.rs` holds the only `unsafe`
+//! of the crate, `names.rs` is the only file that knows tensor names, `limits.rs` names every limit.
+#![deny(unsafe_code)]
+
+mod bind;
+mod checkpoint;
+mod config_gguf;
+mod config_hf;
+mod declared;
+mod error;
+mod gguf;
+mod gguf_open;
+mod hf;
+pub mod limits;
+#[allow(unsafe_code)]
+mod map;
+mod names;
+mod safetensors;
+mod tensor;
+mod value;
+mod vocabulary;
+mod weight;
+
+pub use checkpoint::{Checkpoint, TensorInfo};
+pub use error::Error;
+pub use value::{Array, Value};
+pub use vocabulary::SamplingDefaults;
+pub use weight::{ExpertPart, LayerWeight, Weight, WeightName};

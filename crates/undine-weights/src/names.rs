@@ -1,0 +1,154 @@
+//! How the file formats spell the weights: the only file that knows tensor names.
+
+use crate::tensor::TensorTable;
+use crate::weight::{ExpertPart, LayerWeight, WeightName};
+
+/// Prefixes of the language model's tensors in Hugging Face checkpoints: plain, bare, vision (new and old), audio.
+const HF_PREFIXES: [&str; 6] =
+    ["model.", "", "model.language_model.", "language_model.model.", "language_model.", "lfm."];
+
+/// The spelling of tensor names in one checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Names {
+    Gguf,
+    HuggingFace { prefix: &'static str },
+}
+
+/// Where an expert's matrix lies in a tensor that holds all experts of a layer.
+pub(crate) struct PackedExpert {
+    /// Accepted spellings.
+    pub spellings: Vec<String>,
+    /// Matrices of one expert in the tensor, one after the other.
+    pub parts: usize,
+    /// Which of them this is.
+    pub part: usize,
+}
+
+impl Names {
+    /// The spelling that a Hugging Face checkpoint uses; the plain one if no token embedding is found.
+    pub(crate) fn hugging_face(table: &TensorTable) -> Self {
+        let has = |prefix: &str| {
+            let name = format!("{prefix}embed_tokens.weight");
+            table.contains(&name) || table.foreign.contains_key(&name)
+        };
+        let prefix = HF_PREFIXES.into_iter().find(|prefix| has(prefix)).unwrap_or("model.");
+        Self::HuggingFace { prefix }
+    }
+
+    /// Accepted spellings of `name`, the format's own first. Never empty.
+    pub(crate) fn spellings(self, name: WeightName) -> Vec<String> {
+        match self {
+            Self::Gguf => gguf(name),
+            Self::HuggingFace { prefix } => hugging_face(prefix, name),
+        }
+    }
+
+    /// The tensor that would hold this expert matrix packed with the layer's others.
+    pub(crate) fn packed_expert(self, layer: usize, part: ExpertPart) -> PackedExpert {
+        match self {
+            Self::Gguf => PackedExpert { spellings: vec![gguf_packed(layer, part)], parts: 1, part: 0 },
+            Self::HuggingFace { prefix } => {
+                let (tensor, parts, part) = match part {
+                    ExpertPart::Gate => ("gate_up_proj", 2, 0),
+                    ExpertPart::Up => ("gate_up_proj", 2, 1),
+                    ExpertPart::Down => ("down_proj", 1, 0),
+                };
+                let name = format!("{prefix}layers.{layer}.feed_forward.experts.{tensor}");
+                PackedExpert { spellings: vec![name.clone(), name + ".weight"], parts, part }
+            }
+        }
+    }
+}
+
+/// The GGUF name of the tensor that holds one matrix of all experts of a layer.
+pub(crate) fn gguf_packed(layer: usize, part: ExpertPart) -> String {
+    let part = match part {
+        ExpertPart::Gate => "gate",
+        ExpertPart::Up => "up",
+        ExpertPart::Down => "down",
+    };
+    format!("blk.{layer}.ffn_{part}_exps.weight")
+}
+
+/// The spelling of the final norm that only ollama's converter uses.
+pub(crate) const GGUF_FINAL_NORM_OLLAMA: &str = "output_norm.weight";
+
+fn gguf(name: WeightName) -> Vec<String> {
+    use LayerWeight as L;
+    let (layer, part) = match name {
+        WeightName::TokenEmbedding => return vec!["token_embd.weight".to_owned()],
+        WeightName::FinalNorm => {
+            return vec!["token_embd_norm.weight".to_owned(), GGUF_FINAL_NORM_OLLAMA.to_owned()];
+        }
+        WeightName::Head => return vec!["output.weight".to_owned()],
+        WeightName::Expert { layer, part, .. } => return vec![gguf_packed(layer, part)],
+        WeightName::Layer(layer, part) => (layer, part),
+    };
+    let parts: &[&str] = match part {
+        L::OperatorNorm => &["attn_norm.weight"],
+        L::FfnNorm => &["ffn_norm.weight"],
+        L::ConvIn => &["shortconv.in_proj.weight"],
+        L::ConvInBias => &["shortconv.in_proj.bias"],
+        L::Conv => &["shortconv.conv.weight"],
+        L::ConvBias => &["shortconv.conv.bias"],
+        L::ConvOut => &["shortconv.out_proj.weight"],
+        L::ConvOutBias => &["shortconv.out_proj.bias"],
+        L::Query => &["attn_q.weight"],
+        L::Key => &["attn_k.weight"],
+        L::Value => &["attn_v.weight"],
+        L::AttentionOut => &["attn_output.weight"],
+        L::QueryNorm => &["attn_q_norm.weight"],
+        L::KeyNorm => &["attn_k_norm.weight"],
+        L::Gate => &["ffn_gate.weight"],
+        L::Up => &["ffn_up.weight"],
+        L::Down => &["ffn_down.weight"],
+        L::Router => &["ffn_gate_inp.weight"],
+        L::ExpertBias => &["exp_probs_b.bias", "exp_probs_b.weight", "exp_probs_b"],
+    };
+    parts.iter().map(|part| format!("blk.{layer}.{part}")).collect()
+}
+
+fn hugging_face(prefix: &str, name: WeightName) -> Vec<String> {
+    use LayerWeight as L;
+    let (layer, part) = match name {
+        WeightName::TokenEmbedding => return vec![format!("{prefix}embed_tokens.weight")],
+        WeightName::FinalNorm => return vec![format!("{prefix}embedding_norm.weight")],
+        WeightName::Head => {
+            let outer = ["", "language_model.", "model."].map(|outer| format!("{outer}lm_head.weight"));
+            return outer.into_iter().chain([format!("{prefix}lm_head.weight")]).collect();
+        }
+        WeightName::Expert { layer, expert, part } => {
+            let part = match part {
+                ExpertPart::Gate => "w1",
+                ExpertPart::Up => "w3",
+                ExpertPart::Down => "w2",
+            };
+            return vec![format!("{prefix}layers.{layer}.feed_forward.experts.{expert}.{part}.weight")];
+        }
+        WeightName::Layer(layer, part) => (layer, part),
+    };
+    let parts: &[&str] = match part {
+        L::OperatorNorm => &["operator_norm.weight"],
+        L::FfnNorm => &["ffn_norm.weight"],
+        L::ConvIn => &["conv.in_proj.weight"],
+        L::ConvInBias => &["conv.in_proj.bias"],
+        L::Conv => &["conv.conv.weight"],
+        L::ConvBias => &["conv.conv.bias"],
+        L::ConvOut => &["conv.out_proj.weight"],
+        L::ConvOutBias => &["conv.out_proj.bias"],
+        L::Query => &["self_attn.q_proj.weight"],
+        L::Key => &["self_attn.k_proj.weight"],
+        L::Value => &["self_attn.v_proj.weight"],
+        L::AttentionOut => &["self_attn.out_proj.weight"],
+        L::QueryNorm => &["self_attn.q_layernorm.weight"],
+        L::KeyNorm => &["self_attn.k_layernorm.weight"],
+        L::Gate => &["feed_forward.w1.weight"],
+        L::Up => &["feed_forward.w3.weight"],
+        L::Down => &["feed_forward.w2.weight"],
+        L::Router => &["feed_forward.gate.weight"],
+        L::ExpertBias => {
+            &["feed_forward.expert_bias", "feed_forward.expert_bias.weight", "feed_forward.expert_bias.bias"]
+        }
+    };
+    parts.iter().map(|part| format!("{prefix}layers.{layer}.{part}")).collect()
+}
