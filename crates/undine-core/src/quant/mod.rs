@@ -1,0 +1,137 @@
+//! Block formats: layouts and scalar codecs of every [`DType`].
+//!
+//! These are the slow twins of the SIMD kernels and the writers of synthetic models. Layouts are those of the public
+//! GGUF/ggml format; each file describes its blocks byte by byte. Decoding is f32 arithmetic in the written order,
+//! without fused multiply-add, so every implementation of it can agree to the bit.
+mod fit;
+mod iq4;
+mod k_quants;
+mod legacy;
+mod planes;
+mod scales;
+mod two_level;
+
+pub use iq4::IQ4_VALUES;
+pub use scales::{unpack_scales_6bit, unpack_scales_q3};
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::dtype::DType;
+
+/// Larger values are taken as this one, so that squared errors stay finite; every quantized format saturates far below.
+const MAGNITUDE_MAX: f32 = 1e15;
+/// Values of F16 converted at a time.
+const FLOAT_CHUNK: usize = 64;
+
+/// Decodes whole blocks: `blocks` holds `out.len()` values of `dtype`.
+///
+/// # Panics
+/// If `blocks.len()` is not [`DType::row_bytes`] of `out.len()`.
+pub fn decode(dtype: DType, blocks: &[u8], out: &mut [f32]) {
+    assert_eq!(dtype.row_bytes(out.len()), Some(blocks.len()), "{dtype}: bytes for {} values", out.len());
+    match dtype {
+        DType::F32 => decode_blocks(blocks, out, |bytes, out| *out = [f32::from_le_bytes(*bytes)]),
+        DType::F16 => decode_f16(blocks, out),
+        DType::BF16 => decode_blocks(blocks, out, |bytes, out| *out = [bf16::from_le_bytes(*bytes).to_f32()]),
+        DType::Q4_0 => decode_blocks(blocks, out, legacy::decode_q4_0),
+        DType::Q4_1 => decode_blocks(blocks, out, legacy::decode_q4_1),
+        DType::Q5_0 => decode_blocks(blocks, out, legacy::decode_q5_0),
+        DType::Q5_1 => decode_blocks(blocks, out, legacy::decode_q5_1),
+        DType::Q8_0 => decode_blocks(blocks, out, legacy::decode_q8_0),
+        DType::Q2_K => decode_blocks(blocks, out, k_quants::decode_q2_k),
+        DType::Q3_K => decode_blocks(blocks, out, k_quants::decode_q3_k),
+        DType::Q4_K => decode_blocks(blocks, out, k_quants::decode_q4_k),
+        DType::Q5_K => decode_blocks(blocks, out, k_quants::decode_q5_k),
+        DType::Q6_K => decode_blocks(blocks, out, k_quants::decode_q6_k),
+        DType::IQ4_NL => decode_blocks(blocks, out, iq4::decode_iq4_nl),
+        DType::IQ4_XS => decode_blocks(blocks, out, iq4::decode_iq4_xs),
+    }
+}
+
+/// Encodes `values` into `blocks`, whole blocks only.
+///
+/// Float types round to nearest and keep infinities and NaN. Quantized types take non-finite values as 0, saturate
+/// where an f16 scale would overflow, and search scales for the least squared error.
+///
+/// # Panics
+/// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`.
+pub fn encode(dtype: DType, values: &[f32], blocks: &mut [u8]) {
+    assert_eq!(
+        dtype.row_bytes(values.len()),
+        Some(blocks.len()),
+        "{dtype}: bytes for {} values",
+        values.len()
+    );
+    match dtype {
+        DType::F32 => encode_floats(values, blocks, f32::to_le_bytes),
+        DType::F16 => encode_f16(values, blocks),
+        DType::BF16 => encode_floats(values, blocks, |v| bf16::from_f32(v).to_le_bytes()),
+        DType::Q4_0 => encode_blocks(values, blocks, legacy::encode_q4_0),
+        DType::Q4_1 => encode_blocks(values, blocks, legacy::encode_q4_1),
+        DType::Q5_0 => encode_blocks(values, blocks, legacy::encode_q5_0),
+        DType::Q5_1 => encode_blocks(values, blocks, legacy::encode_q5_1),
+        DType::Q8_0 => encode_blocks(values, blocks, legacy::encode_q8_0),
+        DType::Q2_K => encode_blocks(values, blocks, k_quants::encode_q2_k),
+        DType::Q3_K => encode_blocks(values, blocks, k_quants::encode_q3_k),
+        DType::Q4_K => encode_blocks(values, blocks, k_quants::encode_q4_k),
+        DType::Q5_K => encode_blocks(values, blocks, k_quants::encode_q5_k),
+        DType::Q6_K => encode_blocks(values, blocks, k_quants::encode_q6_k),
+        DType::IQ4_NL => encode_blocks(values, blocks, iq4::encode_iq4_nl),
+        DType::IQ4_XS => encode_blocks(values, blocks, iq4::encode_iq4_xs),
+    }
+}
+
+#[inline(always)]
+fn decode_blocks<const BYTES: usize, const ELEMS: usize>(
+    blocks: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], &mut [f32; ELEMS]),
+) {
+    for (block, out) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        decode(block, out);
+    }
+}
+
+#[inline(always)]
+fn encode_blocks<const BYTES: usize, const ELEMS: usize>(
+    values: &[f32],
+    blocks: &mut [u8],
+    encode: impl Fn(&[f32; ELEMS], &mut [u8; BYTES]),
+) {
+    for (values, block) in values.as_chunks::<ELEMS>().0.iter().zip(blocks.as_chunks_mut().0) {
+        let mut finite = [0.0; ELEMS];
+        for (finite, &v) in finite.iter_mut().zip(values) {
+            *finite = if v.is_finite() { v.clamp(-MAGNITUDE_MAX, MAGNITUDE_MAX) } else { 0.0 };
+        }
+        encode(&finite, block);
+    }
+}
+
+#[inline(always)]
+fn encode_floats<const BYTES: usize>(values: &[f32], blocks: &mut [u8], encode: impl Fn(f32) -> [u8; BYTES]) {
+    for (value, bytes) in values.iter().zip(blocks.as_chunks_mut().0) {
+        *bytes = encode(*value);
+    }
+}
+
+/// In chunks, because `half` picks the CPU's conversion instructions once per slice.
+fn decode_f16(blocks: &[u8], out: &mut [f32]) {
+    let mut halves = [f16::ZERO; FLOAT_CHUNK];
+    for (bytes, out) in blocks.chunks(2 * FLOAT_CHUNK).zip(out.chunks_mut(FLOAT_CHUNK)) {
+        for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
+            *half = f16::from_le_bytes(*bytes);
+        }
+        halves[..out.len()].convert_to_f32_slice(out);
+    }
+}
+
+fn encode_f16(values: &[f32], blocks: &mut [u8]) {
+    let mut halves = [f16::ZERO; FLOAT_CHUNK];
+    for (values, bytes) in values.chunks(FLOAT_CHUNK).zip(blocks.chunks_mut(2 * FLOAT_CHUNK)) {
+        halves[..values.len()].convert_from_f32_slice(values);
+        for (half, bytes) in halves.iter().zip(bytes.as_chunks_mut().0) {
+            *bytes = half.to_le_bytes();
+        }
+    }
+}
