@@ -7,6 +7,11 @@
 //! *computed* ones (their K/V is in the cache); a step closes the gap within its budget of rows. Chunked prefill,
 //! decoding and resuming after preemption are the same rule (the idea is vLLM's v1 scheduler's).
 //!
+//! With two steps in flight the next step is submitted before the tokens of the last one are known
+//! ([`TOKEN_FROM_SLOT`](undine_core::batch::TOKEN_FROM_SLOT)). If such a token turns out to end its answer, the row
+//! computed too much is dropped, and blocks and slot are freed when that row's step has been collected. A sequence
+//! whose penalties need the missing token waits for it.
+//!
 //! What a request's owner sees does not depend on the other requests: not on the batch, the chunks, the
 //! number of steps in flight, or on whether the sequence was preempted.
 #![forbid(unsafe_code)]

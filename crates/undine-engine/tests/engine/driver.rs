@@ -67,7 +67,7 @@ impl Driver {
     pub fn on(setup: Setup, change: impl FnOnce(Device) -> Device) -> Self {
         let log = Rc::new(RefCell::new(Log::default()));
         let device = change(Device::new(setup.capacity, log.clone()));
-        let engine = Engine::new(Box::new(device), setup.config).unwrap();
+        let engine = Engine::new(Box::new(device), setup.config).expect("no limit of a setup is zero");
         let (events, requests) = (BTreeMap::new(), BTreeMap::new());
         Self { engine, events, log, step_events: Vec::new(), requests, cancelled: Vec::new() }
     }
@@ -88,7 +88,7 @@ impl Driver {
     /// One step. Events of a cancelled or finished request are a failure.
     pub fn step(&mut self) {
         self.step_events.clear();
-        self.engine.step(&mut self.step_events).unwrap();
+        self.engine.step(&mut self.step_events).expect("this device does not fail");
         self.engine.check_integrity();
         for (id, event) in self.step_events.drain(..) {
             assert!(!self.cancelled.contains(&id), "{id:?} was cancelled and says {event:?}");

@@ -40,6 +40,67 @@ fn long_prompts_do_not_stop_answers() {
     driver.check_events();
 }
 
+/// One token of an answer comes before many of a prompt, even of a prompt that arrived earlier.
+#[test]
+fn answers_come_before_prompts() {
+    let setup = Setup::with(|capacity, config| {
+        (capacity.rows, capacity.steps_in_flight, config.prefill_chunk) = (8, 2, 7);
+    });
+    let mut driver = Driver::new(setup);
+    // The penalty makes the first sequence pause every other step; the rest is then too small for everybody.
+    let mut pausing = request(1, 1, 30);
+    pausing.sampling.presence_penalty = 0.5;
+    driver.add(&pausing).unwrap();
+    driver.add(&request(2, 90, 4)).unwrap();
+    let late = driver.add(&request(3, 1, 30)).unwrap();
+    driver.step();
+    driver.step();
+    for tokens in 1..=10 {
+        driver.step();
+        assert_eq!(driver.answer(late).len(), tokens);
+    }
+    driver.run();
+    driver.check_events();
+}
+
+/// However short the rows, outputs or slots: a sequence only starts if it gets a token in every later step.
+#[test]
+fn whoever_runs_is_served_every_step() {
+    let scarce = [
+        (1, Setup::with(|capacity, _| capacity.rows = 3)),
+        (1, Setup::with(|capacity, _| capacity.outputs = 3)),
+        // Chunks that do not end the prompt need no output yet.
+        (9, Setup::with(|capacity, config| (capacity.outputs, config.prefill_chunk) = (3, 4))),
+        (9, Setup::with(|capacity, _| capacity.slots = 3)),
+        (9, Setup::with(|_, config| config.max_num_seqs = 3)),
+        (1, Setup::with(|_, config| config.max_num_batched_tokens = 3)),
+    ];
+    for (prompt, setup) in scarce {
+        let mut driver = Driver::new(setup);
+        for seed in 0..6 {
+            driver.add(&request(seed, prompt, 20)).unwrap();
+        }
+        for _ in 0..19 {
+            driver.step();
+            let stats = driver.engine.stats();
+            assert_eq!((stats.running, stats.last_step_sequences), (3, 3), "{setup:?}");
+        }
+        driver.run();
+        driver.check_events();
+    }
+}
+
+/// A newcomer waits if those who run would soon need the blocks back.
+#[test]
+fn a_newcomer_leaves_room_to_grow() {
+    let mut driver = Driver::new(Setup::with(|capacity, _| capacity.blocks = 5));
+    driver.add(&request(1, 8, 12)).unwrap();
+    driver.add(&request(2, 4, 12)).unwrap();
+    driver.run();
+    driver.check_events();
+    assert_eq!(driver.engine.stats().preemptions, 0);
+}
+
 /// Equal requests finish in the order of arrival, whatever is scarce.
 #[test]
 fn equal_requests_finish_in_order() {

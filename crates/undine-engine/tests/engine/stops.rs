@@ -88,8 +88,8 @@ fn no_token_and_no_scores_is_only_an_end() {
     let scored = driver.add(&scored).unwrap();
     driver.run();
     let end = Event::Finished(FinishReason::MaxTokens);
-    assert_eq!(driver.events[&plain], [end.clone()]);
-    assert_eq!(driver.events[&scored], [Event::PromptScores(vec![]), end]);
+    assert_eq!(driver.events[&scored], [Event::PromptScores(vec![]), end.clone()]);
+    assert_eq!(driver.events[&plain], [end]);
 }
 
 #[test]
