@@ -3,8 +3,8 @@
 //! Without activation statistics every value counts the same: the plain squared error of a weight row is the
 //! expected squared error of its product with white-noise input. The searches walk a short list of candidate scales,
 //! score each by the true error of the values it would decode to, and finish with least-squares steps that are
-//! kept only when they help. So a result is never worse than its first candidate, which is round-to-nearest
-//! over the full range.
+//! kept only when they help. So the scale of one block is never worse than its first candidate,
+//! round-to-nearest over the full range; for the two-level formats that is measured, not guaranteed.
 //!
 //! A *level* is a value a code can stand for before scaling, as f32: -8..=7 for Q4_0, the codebook for IQ4_NL.
 //! `snap` maps a scaled value to its nearest level; it must accept any float.
@@ -12,7 +12,7 @@
 /// Independent sums per loop, so that they need no reassociation to be vectorised.
 const LANES: usize = 8;
 /// 1.5 * 2^23: adding it leaves the rounded integer in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 /// Largest finite f16.
 const F16_MAX: f32 = 65504.0;
 /// Smallest normal f16; below it f16 values are multiples of 2^-24.

@@ -61,9 +61,9 @@ const fn nearest_levels() -> [f32; BINS] {
 
 #[inline(always)]
 fn bin(v: f32) -> usize {
-    // Two bytes of the mantissa hold 2 v + 256, rounded down.
+    // The low mantissa bits of the sum hold 2 v + 256, rounded down.
     let shifted = 2.0 * v.clamp(-127.0, 113.0) + (BINS as f32 / 2.0 - 0.5);
-    (shifted + 12_582_912.0).to_bits() as usize % BINS
+    (shifted + fit::ROUND).to_bits() as usize % BINS
 }
 
 #[inline(always)]

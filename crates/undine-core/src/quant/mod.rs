@@ -3,6 +3,22 @@
 //! These are the slow twins of the SIMD kernels and the writers of synthetic models. Layouts are those of the public
 //! GGUF/ggml format; each file describes its blocks byte by byte. Decoding is f32 arithmetic in the written order,
 //! without fused multiply-add, so every implementation of it can agree to the bit.
+//!
+//! Encoding error, as RMSE on the same 2^22 samples of N(0, 1). "Nearest" is round-to-nearest without a search:
+//! `gguf.quants.quantize` (Python package, 0.19.0) for the formats marked with a star, for the others the largest value of a
+//! (sub-)block at the outermost level and integer scales rounded.
+//!
+//! | format | here | nearest | | format | here | nearest |
+//! |---|---|---|---|---|---|---|
+//! | Q4_0* | 0.08126 | 0.08586 | | Q3_K | 0.14363 | 0.15487 |
+//! | Q4_1* | 0.06942 | 0.07817 | | Q4_K | 0.07011 | 0.07834 |
+//! | Q5_0* | 0.04024 | 0.04266 | | Q5_K | 0.03471 | 0.03815 |
+//! | Q5_1* | 0.03356 | 0.03783 | | Q6_K | 0.01653 | 0.01878 |
+//! | Q8_0* | 0.00525 | 0.00535 | | IQ4_NL | 0.07386 | 0.07992 |
+//! | Q2_K | 0.25903 | 0.32809 | | IQ4_XS | 0.07424 | 0.08009 |
+//!
+//! `tests/quant_roundtrip.rs` holds every format below its "nearest" figure, and measures speed on request.
+
 mod fit;
 mod iq4;
 mod k_quants;
