@@ -1,1 +1,20 @@
-//! See the crate description in Cargo.toml.
+//! The CPU backend.
+//!
+//! [`plan`] records the model once as a list of operations over an arena; [`executor`] replays it for every batch
+//! inside one parallel region of [`pool`]; [`ops`] does each operation with the [`kernels`], which are written once
+//! against [`simd`] and compiled for every instruction set.
+
+pub mod executor;
+pub mod kernels;
+pub mod memory;
+mod moe;
+mod ops;
+pub mod plan;
+pub mod pool;
+pub mod simd;
+
+pub use executor::{CpuExecutor, CpuOptions, Error, KvType};
+pub use simd::Isa;
+
+/// Positions in a page of the K/V cache.
+pub const BLOCK_SIZE: u32 = kernels::attention::PAGE as u32;

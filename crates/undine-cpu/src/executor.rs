@@ -1,0 +1,281 @@
+//! The CPU executor: memory for sequences, and the replay of the plan for each batch.
+
+use std::sync::Arc;
+
+use undine_core::sampling::SamplerScratch;
+use undine_core::{
+    Batch, Capacity, Config, Executor, ExecutorError, RowOutput, StepOutput, TOKEN_FROM_SLOT, Ticket,
+    TokenScore,
+};
+use undine_model::{Model, Rows, lfm2};
+
+use crate::kernels::activations::Activations;
+use crate::kernels::attention::{HEAD_DIM_MAX, KvF16, KvF32, page_head_bytes};
+use crate::kernels::panels::Group;
+use crate::memory::SharedSlice;
+use crate::moe::MoeMemory;
+use crate::ops;
+use crate::plan::{Plan, PlanRecorder};
+use crate::pool::Pool;
+use crate::simd::Isa;
+
+/// Element type of the K/V cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KvType {
+    /// 4 bytes a value; what the reference computes with.
+    F32,
+    /// 2 bytes a value.
+    F16,
+}
+
+/// How much to reserve and how to run.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuOptions {
+    /// Threads, the caller's included.
+    pub threads: usize,
+    /// Pages of the K/V cache. Memory is taken as pages are first used.
+    pub blocks: u32,
+    /// Sequences.
+    pub slots: u32,
+    /// Rows in a step.
+    pub rows: u32,
+    /// Rows through the head in a step.
+    pub outputs: u32,
+    /// Type of keys and values.
+    pub kv: KvType,
+    /// Instruction set.
+    pub isa: Isa,
+}
+
+/// Why a model cannot run here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A shape beyond the kernels.
+    #[error(
+        "the model has {found} values per attention head; the CPU backend takes even numbers up to {HEAD_DIM_MAX}"
+    )]
+    HeadDim {
+        /// What the model has.
+        found: usize,
+    },
+    /// No thread could be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Runs batches on the CPU.
+pub struct CpuExecutor {
+    pool: Pool,
+    state: State,
+    done: Option<StepOutput>,
+    tickets: u64,
+    last_token: Vec<u32>,
+}
+
+/// Where the pages of a layer are, and what is in a page.
+pub(crate) struct KvLayout {
+    pub kind: KvType,
+    pub page_bytes: usize,
+    pub head_bytes: usize,
+}
+
+/// One row of the step.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Row {
+    pub token: u32,
+    pub position: u32,
+    pub sequence: u32,
+}
+
+/// Everything the threads see during a step.
+pub(crate) struct State {
+    pub model: Arc<Model>,
+    pub plan: Plan,
+    pub isa: Isa,
+    pub capacity: Capacity,
+    pub batch: Batch,
+    pub rows: Vec<Row>,
+    pub arena: SharedSlice<f32>,
+    pub input: Activations,
+    pub cos: SharedSlice<f32>,
+    pub sin: SharedSlice<f32>,
+    pub frequencies: Vec<f32>,
+    pub kv_layout: KvLayout,
+    /// Per attention layer: the pages.
+    pub kv: Vec<SharedSlice<u8>>,
+    /// Per convolution layer: `slots x (taps - 1) x hidden`.
+    pub conv: Vec<SharedSlice<f32>>,
+    /// Filters of the convolution layers, `taps x hidden`.
+    pub filters: Vec<Vec<f32>>,
+    pub moe: Option<MoeMemory>,
+    pub threads: SharedSlice<ThreadMemory>,
+    pub outputs: SharedSlice<RowOutput>,
+}
+
+/// Memory of one thread.
+#[derive(Default)]
+pub(crate) struct ThreadMemory {
+    pub group: Group,
+    pub sampler: SamplerScratch,
+}
+
+impl CpuExecutor {
+    /// Records `model` and reserves memory.
+    pub fn new(model: Arc<Model>, options: CpuOptions) -> Result<Self, Error> {
+        Self::with_plan(model, options, |model, recorder| lfm2::record(model, recorder))
+    }
+
+    /// The same for another sequence of verbs, as conformance tests record.
+    pub fn with_plan(
+        model: Arc<Model>,
+        options: CpuOptions,
+        record: impl FnOnce(&Model, &mut PlanRecorder),
+    ) -> Result<Self, Error> {
+        let config = model.config();
+        if config.head_dim > HEAD_DIM_MAX || config.head_dim % 2 != 0 {
+            return Err(Error::HeadDim { found: config.head_dim });
+        }
+        let threads = options.threads;
+        let pool = Pool::new(threads).map_err(|source| Error::Threads { threads, source })?;
+        let mut recorder = PlanRecorder::new(&model);
+        record(&model, &mut recorder);
+        let plan = recorder.finish(options.rows as usize, options.outputs as usize);
+        let last_token = vec![0; options.slots as usize];
+        Ok(Self { pool, state: State::new(model, plan, &options), done: None, tickets: 0, last_token })
+    }
+
+    /// The values behind a handle after a step, `rows x width`; later operations may have reused its place.
+    pub fn read(&self, rows: Rows, count: usize) -> Vec<f32> {
+        let place = self.state.plan.place(rows);
+        // SAFETY: no region is running, so nobody writes.
+        unsafe { self.state.arena.read(place.start..place.start + count * place.width) }.to_vec()
+    }
+
+    /// Takes the outputs of the step.
+    fn collect(&mut self) -> StepOutput {
+        let count = self.state.batch.outputs.len();
+        // SAFETY: no region is running.
+        let outputs = unsafe { self.state.outputs.write(0..count) };
+        StepOutput { rows: outputs.iter_mut().map(|output| std::mem::replace(output, no_output())).collect() }
+    }
+}
+
+impl State {
+    fn new(model: Arc<Model>, plan: Plan, options: &CpuOptions) -> Self {
+        let config = model.config();
+        let capacity = Capacity {
+            blocks: options.blocks,
+            block_size: crate::BLOCK_SIZE,
+            slots: options.slots,
+            rows: options.rows,
+            outputs: options.outputs,
+            vocab: config.vocab as u32,
+            steps_in_flight: 1,
+        };
+        let rows = options.rows as usize;
+        let head_bytes = match options.kv {
+            KvType::F32 => page_head_bytes::<KvF32>(config.head_dim),
+            KvType::F16 => page_head_bytes::<KvF16>(config.head_dim),
+        };
+        let page_bytes = 2 * config.kv_heads * head_bytes;
+        let kv = (0..config.attention_layers())
+            .map(|_| SharedSlice::new(options.blocks as usize * page_bytes))
+            .collect();
+        let state_len = options.slots as usize * (config.conv_taps - 1) * config.hidden;
+        let conv = (0..config.conv_layers()).map(|_| SharedSlice::new(state_len)).collect();
+        let input_rows = rows.max(options.outputs as usize);
+        let half = config.head_dim / 2;
+        let frequency = |i: usize| f64::from(config.rope_theta).powf(-(i as f64) / half as f64) as f32;
+        Self {
+            input: Activations::new(input_rows * plan.input_width, plan.kinds),
+            arena: SharedSlice::new(plan.arena_len),
+            cos: SharedSlice::new(rows * half),
+            sin: SharedSlice::new(rows * half),
+            frequencies: (0..half).map(frequency).collect(),
+            kv_layout: KvLayout { kind: options.kv, page_bytes, head_bytes },
+            kv,
+            conv,
+            filters: transposed_filters(&model),
+            moe: config.moe.map(|moe| MoeMemory::new(config, &moe, rows, plan.kinds)),
+            threads: SharedSlice::from_vec((0..options.threads).map(|_| ThreadMemory::default()).collect()),
+            outputs: SharedSlice::from_vec((0..options.outputs).map(|_| no_output()).collect()),
+            isa: options.isa,
+            batch: Batch::default(),
+            rows: Vec::with_capacity(rows),
+            capacity,
+            plan,
+            model,
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        self.model.config()
+    }
+
+    /// Copies the batch and works out each row's token, position and sequence.
+    fn load(&mut self, batch: &Batch, last_token: &[u32]) {
+        batch.check(&self.capacity);
+        self.batch.clone_from(batch);
+        self.rows.clear();
+        for (s, sequence) in batch.sequences.iter().enumerate() {
+            for (position, row) in (sequence.start..).zip(sequence.rows.clone()) {
+                let token = match batch.tokens[row as usize] {
+                    TOKEN_FROM_SLOT => last_token[sequence.slot.0 as usize],
+                    token => token,
+                };
+                assert!(token < self.capacity.vocab, "token {token} of {}", self.capacity.vocab);
+                self.rows.push(Row { token, position, sequence: s as u32 });
+            }
+        }
+    }
+}
+
+fn no_output() -> RowOutput {
+    RowOutput { chosen: TokenScore { token: 0, logprob: 0.0 }, rank: 0, top: Vec::new(), logits: Vec::new() }
+}
+
+/// Filters with channels side by side, per convolution layer in order.
+fn transposed_filters(model: &Model) -> Vec<Vec<f32>> {
+    let (hidden, taps) = (model.config().hidden, model.config().conv_taps);
+    let convs = model.layers.iter().filter_map(|layer| match layer.operator {
+        undine_model::Operator::ShortConv(op) => Some(op),
+        undine_model::Operator::Attention(_) => None,
+    });
+    convs
+        .map(|op| {
+            let filter = model.vector(op.filter);
+            (0..taps * hidden).map(|i| filter[i % hidden * taps + i / hidden]).collect()
+        })
+        .collect()
+}
+
+impl Executor for CpuExecutor {
+    fn capacity(&self) -> Capacity {
+        self.state.capacity
+    }
+
+    fn submit(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {
+        self.state.load(batch, &self.last_token);
+        let state = &self.state;
+        self.pool.run(&|worker| {
+            for op in &state.plan.ops {
+                ops::run(state, op, worker);
+                worker.barrier();
+            }
+        });
+        let output = self.collect();
+        batch.for_each_sampled(&output.rows, |slot, token| self.last_token[slot.0 as usize] = token);
+        self.done = Some(output);
+        self.tickets += 1;
+        Ok(Ticket(self.tickets))
+    }
+
+    fn try_collect(&mut self, _: Ticket) -> Result<Option<StepOutput>, ExecutorError> {
+        Ok(self.done.take())
+    }
+}

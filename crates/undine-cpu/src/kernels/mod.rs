@@ -1,0 +1,28 @@
+//! The kernels: free computations over slices, compiled once per instruction set.
+//!
+//! The rule that keeps logits equal to the bit however rows are batched: each output element is one fixed sequence
+//! of f32 operations that depends on the weight's format and on K alone. It is written down in [`activations`] for
+//! the inputs and in [`rows`] for the products; [`panels`] reaches the same sequence from the other side.
+
+pub mod activations;
+pub mod attention;
+pub mod elementwise;
+pub mod floats;
+pub mod formats;
+pub mod matmul;
+pub mod panels;
+pub mod rows;
+
+/// Runs a statement with a constant for each of the eight sub-blocks of 32 in a block of 256.
+macro_rules! each_sub {
+    ($sub:ident, $body:block) => {
+        each_sub!(@ $sub, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@ $sub:ident, $body:block, $($n:literal)*) => {
+        $({
+            const $sub: usize = $n;
+            $body
+        })*
+    };
+}
+pub(crate) use each_sub;

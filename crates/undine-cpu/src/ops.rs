@@ -1,0 +1,368 @@
+//! What each thread does for each recorded operation.
+//!
+//! Rows are split between threads where rows are independent (norms, quantization), outputs where a weight matrix is
+//! read (so that every thread reads its own part of the file, the same in every step). A barrier separates the two.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use undine_core::quant;
+use undine_core::sampling::finish_row;
+use undine_model::{Linear, MatrixId, Qkv, Rows, ShortConv, Swiglu, VectorId};
+
+use crate::executor::{KvType, State};
+use crate::kernels::activations::{ActivationKinds, Activations, QuantizeRow};
+use crate::kernels::attention::{Attend, KvF16, KvF32, KvFloat, StoreKv};
+use crate::kernels::elementwise::{NormRope, RmsNorm, ShortConvRows, SiluMul};
+use crate::kernels::matmul::MatMul;
+use crate::kernels::panels::{Group, TILE};
+use crate::kernels::rows::{Accumulate, Output};
+use crate::moe;
+use crate::plan::Op;
+use crate::pool::Worker;
+use crate::simd::LANES;
+
+/// Runs this thread's part of `op`. All threads meet at a barrier afterwards.
+pub(crate) fn run(state: &State, op: &Op, worker: Worker) {
+    match *op {
+        Op::Embed { table, y } => embed(state, worker, table, y),
+        Op::NormShortConv { x, op, bcx, y } => short_conv(state, worker, op, [x, bcx, y]),
+        Op::NormQkv { x, op, key, value, query } => qkv(state, worker, op, [x, key, value, query]),
+        Op::Attend { query, layer, y } => match state.kv_layout.kind {
+            KvType::F32 => attend::<KvF32>(state, worker, query, layer, y),
+            KvType::F16 => attend::<KvF16>(state, worker, query, layer, y),
+        },
+        Op::LinearAdd { x, op, residual } => linear_add(state, worker, x, op, residual),
+        Op::NormSwiglu { x, op, up, y } => swiglu(state, worker, op, [x, up, y]),
+        Op::NormMoeAdd { x, op } => moe::run(state, worker, x, op),
+        Op::SelectRows { x, y } => select_rows(state, worker, x, y),
+        Op::NormLogits { x, norm, head, y } => logits(state, worker, norm, head, [x, y]),
+        Op::Sample { logits } => sample(state, worker, logits),
+    }
+}
+
+/// Rows `rows` of a handle.
+/// # Safety
+/// Nobody writes to them meanwhile.
+pub(crate) unsafe fn values(state: &State, handle: Rows, rows: Range<usize>) -> &[f32] {
+    let place = state.plan.place(handle);
+    // SAFETY: as the caller says.
+    unsafe { state.arena.read(place.start + rows.start * place.width..place.start + rows.end * place.width) }
+}
+
+/// Rows `rows` of a handle, to write.
+/// # Safety
+/// Nobody else reads or writes them meanwhile.
+#[allow(clippy::mut_from_ref)]
+pub(crate) unsafe fn values_mut(state: &State, handle: Rows, rows: Range<usize>) -> &mut [f32] {
+    let place = state.plan.place(handle);
+    // SAFETY: as the caller says.
+    unsafe { state.arena.write(place.start + rows.start * place.width..place.start + rows.end * place.width) }
+}
+
+/// A handle as the destination of a matrix product.
+pub(crate) fn output(state: &State, handle: Rows, accumulate: Accumulate) -> Output {
+    let place = state.plan.place(handle);
+    Output { start: state.arena.as_ptr().wrapping_add(place.start), stride: place.width, accumulate }
+}
+
+/// This thread's packing memory.
+#[allow(clippy::mut_from_ref)]
+pub(crate) fn group<'a>(state: &'a State, worker: Worker) -> &'a mut Group {
+    // SAFETY: each thread has an element of its own.
+    unsafe { &mut state.threads.write(worker.index..worker.index + 1)[0].group }
+}
+
+/// What the matrices want as input.
+pub(crate) fn kinds_of<const N: usize>(state: &State, matrices: [MatrixId; N]) -> ActivationKinds {
+    ActivationKinds::of(matrices.map(|id| state.model.matrix(id).dtype))
+}
+
+/// Norms this thread's share of rows into the input buffer, quantizes them, and waits for the other threads.
+pub(crate) fn norm_input(
+    state: &State,
+    worker: Worker,
+    x: Rows,
+    norm: VectorId,
+    kinds: ActivationKinds,
+    rows: usize,
+) {
+    let gain = state.model.vector(norm);
+    let width = gain.len();
+    for row in worker.share(rows, 1) {
+        // SAFETY: the row of the input buffer is this thread's, and `x` is not written until the barrier.
+        unsafe {
+            let y = state.input.f32s.write(row * width..(row + 1) * width);
+            let x = values(state, x, row..row + 1);
+            state.isa.run(RmsNorm { x, gain, eps: state.config().norm_eps, y });
+        }
+        state.isa.run(QuantizeRow { activations: &state.input, row, width, kinds });
+    }
+    worker.barrier();
+}
+
+/// Puts rows as they are into the input buffer, quantizes them, and waits for the other threads.
+fn plain_input(state: &State, worker: Worker, x: Rows, kinds: ActivationKinds, rows: usize) {
+    let width = state.plan.place(x).width;
+    for row in worker.share(rows, 1) {
+        // SAFETY: the row of the input buffer is this thread's, and `x` is not written until the barrier.
+        unsafe {
+            state.input.f32s.write(row * width..(row + 1) * width).copy_from_slice(values(
+                state,
+                x,
+                row..row + 1,
+            ))
+        };
+        state.isa.run(QuantizeRow { activations: &state.input, row, width, kinds });
+    }
+    worker.barrier();
+}
+
+/// Products of some rows of a matrix with some rows of an input.
+pub(crate) struct Product<'a> {
+    pub op: Linear,
+    pub weights: Range<usize>,
+    pub input: &'a Activations,
+    pub inputs: Range<usize>,
+    pub out: Output,
+}
+
+/// Computes a product on this thread.
+pub(crate) fn multiply(state: &State, worker: Worker, product: Product) {
+    let Product { op, weights, input, inputs, out } = product;
+    let weight = state.model.matrix(op.weight);
+    let matmul = MatMul {
+        weight: state.model.matrix_bytes(op.weight),
+        dtype: weight.dtype,
+        cols: weight.cols,
+        rows: weights,
+        x: input,
+        inputs,
+        bias: op.bias.map(|bias| state.model.vector(bias)),
+        out,
+    };
+    matmul.run(state.isa, group(state, worker));
+}
+
+fn embed(state: &State, worker: Worker, table: MatrixId, y: Rows) {
+    let weight = state.model.matrix(table);
+    let row_bytes = weight.dtype.row_bytes(weight.cols).expect("validated at open");
+    let bytes = state.model.matrix_bytes(table);
+    let half = state.frequencies.len();
+    for row in worker.share(state.rows.len(), 1) {
+        let token = state.rows[row].token as usize;
+        let position = state.rows[row].position as f32;
+        // SAFETY: the row of each buffer is this thread's.
+        unsafe {
+            quant::decode(
+                weight.dtype,
+                &bytes[token * row_bytes..][..row_bytes],
+                values_mut(state, y, row..row + 1),
+            );
+            let cos = state.cos.write(row * half..(row + 1) * half);
+            let sin = state.sin.write(row * half..(row + 1) * half);
+            for (i, frequency) in state.frequencies.iter().enumerate() {
+                (sin[i], cos[i]) = (position * frequency).sin_cos();
+            }
+        }
+    }
+}
+
+fn short_conv(state: &State, worker: Worker, op: ShortConv, [x, bcx, y]: [Rows; 3]) {
+    let hidden = state.config().hidden;
+    let rows = state.rows.len();
+    norm_input(state, worker, x, op.norm, kinds_of(state, [op.in_proj.weight]), rows);
+    let channels = worker.share(hidden, TILE);
+    let out = output(state, bcx, Accumulate::No);
+    for part in 0..3 {
+        let weights = part * hidden + channels.start..part * hidden + channels.end;
+        multiply(
+            state,
+            worker,
+            Product { op: op.in_proj, weights, input: &state.input, inputs: 0..rows, out },
+        );
+    }
+    let layer = op.layer as usize;
+    let state_len = (state.config().conv_taps - 1) * hidden;
+    for sequence in &state.batch.sequences {
+        let start = sequence.slot.0 as usize * state_len;
+        let slot = state.conv[layer].as_ptr().wrapping_add(start);
+        if sequence.start == 0 {
+            for tap in 0..state.config().conv_taps - 1 {
+                let at = start + tap * hidden;
+                // SAFETY: these channels of the slot are this thread's.
+                unsafe { state.conv[layer].write(at + channels.start..at + channels.end) }.fill(0.0);
+            }
+        }
+        state.isa.run(ShortConvRows {
+            bcx: out.start,
+            y: output(state, y, Accumulate::No).start,
+            hidden,
+            rows: sequence.rows.start as usize..sequence.rows.end as usize,
+            channels: channels.clone(),
+            filter: &state.filters[layer],
+            bias: op.filter_bias.map(|bias| state.model.vector(bias)),
+            state: slot,
+        });
+    }
+}
+
+fn qkv(state: &State, worker: Worker, op: Qkv, [x, key, value, query]: [Rows; 4]) {
+    let (heads, kv_heads, dim) = (state.config().heads, state.config().kv_heads, state.config().head_dim);
+    let rows = state.rows.len();
+    let kinds = kinds_of(state, [op.query.weight, op.key.weight, op.value.weight]);
+    norm_input(state, worker, x, op.norm, kinds, rows);
+    let (q_heads, kv_heads) = (worker.share(heads, 1), worker.share(kv_heads, 1));
+    for (op, handle, heads) in
+        [(op.query, query, &q_heads), (op.key, key, &kv_heads), (op.value, value, &kv_heads)]
+    {
+        let out = output(state, handle, Accumulate::No);
+        let weights = heads.start * dim..heads.end * dim;
+        multiply(state, worker, Product { op, weights, input: &state.input, inputs: 0..rows, out });
+    }
+    for row in 0..rows {
+        norm_rope(state, query, row, &q_heads, op.query_norm);
+        norm_rope(state, key, row, &kv_heads, op.key_norm);
+        for head in kv_heads.clone() {
+            match state.kv_layout.kind {
+                KvType::F32 => store_kv::<KvF32>(state, op.layer, [key, value], row, head),
+                KvType::F16 => store_kv::<KvF16>(state, op.layer, [key, value], row, head),
+            }
+        }
+    }
+}
+
+fn norm_rope(state: &State, handle: Rows, row: usize, heads: &Range<usize>, norm: Option<VectorId>) {
+    let (dim, half) = (state.config().head_dim, state.frequencies.len());
+    // SAFETY: these heads of the row are this thread's, and the angles are complete since `embed`.
+    unsafe {
+        let place = state.plan.place(handle);
+        let at = place.start + row * place.width;
+        state.isa.run(NormRope {
+            heads: state.arena.write(at + heads.start * dim..at + heads.end * dim),
+            gain: norm.map(|norm| state.model.vector(norm)),
+            eps: state.config().norm_eps,
+            cos: state.cos.read(row * half..(row + 1) * half),
+            sin: state.sin.read(row * half..(row + 1) * half),
+        });
+    }
+}
+
+fn store_kv<T: KvFloat>(state: &State, layer: u32, [key, value]: [Rows; 2], row: usize, head: usize) {
+    let dim = state.config().head_dim;
+    let at = state.rows[row];
+    let sequence = &state.batch.sequences[at.sequence as usize];
+    let size = crate::BLOCK_SIZE as usize;
+    let block = state.batch.block_tables[sequence.blocks.start as usize + at.position as usize / size];
+    let layout = &state.kv_layout;
+    let page = state.kv[layer as usize]
+        .as_ptr()
+        .wrapping_add(block.0 as usize * layout.page_bytes + 2 * head * layout.head_bytes);
+    // SAFETY: this head of the rows and of the page is this thread's; `check` has put the block within the cache.
+    unsafe {
+        state.isa.run(StoreKv::<T> {
+            key: &values(state, key, row..row + 1)[head * dim..][..dim],
+            value: &values(state, value, row..row + 1)[head * dim..][..dim],
+            keys: page,
+            values: page.add(layout.head_bytes),
+            offset: at.position as usize % size,
+            kind: PhantomData,
+        });
+    }
+}
+
+fn attend<T: KvFloat>(state: &State, worker: Worker, query: Rows, layer: u32, y: Rows) {
+    let (heads, kv_heads, dim) = (state.config().heads, state.config().kv_heads, state.config().head_dim);
+    let group = heads / kv_heads;
+    // An item is a key head of a row. Threads take every n-th, so that the longer rows are shared evenly.
+    for item in (worker.index..state.rows.len() * kv_heads).step_by(worker.count) {
+        let (row, head) = (item / kv_heads, item % kv_heads);
+        let at = state.rows[row];
+        let sequence = &state.batch.sequences[at.sequence as usize];
+        let width = state.plan.place(y).width;
+        let part = head * group * dim..(head + 1) * group * dim;
+        // SAFETY: these heads of the row are this thread's; queries and cache are complete since the last barrier.
+        unsafe {
+            let start = state.plan.place(y).start + row * width;
+            state.isa.run(Attend::<T> {
+                query: &values(state, query, row..row + 1)[part.clone()],
+                y: state.arena.write(start + part.start..start + part.end),
+                head_dim: dim,
+                table: &state.batch.block_tables
+                    [sequence.blocks.start as usize..sequence.blocks.end as usize],
+                positions: at.position as usize + 1,
+                cache: state.kv[layer as usize].as_ptr(),
+                page_bytes: state.kv_layout.page_bytes,
+                keys_at: 2 * head * state.kv_layout.head_bytes,
+                values_at: (2 * head + 1) * state.kv_layout.head_bytes,
+                kind: PhantomData,
+            });
+        }
+    }
+}
+
+fn linear_add(state: &State, worker: Worker, x: Rows, op: Linear, residual: Rows) {
+    let rows = state.rows.len();
+    plain_input(state, worker, x, kinds_of(state, [op.weight]), rows);
+    let weights = worker.share(state.model.matrix(op.weight).rows, TILE);
+    let out = output(state, residual, Accumulate::Yes);
+    multiply(state, worker, Product { op, weights, input: &state.input, inputs: 0..rows, out });
+}
+
+fn swiglu(state: &State, worker: Worker, op: Swiglu, [x, up, y]: [Rows; 3]) {
+    let rows = state.rows.len();
+    norm_input(state, worker, x, op.norm, kinds_of(state, [op.gate, op.up]), rows);
+    let weights = worker.share(state.model.matrix(op.gate).rows, TILE);
+    for (weight, handle) in [(op.gate, y), (op.up, up)] {
+        let op = Linear { weight, bias: None };
+        let out = output(state, handle, Accumulate::No);
+        multiply(
+            state,
+            worker,
+            Product { op, weights: weights.clone(), input: &state.input, inputs: 0..rows, out },
+        );
+    }
+    silu_mul(state, output(state, y, Accumulate::No), output(state, up, Accumulate::No), 0..rows, weights);
+}
+
+/// `gate = silu(gate) * up` for a range of columns of some rows.
+pub(crate) fn silu_mul(state: &State, gate: Output, up: Output, rows: Range<usize>, columns: Range<usize>) {
+    for row in rows {
+        let at = row * gate.stride + columns.start;
+        // SAFETY: these columns of both are this thread's, and both have the same shape.
+        unsafe {
+            let gate = std::slice::from_raw_parts_mut(gate.start.add(at), columns.len());
+            let up = std::slice::from_raw_parts(up.start.add(at), columns.len());
+            state.isa.run(SiluMul { gate, up });
+        }
+    }
+}
+
+fn select_rows(state: &State, worker: Worker, x: Rows, y: Rows) {
+    for i in worker.share(state.batch.outputs.len(), 1) {
+        let row = state.batch.outputs[i].row as usize;
+        // SAFETY: row `i` of `y` is this thread's, and nobody writes `x`.
+        unsafe { values_mut(state, y, i..i + 1).copy_from_slice(values(state, x, row..row + 1)) };
+    }
+}
+
+fn logits(state: &State, worker: Worker, norm: VectorId, head: MatrixId, [x, y]: [Rows; 2]) {
+    let rows = state.batch.outputs.len();
+    norm_input(state, worker, x, norm, kinds_of(state, [head]), rows);
+    let weights = worker.share(state.config().vocab, LANES);
+    let op = Linear { weight: head, bias: None };
+    let out = output(state, y, Accumulate::No);
+    multiply(state, worker, Product { op, weights, input: &state.input, inputs: 0..rows, out });
+}
+
+fn sample(state: &State, worker: Worker, logits: Rows) {
+    for i in worker.share(state.batch.outputs.len(), 1) {
+        // SAFETY: row `i`, its output and this thread's memory are this thread's.
+        unsafe {
+            let scratch = &mut state.threads.write(worker.index..worker.index + 1)[0].sampler;
+            let logits = values_mut(state, logits, i..i + 1);
+            state.outputs.write(i..i + 1)[0] =
+                finish_row(&state.batch, &state.batch.outputs[i], logits, scratch);
+        }
+    }
+}

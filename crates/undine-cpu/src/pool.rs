@@ -1,0 +1,226 @@
+//! The thread pool: one parallel region a step, spin barriers inside it.
+//!
+//! A step of a small model has some hundred phases of a few tens of microseconds; waking threads for each would
+//! cost more than the work. So the threads enter once, walk the list of operations together, and meet at
+//! barriers made of two atomics. Between steps they spin shortly and then park.
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, Thread};
+
+/// Spins before a waiting thread lets others run, in case there are more threads than free cores.
+const SPINS_BEFORE_YIELD: u32 = 20_000;
+/// Yields before an idle thread parks.
+const YIELDS_BEFORE_PARK: u32 = 50;
+/// Threads at the most.
+pub const THREADS_MAX: usize = 256;
+
+/// One thread's view of a parallel region.
+#[derive(Clone, Copy)]
+pub struct Worker<'a> {
+    /// Which thread this is, `0..count`; 0 is the caller's.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+    shared: &'a Shared,
+}
+
+impl Worker<'_> {
+    /// Waits until every thread of the region is here.
+    #[inline]
+    pub fn barrier(self) {
+        if self.count == 1 {
+            return;
+        }
+        let generation = self.shared.generation.load(Ordering::Relaxed);
+        if self.shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
+            self.shared.arrived.store(0, Ordering::Relaxed);
+            self.shared.generation.store(generation.wrapping_add(1), Ordering::Release);
+        } else {
+            spin_until(|| self.shared.generation.load(Ordering::Acquire) != generation);
+        }
+    }
+
+    /// This thread's share of `items`, in multiples of `grain` but for the last.
+    pub fn share(self, items: usize, grain: usize) -> std::ops::Range<usize> {
+        let grains = items.div_ceil(grain);
+        let at = |i: usize| (grains * i / self.count * grain).min(items);
+        at(self.index)..at(self.index + 1)
+    }
+}
+
+type Job = *const (dyn Fn(Worker) + Sync);
+
+struct Shared {
+    job: UnsafeCell<Option<Job>>,
+    /// Counts regions started.
+    epoch: AtomicUsize,
+    running: AtomicUsize,
+    arrived: AtomicUsize,
+    generation: AtomicUsize,
+    stop: AtomicBool,
+}
+
+// SAFETY: `job` is written by the owner only while no region runs, and read by workers only after they acquire the
+// epoch that was released after the write.
+unsafe impl Sync for Shared {}
+// SAFETY: the job pointer is only followed during `Pool::run`, which keeps the closure alive.
+unsafe impl Send for Shared {}
+
+/// Threads that run parallel regions.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    handles: Vec<Thread>,
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller of [`Self::run`] included.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        assert!((1..=THREADS_MAX).contains(&threads), "{threads} threads of at most {THREADS_MAX}");
+        let shared = Arc::new(Shared {
+            job: UnsafeCell::new(None),
+            epoch: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
+            generation: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let threads: Vec<_> = (1..threads)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                let count = threads;
+                std::thread::Builder::new()
+                    .name(format!("undine-cpu-{index}"))
+                    .spawn(move || work(&shared, index, count))
+            })
+            .collect::<Result<_, _>>()?;
+        let handles = threads.iter().map(|thread| thread.thread().clone()).collect();
+        Ok(Self { shared, threads, handles })
+    }
+
+    /// Threads in a region.
+    pub fn threads(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Runs `job` once on every thread and returns when all are done.
+    pub fn run(&mut self, job: &(dyn Fn(Worker) + Sync)) {
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; nobody follows the pointer after this function returns.
+        let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(Worker) + Sync + '_), Job>(job) };
+        // SAFETY: no region is running (`&mut self`), so no worker reads the cell.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.running.store(self.threads.len(), Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::Release);
+        self.handles.iter().for_each(Thread::unpark);
+        // Workers may be using what `job` borrows: a panic here must not unwind past them.
+        let guard = AbortOnUnwind;
+        // SAFETY: the pointer comes from a reference that is alive.
+        unsafe { (*job)(Worker { index: 0, count: self.threads.len() + 1, shared }) };
+        spin_until(|| shared.running.load(Ordering::Acquire) == 0);
+        std::mem::forget(guard);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.epoch.fetch_add(1, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            // A worker that panics aborts the process, so this cannot fail.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        eprintln!("a panic inside a parallel region cannot be contained");
+        std::process::abort();
+    }
+}
+
+fn work(shared: &Shared, index: usize, count: usize) {
+    let mut epoch = 0;
+    loop {
+        wait_for_epoch(shared, epoch);
+        epoch = epoch.wrapping_add(1);
+        if shared.stop.load(Ordering::Acquire) {
+            return;
+        }
+        let guard = AbortOnUnwind;
+        // SAFETY: the epoch was acquired after the owner wrote the job, and the owner waits for `running` to become 0.
+        let job = unsafe { (*shared.job.get()).expect("a region has a job") };
+        // SAFETY: as above, the closure is alive until `running` is 0.
+        unsafe { (*job)(Worker { index, count, shared }) };
+        std::mem::forget(guard);
+        shared.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn wait_for_epoch(shared: &Shared, seen: usize) {
+    let mut yields = 0;
+    loop {
+        for _ in 0..SPINS_BEFORE_YIELD {
+            if shared.epoch.load(Ordering::Acquire) != seen {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        yields += 1;
+        if yields < YIELDS_BEFORE_PARK { std::thread::yield_now() } else { std::thread::park() }
+    }
+}
+
+#[inline]
+fn spin_until(done: impl Fn() -> bool) {
+    let mut spins = 0;
+    while !done() {
+        spins += 1;
+        if spins < SPINS_BEFORE_YIELD {
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_see_each_others_work() {
+        let mut pool = Pool::new(4).unwrap();
+        for round in 0..200 {
+            let counts: Vec<AtomicUsize> = (0..4).map(|_| AtomicUsize::new(0)).collect();
+            pool.run(&|worker| {
+                for phase in 1..=10 {
+                    counts[worker.index].fetch_add(1, Ordering::Relaxed);
+                    worker.barrier();
+                    assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == phase), "round {round}");
+                    worker.barrier();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn shares_cover_everything_once() {
+        let mut pool = Pool::new(3).unwrap();
+        for items in [0, 1, 7, 8, 9, 100] {
+            let seen: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+            pool.run(&|worker| {
+                let share = worker.share(items, 8);
+                assert!(share.start % 8 == 0 || share.is_empty());
+                share.for_each(|i| drop(seen[i].fetch_add(1, Ordering::Relaxed)));
+            });
+            assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) == 1));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The leaf every CPU has: arrays and loops. The slow twin of the others.
+
+use half::{bf16, f16};
+
+use super::{LANES, Simd};
+
+/// Plain Rust.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+type F = [f32; LANES];
+type I = [i32; LANES];
+type B = [u8; 32];
+
+fn f(g: impl Fn(usize) -> f32) -> F {
+    std::array::from_fn(g)
+}
+
+fn i(g: impl Fn(usize) -> i32) -> I {
+    std::array::from_fn(g)
+}
+
+fn b(g: impl Fn(usize) -> u8) -> B {
+    std::array::from_fn(g)
+}
+
+fn words(a: B) -> [u16; 16] {
+    std::array::from_fn(|k| u16::from_le_bytes([a[2 * k], a[2 * k + 1]]))
+}
+
+fn halves(a: I) -> [i16; 16] {
+    std::array::from_fn(|k| (a[k / 2] >> (16 * (k % 2))) as i16)
+}
+
+fn products(w: B, a: B) -> I {
+    i(|lane| (4 * lane..4 * lane + 4).map(|k| i32::from(w[k]) * i32::from(a[k] as i8)).sum())
+}
+
+impl Simd for Portable {
+    type F = F;
+    type I = I;
+    type B = B;
+    type D = I;
+
+    fn f_splat(self, v: f32) -> F {
+        [v; LANES]
+    }
+    unsafe fn f_load(self, p: *const f32) -> F {
+        // SAFETY: the caller gives 8 readable floats.
+        unsafe { p.cast::<F>().read_unaligned() }
+    }
+    unsafe fn f_store(self, p: *mut f32, v: F) {
+        // SAFETY: the caller gives 8 writable floats.
+        unsafe { p.cast::<F>().write_unaligned(v) }
+    }
+    unsafe fn f_load_f16(self, p: *const u16) -> F {
+        // SAFETY: the caller gives 8 readable half floats.
+        unsafe { p.cast::<[u16; 8]>().read_unaligned() }.map(|v| f16::from_bits(v).to_f32())
+    }
+    unsafe fn f_store_f16(self, p: *mut u16, v: F) {
+        // SAFETY: the caller gives 8 writable half floats.
+        unsafe { p.cast::<[u16; 8]>().write_unaligned(v.map(|v| f16::from_f32(v).to_bits())) }
+    }
+    unsafe fn f_load_bf16(self, p: *const u16) -> F {
+        // SAFETY: the caller gives 8 readable brain floats.
+        unsafe { p.cast::<[u16; 8]>().read_unaligned() }.map(|v| bf16::from_bits(v).to_f32())
+    }
+    unsafe fn f_gather_f16(self, p: *const u8, stride: usize) -> F {
+        // SAFETY: the caller gives two readable bytes at each place.
+        f(|k| f16::from_bits(unsafe { p.add(k * stride).cast::<u16>().read_unaligned() }).to_f32())
+    }
+    fn f_add(self, a: F, b: F) -> F {
+        f(|k| a[k] + b[k])
+    }
+    fn f_sub(self, a: F, b: F) -> F {
+        f(|k| a[k] - b[k])
+    }
+    fn f_mul(self, a: F, b: F) -> F {
+        f(|k| a[k] * b[k])
+    }
+    fn f_div(self, a: F, b: F) -> F {
+        f(|k| a[k] / b[k])
+    }
+    fn f_fma(self, a: F, b: F, c: F) -> F {
+        f(|k| a[k].mul_add(b[k], c[k]))
+    }
+    fn f_max(self, a: F, b: F) -> F {
+        f(|k| a[k].max(b[k]))
+    }
+    fn f_abs(self, a: F) -> F {
+        a.map(f32::abs)
+    }
+    fn f_mask_above(self, a: F, limit: F, value: F) -> F {
+        f(|k| if a[k] > limit[k] { value[k] } else { 0.0 })
+    }
+    fn f_select_negative(self, a: F, then: F, other: F) -> F {
+        f(|k| if a[k].is_sign_negative() { then[k] } else { other[k] })
+    }
+    fn f_sum(self, a: F) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+    fn f_max_lane(self, a: F) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    fn f_from_i(self, a: I) -> F {
+        a.map(|v| v as f32)
+    }
+    fn f_to_i(self, a: F) -> I {
+        a.map(|v| v.round_ties_even() as i32)
+    }
+    fn f_pow2(self, n: I) -> F {
+        n.map(|n| f32::from_bits(((n + 127) << 23) as u32))
+    }
+
+    fn i_splat(self, v: i32) -> I {
+        [v; LANES]
+    }
+    unsafe fn i_load(self, p: *const i32) -> I {
+        // SAFETY: the caller gives 8 readable integers.
+        unsafe { p.cast::<I>().read_unaligned() }
+    }
+    unsafe fn i_store(self, p: *mut i32, v: I) {
+        // SAFETY: the caller gives 8 writable integers.
+        unsafe { p.cast::<I>().write_unaligned(v) }
+    }
+    fn i_add(self, a: I, b: I) -> I {
+        i(|k| a[k].wrapping_add(b[k]))
+    }
+    fn i_sub(self, a: I, b: I) -> I {
+        i(|k| a[k].wrapping_sub(b[k]))
+    }
+    fn i_mul(self, a: I, b: I) -> I {
+        i(|k| a[k].wrapping_mul(b[k]))
+    }
+    fn i_sum(self, a: I) -> i32 {
+        a.into_iter().fold(0, i32::wrapping_add)
+    }
+    fn i_sum8(self, v: [I; 8]) -> I {
+        v.map(|v| self.i_sum(v))
+    }
+    fn i_madd16(self, a: I, b: I) -> I {
+        let (a, b) = (halves(a), halves(b));
+        i(|k| i32::from(a[2 * k]) * i32::from(b[2 * k]) + i32::from(a[2 * k + 1]) * i32::from(b[2 * k + 1]))
+    }
+    unsafe fn i_broadcast(self, p: *const i8) -> I {
+        // SAFETY: the caller gives 4 readable bytes.
+        [unsafe { p.cast::<i32>().read_unaligned() }; LANES]
+    }
+    fn transpose(self, v: [B; 8]) -> [B; 8] {
+        std::array::from_fn(|r| b(|k| v[k / 4][4 * r + k % 4]))
+    }
+
+    unsafe fn b_load(self, p: *const u8) -> B {
+        // SAFETY: the caller gives 32 readable bytes.
+        unsafe { p.cast::<B>().read_unaligned() }
+    }
+    unsafe fn b_load_halves(self, low: *const u8, high: *const u8) -> B {
+        // SAFETY: the caller gives 16 readable bytes at each place.
+        b(|k| unsafe { if k < 16 { *low.add(k) } else { *high.add(k - 16) } })
+    }
+    fn b_blend_halves(self, low: B, high: B) -> B {
+        b(|k| if k < 16 { low[k] } else { high[k] })
+    }
+    unsafe fn b_store(self, p: *mut u8, v: B) {
+        // SAFETY: the caller gives 32 writable bytes.
+        unsafe { p.cast::<B>().write_unaligned(v) }
+    }
+    fn b_splat(self, v: u8) -> B {
+        [v; 32]
+    }
+    fn b_and(self, x: B, y: B) -> B {
+        b(|k| x[k] & y[k])
+    }
+    fn b_or(self, x: B, y: B) -> B {
+        b(|k| x[k] | y[k])
+    }
+    fn b_xor(self, x: B, y: B) -> B {
+        b(|k| x[k] ^ y[k])
+    }
+    fn b_shr<const N: i32>(self, a: B) -> B {
+        let words = words(a);
+        b(|k| (words[k / 2] >> N).to_le_bytes()[k % 2])
+    }
+    fn b_shl<const N: i32>(self, a: B) -> B {
+        let words = words(a);
+        b(|k| (words[k / 2] << N).to_le_bytes()[k % 2])
+    }
+    fn b_from_bits(self, bits: u32) -> B {
+        b(|k| if bits >> k & 1 == 1 { 0xff } else { 0 })
+    }
+    fn b_lookup(self, table: &[u8; 16], index: B) -> B {
+        b(|k| table[usize::from(index[k])])
+    }
+    fn b_pack(self, v: [I; 4]) -> B {
+        b(|k| v[k / 8][k % 8].clamp(-128, 127) as u8)
+    }
+    fn b_as_i(self, a: B) -> I {
+        i(|k| i32::from_le_bytes([a[4 * k], a[4 * k + 1], a[4 * k + 2], a[4 * k + 3]]))
+    }
+
+    fn dot_small(self, w: B, a: B) -> I {
+        products(w, a)
+    }
+    fn dot_wide(self, w: B, a: B) -> I {
+        products(w, a)
+    }
+    fn dot_scaled(self, w: B, a: B, scales: [i16; 2]) -> I {
+        let dot = products(w, a);
+        i(|k| dot[k] * i32::from(scales[k / 4]))
+    }
+
+    fn d_zero(self) -> I {
+        [0; LANES]
+    }
+    fn d_step(self, sum: I, w: B, a: I) -> I {
+        self.dot_wide_step(sum, w, a)
+    }
+    fn d_scale(self, sum: I, scale: I) -> I {
+        self.i_mul(sum, self.scale_lanes(scale))
+    }
+    fn d_finish(self, sum: I) -> I {
+        sum
+    }
+    fn dot_wide_step(self, sum: I, w: B, a: I) -> I {
+        let bytes = b(|k| a[k / 4].to_le_bytes()[k % 4]);
+        self.i_add(sum, products(w, bytes))
+    }
+    fn scale_lanes(self, scale: I) -> I {
+        scale.map(|v| v >> 16)
+    }
+}
