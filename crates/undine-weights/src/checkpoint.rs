@@ -9,7 +9,7 @@ use crate::map::Bytes;
 use crate::tensor::TensorTable;
 use crate::value::Value;
 use crate::vocabulary::{SamplingDefaults, TextData};
-use crate::weight::{ExpertPart, LayerWeight, Weight, WeightName};
+use crate::weight::{Weight, WeightName};
 use crate::{Error, gguf_open, hf};
 
 /// A checkpoint that has been checked completely: everything its [`Config`] requires exists, has the exact shape, and lies
@@ -159,29 +159,3 @@ impl Checkpoint {
         &self.files[weight.file][weight.start..weight.start + weight.len]
     }
 }
-
-/// Every weight a layer can have, in the order files keep them.
-pub(crate) const LAYER_WEIGHTS: [LayerWeight; 19] = [
-    LayerWeight::OperatorNorm,
-    LayerWeight::ConvIn,
-    LayerWeight::ConvInBias,
-    LayerWeight::Conv,
-    LayerWeight::ConvBias,
-    LayerWeight::ConvOut,
-    LayerWeight::ConvOutBias,
-    LayerWeight::Query,
-    LayerWeight::Key,
-    LayerWeight::Value,
-    LayerWeight::AttentionOut,
-    LayerWeight::QueryNorm,
-    LayerWeight::KeyNorm,
-    LayerWeight::FfnNorm,
-    LayerWeight::Gate,
-    LayerWeight::Up,
-    LayerWeight::Down,
-    LayerWeight::Router,
-    LayerWeight::ExpertBias,
-];
-
-/// The matrices of an expert.
-pub(crate) const EXPERT_PARTS: [ExpertPart; 3] = [ExpertPart::Gate, ExpertPart::Up, ExpertPart::Down];

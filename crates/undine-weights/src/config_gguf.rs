@@ -233,7 +233,7 @@ impl Keys<'_> {
     fn head_dim(&self, hidden: usize, heads: usize) -> Result<usize, Error> {
         let head_dim = match self.optional("attention.key_length")? {
             Some(head_dim) => head_dim,
-            None if heads > 0 && hidden % heads == 0 => hidden / heads,
+            None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
             None => return Err(self.absent("attention.key_length")),
         };
         for name in ["attention.value_length", "rope.dimension_count"] {

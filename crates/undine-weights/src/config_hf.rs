@@ -84,7 +84,7 @@ impl<'a> HfConfig<'a> {
         let heads = self.required(&["num_attention_heads", "num_heads"])?;
         let head_dim = match self.integer(&["head_dim"])? {
             Some(head_dim) => head_dim,
-            None if heads > 0 && hidden % heads == 0 => hidden / heads,
+            None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
             None => {
                 let reason = format!("absent, and {heads} heads do not divide the hidden size {hidden}");
                 return Err(Error::config("head_dim", reason));

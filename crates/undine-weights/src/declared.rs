@@ -59,12 +59,12 @@ impl Declared {
         within("values per head", self.head_dim, HEAD_DIM_MAX)?;
         within("taps of the short convolution", self.conv_taps, CONV_TAPS_MAX)?;
         within("context length", self.context_max, CONTEXT_MAX)?;
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let reason =
                 format!("expected a divisor of the {} attention heads, found {}", self.heads, self.kv_heads);
             return Err(Error::config("number of key-value heads", reason));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             let reason = format!("expected an even number for the rotary embedding, found {}", self.head_dim);
             return Err(Error::config("values per head", reason));
         }

@@ -9,10 +9,12 @@ mod bind;
 mod checkpoint;
 mod config_gguf;
 mod config_hf;
+mod convert;
 mod declared;
 mod error;
 mod gguf;
 mod gguf_open;
+mod gguf_write;
 mod hf;
 pub mod limits;
 #[allow(unsafe_code)]
@@ -20,12 +22,15 @@ mod map;
 mod names;
 mod safetensors;
 mod tensor;
+mod tokenizer_json;
 mod value;
 mod vocabulary;
 mod weight;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
+pub use convert::write_gguf;
 pub use error::Error;
+pub use gguf_write::{GgufWriter, NewFile, TensorDeclaration};
 pub use value::{Array, Value};
 pub use vocabulary::SamplingDefaults;
 pub use weight::{ExpertPart, LayerWeight, Weight, WeightName};

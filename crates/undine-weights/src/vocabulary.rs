@@ -8,6 +8,7 @@ use crate::Error;
 use crate::config_gguf::Metadata;
 use crate::config_hf::json_integer;
 use crate::limits::EOS_MAX;
+use crate::value::{Array, Value};
 
 /// Texts of tokens that end a generation, whatever else a file says.
 const END_TEXTS: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
@@ -86,6 +87,10 @@ pub(crate) fn gguf(
     for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
         add_eos(&mut tokens, id(key)?);
     }
+    if let Some(Value::Array(ids)) = metadata.get("tokenizer.ggml.eos_token_ids") {
+        let ids = (0..ids.len().min(EOS_MAX)).filter_map(|i| ids.get(i)?.as_u64()?.try_into().ok());
+        ids.for_each(|id| add_eos(&mut tokens, Some(id)));
+    }
     if let Vocabulary::Gguf { tokens: texts, .. } = &vocabulary {
         let find = |text: &str| texts.iter().position(|token| token == text).map(|id| id as TokenId);
         END_TEXTS.iter().for_each(|text| add_eos(&mut tokens, find(text)));
@@ -93,7 +98,7 @@ pub(crate) fn gguf(
     }
     drop_out_of_range(&mut tokens, vocab, repairs);
     let number = |key: &str| -> Result<Option<f32>, Error> {
-        Ok(metadata.number(&format!("general.sampling.{key}"))?.map(|x| x as f32))
+        Ok(metadata.number(&format!("general.sampling.{key}"))?.map(|x| x as f32).filter(|x| x.is_finite()))
     };
     let sampling_defaults = SamplingDefaults {
         temperature: number("temp")?,
@@ -135,10 +140,8 @@ fn gguf_vocabulary(
     let merges = required("tokenizer.ggml.merges")?;
     let key = "tokenizer.ggml.token_type";
     let kinds = match metadata.get(key) {
-        Some(crate::Value::Array(crate::Array::I32(kinds))) => kinds.clone(),
-        Some(crate::Value::Array(crate::Array::U32(kinds))) => {
-            kinds.iter().map(|&kind| kind as i32).collect()
-        }
+        Some(Value::Array(Array::I32(kinds))) => kinds.clone(),
+        Some(Value::Array(Array::U32(kinds))) => kinds.iter().map(|&kind| kind as i32).collect(),
         Some(other) => return Err(Error::config(key, format!("expected an array of i32, found {other}"))),
         None => {
             repairs.push(format!("{key} is absent; every token was taken for ordinary text."));
