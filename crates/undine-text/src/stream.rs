@@ -112,7 +112,8 @@ impl TextStream {
     }
 
     /// Ends the answer and appends everything held back. Does nothing after a stop string or a second time.
-    pub fn finish(&mut self, out: &mut Vec<Piece>) {
+    /// A stop string that contains U+FFFD may appear only here.
+    pub fn finish(&mut self, out: &mut Vec<Piece>) -> StreamState {
         if self.state == StreamState::Running {
             self.text.clear();
             self.detokenizer.finish(&mut self.text);
@@ -124,6 +125,7 @@ impl TextStream {
             self.split.push(&held, &mut pieces);
             self.split.finish(&mut pieces);
         }
+        self.state.clone()
     }
 
     fn take_text(&mut self, out: &mut Vec<Piece>) {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Value, from_args};
+use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::Value as Json;
 
@@ -17,7 +17,7 @@ use crate::stream::THINK_START;
 /// Longest template accepted; published ones have under 20 kB.
 pub const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 /// Instructions a rendering may take: some hundred per message and thousands of messages.
-pub const FUEL_MAX: u64 = 50_000_000;
+pub const FUEL_MAX: u64 = 10_000_000;
 /// Depth of nested calls, loops and includes.
 pub const RECURSION_MAX: usize = 200;
 /// Longest prompt a template may write.
@@ -61,6 +61,11 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(python_method);
         environment.add_filter("tojson", python_json::tojson);
+        environment
+            .add_test("iterable", |value: &Value| is_sequence(value) || value.kind() == ValueKind::Iterable);
+        environment.add_test("sequence", is_sequence);
+        environment
+            .add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment
@@ -176,6 +181,11 @@ fn python_method(
         }
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
     }
+}
+
+/// Python's idea of a sequence, which is wider than the library's: Jinja asks for a length and for items.
+fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
 }
 
 fn render_error(error: &Error) -> TextError {
