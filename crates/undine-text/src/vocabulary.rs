@@ -31,6 +31,10 @@ const LLAMA3_NAMES: [&str; 4] = ["lfm2", "llama-bpe", "llama3", "llama-v3"];
 /// The GGUF pre-tokenizer name of GPT-2's own pattern.
 const GPT2_NAME: &str = "gpt-2";
 
+/// Steps of splitting that published byte-level vocabularies use. Others stay out: the library panics on some of their
+/// settings, and none is needed.
+const STEPS: [&str; 4] = ["Sequence", "Split", "ByteLevel", "Digits"];
+
 const GGUF_NORMAL: i32 = 1;
 const GGUF_CONTROL: i32 = 3;
 const GGUF_USER_DEFINED: i32 = 4;
@@ -197,6 +201,12 @@ fn check_supported(file: &TokenizerJson) -> Result<(), TextError> {
     if !mentions(&file.pre_tokenizer, "ByteLevel") {
         return refuse("a pre-tokenizer without a ByteLevel step".to_owned(), "a ByteLevel step");
     }
+    if let Some(step) = unknown_step(&file.pre_tokenizer) {
+        return refuse(
+            format!("the pre-tokenizer {}", kind_of(step)),
+            "Sequence, Split, ByteLevel or Digits",
+        );
+    }
     if !mentions(&file.decoder, "ByteLevel") {
         return refuse(format!("the decoder {}", kind_of(&file.decoder)), "the decoder ByteLevel");
     }
@@ -205,6 +215,15 @@ fn check_supported(file: &TokenizerJson) -> Result<(), TextError> {
 
 fn kind_of(step: &Json) -> String {
     step.get("type").map_or_else(|| "(none)".to_owned(), Json::to_string)
+}
+
+/// The first pre-tokenizer step that is not one of [`STEPS`].
+fn unknown_step(step: &Json) -> Option<&Json> {
+    let kind = step.get("type").and_then(Json::as_str);
+    if !kind.is_some_and(|kind| STEPS.contains(&kind)) {
+        return Some(step);
+    }
+    step.get("pretokenizers").and_then(Json::as_array)?.iter().find_map(unknown_step)
 }
 
 /// Whether a step, or a step inside it, has this type. Depth is limited by the JSON reader.

@@ -190,6 +190,10 @@ fn hostile_tokenizer_json() {
         (with("/normalizer", json!({"type": "NFC"})), "normalizer \"NFC\""),
         (with("/decoder", json!(null)), "decoder"),
         (with("/pre_tokenizer", json!({"type": "Whitespace"})), "ByteLevel"),
+        (
+            with("/pre_tokenizer/pretokenizers/0", json!({"type": "FixedLength", "length": 0})),
+            "pre-tokenizer \"FixedLength\"; expected Sequence, Split, ByteLevel or Digits",
+        ),
         (with("/model/merges", json!([["no such token at all, and very long", "b"]])), "needs token"),
         (with("/model/merges", json!(["a"])), "merge rule 0"),
         (with("/model/vocab", json!({"a": 4_000_000_000u32})), "too large"),
