@@ -234,7 +234,10 @@ impl Keys<'_> {
         let head_dim = match self.optional("attention.key_length")? {
             Some(head_dim) => head_dim,
             None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
-            None => return Err(self.absent("attention.key_length")),
+            None => {
+                let reason = format!("absent, and {heads} heads do not divide the hidden size {hidden}");
+                return Err(Error::config(self.key("attention.key_length"), reason));
+            }
         };
         for name in ["attention.value_length", "rope.dimension_count"] {
             if let Some(found) = self.optional(name)?.filter(|&found| found != head_dim) {

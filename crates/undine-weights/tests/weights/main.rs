@@ -1,0 +1,14 @@
+//! One test binary: files that must open, files that must be refused, and files that are written.
+#![allow(clippy::unwrap_used, reason = "clippy does not count helpers of integration tests as tests")]
+
+mod convert;
+mod damage;
+mod folder;
+mod gguf_attacks;
+mod gguf_quirks;
+mod hf_spellings;
+mod oracle;
+mod safetensors_attacks;
+mod split;
+mod tiny;
+mod writer;
