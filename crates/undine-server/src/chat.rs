@@ -1,0 +1,227 @@
+//! `POST /v1/chat/completions`: the answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::response::{IntoResponse, Response};
+use undine_core::{RowOutput, TokenId};
+
+use crate::generation::{Choice, Delta, Finish, Generation, Plan};
+use crate::logprobs::{ChatLogprobs, TokenTexts};
+use crate::prompt::{self, Wanted};
+use crate::routes::{blocking, response_id};
+use crate::sse::{self, ChunkUsage, Chunks, Events};
+use crate::state::{App, Ready, unix_time};
+use crate::wire::chat::ChatRequest;
+use crate::wire::error::ApiResult;
+use crate::wire::response::{
+    ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatMessage, ChatResponse, Head, Usage,
+};
+
+/// What the writers of both forms need to know of the request.
+struct Form {
+    head: Head,
+    texts: TokenTexts,
+    logprobs: Option<u32>,
+    prompt_logprobs: Option<u32>,
+    include_reasoning: bool,
+    return_token_ids: bool,
+    prompt_tokens: Vec<TokenId>,
+    choices: usize,
+}
+
+/// Answers a request whose body has been read.
+pub(crate) async fn answer(
+    app: Arc<App>,
+    ready: Arc<Ready>,
+    body: Bytes,
+    request_id: &str,
+) -> ApiResult<Response> {
+    let id = response_id("chatcmpl", request_id);
+    let (form, plan, stream, ready) = blocking(move || {
+        let request = ChatRequest::parse(&body)?;
+        let (form, plan) = prepare(&ready, &request, id)?;
+        Ok((form, plan, request.common.stream, ready))
+    })
+    .await?;
+    let generation = Generation::start(app, &ready, plan).await?;
+    match stream {
+        Some(usage) => Ok(sse::response(generation, ChatChunks { form }, usage)),
+        None => collect(generation, form).await,
+    }
+}
+
+fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form, Plan)> {
+    let common = &request.common;
+    let model = ready.served_name(common.model.as_deref())?;
+    let prompt = prompt::from_conversation(ready, &request.conversation, common.add_special_tokens)?;
+    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt.tokens, request.max_tokens)?;
+    let wanted =
+        Wanted { common, max_tokens, logprobs: request.logprobs, prompt_logprobs: common.prompt_logprobs };
+    let requests = prompt::requests(ready, &prompt, &wanted)?;
+    let choices: Vec<Choice> =
+        requests.iter().map(|_| Choice::new(ready, common, prompt.starts_in)).collect();
+    let form = Form {
+        head: Head { id, object: "chat.completion", created: unix_time(), model },
+        texts: TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: common.token_names },
+        logprobs: request.logprobs,
+        prompt_logprobs: common.prompt_logprobs,
+        include_reasoning: request.include_reasoning,
+        return_token_ids: common.return_token_ids,
+        prompt_tokens: prompt.tokens,
+        choices: choices.len(),
+    };
+    let prompt_tokens = form.prompt_tokens.len() as u32;
+    Ok((form, Plan { requests, choices, prompt_tokens }))
+}
+
+impl Form {
+    fn logprobs(&self, token: Option<&RowOutput>) -> Option<ChatLogprobs> {
+        let top = self.logprobs?;
+        Some(ChatLogprobs { content: token.map(|row| self.texts.chat(row, top)).into_iter().collect() })
+    }
+
+    fn token_ids(&self, token: Option<&RowOutput>) -> Option<Vec<TokenId>> {
+        self.return_token_ids.then(|| token.map(|row| row.chosen.token).into_iter().collect())
+    }
+
+    fn prompt_token_ids(&self) -> Option<&[TokenId]> {
+        self.return_token_ids.then_some(self.prompt_tokens.as_slice())
+    }
+}
+
+/// One choice of an answer in one piece, as far as it is known.
+#[derive(Default)]
+struct Collected {
+    content: String,
+    reasoning: String,
+    logprobs: ChatLogprobs,
+    token_ids: Vec<TokenId>,
+    finish: Option<Finish>,
+    prompt_scores: Option<Vec<RowOutput>>,
+}
+
+impl Collected {
+    fn add(&mut self, delta: Delta, form: &Form) {
+        self.content.push_str(&delta.content);
+        self.reasoning.push_str(&delta.reasoning);
+        self.logprobs.content.extend(form.logprobs(delta.token.as_ref()).unwrap_or_default().content);
+        self.token_ids.extend(delta.token.map(|row| row.chosen.token));
+        self.finish = delta.finish;
+        if delta.prompt_scores.is_some() {
+            self.prompt_scores = delta.prompt_scores;
+        }
+    }
+
+    fn choice(self, index: usize, form: &Form) -> ChatChoice {
+        let Finish { reason, stop_reason } = self.finish.expect("a generation ends when all choices have");
+        let reasoning = (form.include_reasoning && !self.reasoning.is_empty()).then_some(self.reasoning);
+        let nothing_but_reasoning = self.content.is_empty() && reasoning.is_some();
+        ChatChoice {
+            index,
+            message: ChatMessage {
+                role: "assistant",
+                content: (!nothing_but_reasoning).then_some(self.content),
+                refusal: None,
+                reasoning_content: reasoning.clone(),
+                reasoning,
+            },
+            logprobs: form.logprobs.map(|_| self.logprobs),
+            finish_reason: reason,
+            stop_reason,
+            token_ids: form.return_token_ids.then_some(self.token_ids),
+        }
+    }
+}
+
+async fn collect(mut generation: Generation, form: Form) -> ApiResult<Response> {
+    let mut choices: Vec<Collected> = (0..form.choices).map(|_| Collected::default()).collect();
+    while let Some(next) = generation.next().await {
+        let (index, delta) = next?;
+        choices[index].add(delta, &form);
+    }
+    let scores = choices.first_mut().and_then(|choice| choice.prompt_scores.take());
+    let prompt_logprobs =
+        form.prompt_logprobs.map(|top| form.texts.prompt(scores.as_deref().unwrap_or_default(), top));
+    let choices = choices.into_iter().enumerate().map(|(index, choice)| choice.choice(index, &form));
+    let response = ChatResponse {
+        head: &form.head,
+        choices: choices.collect(),
+        usage: generation.usage(),
+        prompt_logprobs,
+        prompt_token_ids: form.prompt_token_ids(),
+    };
+    Ok(Json(response).into_response())
+}
+
+struct ChatChunks {
+    form: Form,
+}
+
+impl ChatChunks {
+    fn push(&self, choice: ChatChunkChoice<'_>, usage: ChunkUsage, events: &mut Events) {
+        // The prompt is the same for all choices: once is enough.
+        let first = choice.index == 0 && choice.delta.role.is_some();
+        events.push(&ChatChunk {
+            head: &self.form.head,
+            choices: vec![choice],
+            usage,
+            prompt_token_ids: if first { self.form.prompt_token_ids() } else { None },
+        });
+    }
+}
+
+impl Chunks for ChatChunks {
+    fn start(&mut self, usage: ChunkUsage, events: &mut Events) {
+        self.form.head.object = "chat.completion.chunk";
+        for index in 0..self.form.choices {
+            let delta = ChatDelta { role: Some("assistant"), content: Some(""), ..ChatDelta::default() };
+            let choice = ChatChunkChoice {
+                index,
+                delta,
+                logprobs: None,
+                finish_reason: None,
+                stop_reason: None,
+                token_ids: None,
+            };
+            self.push(choice, usage, events);
+        }
+    }
+
+    fn delta(&mut self, index: usize, delta: Delta, usage: ChunkUsage, events: &mut Events) {
+        let form = &self.form;
+        let reasoning = if form.include_reasoning { delta.reasoning.as_str() } else { "" };
+        let visible = !delta.content.is_empty() || !reasoning.is_empty();
+        let has_token = delta.token.is_some() && (form.logprobs.is_some() || form.return_token_ids);
+        if !visible && !has_token && delta.finish.is_none() {
+            return;
+        }
+        let some = |text| (!str::is_empty(text)).then_some(text);
+        let (finish_reason, stop_reason) =
+            delta.finish.map_or((None, None), |finish| (Some(finish.reason), finish.stop_reason));
+        let choice = ChatChunkChoice {
+            index,
+            delta: ChatDelta {
+                role: None,
+                content: some(delta.content.as_str()),
+                reasoning: some(reasoning),
+                reasoning_content: some(reasoning),
+            },
+            logprobs: form.logprobs(delta.token.as_ref()).filter(|logprobs| !logprobs.content.is_empty()),
+            finish_reason,
+            stop_reason,
+            token_ids: form.token_ids(delta.token.as_ref()),
+        };
+        self.push(choice, usage, events);
+    }
+
+    fn usage(&mut self, usage: Usage, events: &mut Events) {
+        events.push(&ChatChunk {
+            head: &self.form.head,
+            choices: Vec::new(),
+            usage: Some(Some(usage)),
+            prompt_token_ids: None,
+        });
+    }
+}

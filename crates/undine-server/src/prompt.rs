@@ -1,0 +1,207 @@
+//! From a checked request to what the engine takes: token ids, limits, seeds. Runs on a blocking thread, because
+//! rendering and tokenizing a long prompt takes milliseconds.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use undine_core::{GenerateRequest, StopRules, TokenId};
+use undine_text::{Bos, ChatInput, Tokenizer, ends_in_think};
+
+use crate::generation::StartsIn;
+use crate::state::Ready;
+use crate::wire::chat::{Conversation, PromptEnd};
+use crate::wire::common::Common;
+use crate::wire::completion::PromptInput;
+use crate::wire::error::{ApiError, ApiResult};
+
+/// Most sequences of one request: prompts times choices.
+pub(crate) const SEQUENCES_MAX: usize = 1024;
+/// Odd, so that the seeds of all choices differ; another constant than the sampler's own (L'Ecuyer 1999).
+const SEED_STEP: u64 = 0xd134_2543_de82_ef95;
+
+/// A prompt as the engine takes it.
+pub(crate) struct Prompt {
+    /// At least one, each in the vocabulary.
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) starts_in: StartsIn,
+}
+
+/// What the sequences of one prompt have in common beside it.
+pub(crate) struct Wanted<'a> {
+    pub(crate) common: &'a Common,
+    pub(crate) max_tokens: u32,
+    pub(crate) logprobs: Option<u32>,
+    pub(crate) prompt_logprobs: Option<u32>,
+}
+
+/// Renders and encodes a conversation.
+pub(crate) fn from_conversation(
+    ready: &Ready,
+    conversation: &Conversation,
+    bos: Option<bool>,
+) -> ApiResult<Prompt> {
+    let tokenizer = tokenizer(ready, "messages")?;
+    let Some(template) = &ready.model.template else {
+        return Err(ApiError::field(
+            "messages",
+            "this model has no chat template; use /v1/completions, or start the server with --chat-template",
+        ));
+    };
+    let Conversation { messages, tools, kwargs, end } = conversation;
+    let input = ChatInput {
+        messages,
+        tools: (!tools.is_empty()).then_some(tools),
+        add_generation_prompt: *end == PromptEnd::GenerationPrompt,
+        kwargs,
+    };
+    let mut text = template.render(&input).map_err(|error| ApiError::field("messages", error.to_string()))?;
+    let mut inside = ends_in_think(&text);
+    if *end == PromptEnd::OpenFinalMessage {
+        let last = messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
+        inside = last.rfind("<think>") > last.rfind("</think>");
+        cut_after(&mut text, last)?;
+    }
+    let starts_in = match (ready.think(), inside) {
+        (None, _) => StartsIn::Unsplit,
+        (Some(_), true) => StartsIn::Reasoning,
+        (Some(_), false) => StartsIn::Content,
+    };
+    let tokens = tokenizer.encode(&text, bos_of(tokenizer, bos));
+    check_tokens("messages", &tokens, ready.vocab)?;
+    Ok(Prompt { tokens, starts_in })
+}
+
+/// Removes what the template wrote after the text of the last message.
+fn cut_after(rendered: &mut String, last: &str) -> ApiResult<()> {
+    let last = last.trim();
+    let Some(start) = rendered.rfind(last) else {
+        let message = "the chat template does not show the last message as it is, so it cannot be continued";
+        return Err(ApiError::field("continue_final_message", message));
+    };
+    rendered.truncate(start + last.len());
+    Ok(())
+}
+
+/// Encodes one prompt of `/v1/completions`, found at `path`.
+pub(crate) fn from_input(
+    ready: &Ready,
+    path: &str,
+    input: &PromptInput,
+    bos: Option<bool>,
+) -> ApiResult<Prompt> {
+    let tokens = match input {
+        PromptInput::Text(text) => {
+            let tokenizer = tokenizer(ready, path)?;
+            tokenizer.encode(text, bos_of(tokenizer, bos))
+        }
+        PromptInput::Tokens(tokens) => tokens.clone(),
+    };
+    check_tokens(path, &tokens, ready.vocab)?;
+    Ok(Prompt { tokens, starts_in: StartsIn::Unsplit })
+}
+
+/// The tokenizer, or advice for a model without one.
+pub(crate) fn tokenizer<'a>(ready: &'a Ready, path: &str) -> ApiResult<&'a Tokenizer> {
+    let missing = || ApiError::field(path, "this model has no tokenizer; send token ids to /v1/completions");
+    ready.model.tokenizer.as_deref().ok_or_else(missing)
+}
+
+fn bos_of(tokenizer: &Tokenizer, add_special_tokens: Option<bool>) -> Bos {
+    match add_special_tokens {
+        Some(false) => Bos::Omit,
+        Some(true) => Bos::Add,
+        None => tokenizer.default_bos(),
+    }
+}
+
+fn check_tokens(path: &str, tokens: &[TokenId], vocab: u32) -> ApiResult<()> {
+    if tokens.is_empty() {
+        return Err(ApiError::field(path, "expected at least one token, found an empty prompt"));
+    }
+    match tokens.iter().position(|&token| token >= vocab) {
+        Some(i) => {
+            let message = format!("expected token ids below {vocab}, found {} at place {i}", tokens[i]);
+            Err(ApiError::field(path, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// How many tokens an answer may have: what was asked for, if it fits, else what is left of the context.
+pub(crate) fn room_for_answer(
+    ready: &Ready,
+    path: &str,
+    prompt: &[TokenId],
+    asked: Option<u32>,
+) -> ApiResult<u32> {
+    let context = ready.max_model_len;
+    let prompt = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+    let left = context.saturating_sub(prompt);
+    let asked_sum = u64::from(prompt) + u64::from(asked.unwrap_or(1));
+    if asked_sum <= u64::from(context) {
+        return Ok(asked.unwrap_or(left));
+    }
+    let message = match asked {
+        Some(asked) if left > 0 && asked > 0 => format!(
+            "the prompt has {prompt} tokens and max_tokens is {asked}, but the context is {context} tokens; \
+             ask for at most {left} or shorten the prompt"
+        ),
+        _ => format!(
+            "the prompt has {prompt} tokens, which leaves no room in the context of {context} tokens; shorten it"
+        ),
+    };
+    Err(ApiError::context_length(path, message))
+}
+
+/// The engine's requests for all choices of a prompt, each with a seed of its own.
+pub(crate) fn requests(
+    ready: &Ready,
+    prompt: &Prompt,
+    wanted: &Wanted<'_>,
+) -> ApiResult<Vec<GenerateRequest>> {
+    let Wanted { common, max_tokens, logprobs, prompt_logprobs } = *wanted;
+    let stop = stop_rules(ready, common, max_tokens)?;
+    if let Some((token, _)) = common.logit_bias.iter().find(|(token, _)| *token >= ready.vocab) {
+        let message = format!("expected token ids below {}, found {token}", ready.vocab);
+        return Err(ApiError::field("logit_bias", message));
+    }
+    let seed = common.sampling.seed.unwrap_or_else(random);
+    let request = |choice: u32| GenerateRequest {
+        prompt: prompt.tokens.clone(),
+        sampling: common.sampling.resolve(
+            &ready.model.sampling_defaults,
+            seed.wrapping_add(u64::from(choice).wrapping_mul(SEED_STEP)),
+            logprobs,
+        ),
+        logit_bias: common.logit_bias.clone(),
+        stop: stop.clone(),
+        prompt_logprobs,
+    };
+    Ok((0..common.choices).map(request).collect())
+}
+
+fn stop_rules(ready: &Ready, common: &Common, max_tokens: u32) -> ApiResult<StopRules> {
+    let stop = &common.stop;
+    if stop.min_tokens > max_tokens {
+        let message = format!("expected at most max_tokens, {max_tokens}, found {}", stop.min_tokens);
+        return Err(ApiError::field("min_tokens", message));
+    }
+    if let Some(token) = stop.tokens.iter().find(|&&token| token >= ready.vocab) {
+        let message = format!("expected token ids below {}, found {token}", ready.vocab);
+        return Err(ApiError::field("stop_token_ids", message));
+    }
+    if !stop.strings.is_empty() && ready.model.tokenizer.is_none() {
+        return Err(ApiError::field("stop", "this model has no tokenizer; use `stop_token_ids`"));
+    }
+    let eos = ready.model.eos.iter().copied().filter(|&token| !stop.ignore_eos && token < ready.vocab);
+    Ok(StopRules {
+        max_tokens,
+        min_tokens: stop.min_tokens,
+        stop_tokens: stop.tokens.clone(),
+        eos_tokens: eos.collect(),
+    })
+}
+
+/// A number nobody can foresee: the standard library seeds its hash maps from the operating system.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,148 @@
+//! Life of a server: bind, load, answer, drain.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use undine_core::executor::ExecutorFactory;
+use undine_core::{SamplingParams, TokenId};
+use undine_engine::EngineConfig;
+use undine_text::{ChatTemplate, Tokenizer};
+
+use crate::engine_thread::{self, EngineThread};
+use crate::routes;
+use crate::state::{App, Status};
+
+/// Default of [`ServerConfig::body_bytes_max`]: a 128K-token context as text, with room for JSON escapes.
+pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// Default of [`ServerConfig::drain_timeout`].
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the engine thread may take for the step it is in when the server ends.
+const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a model marks its reasoning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReasoningFormat {
+    /// All text is content.
+    None,
+    /// `<think>` to `</think>`, if the vocabulary has `<think>`.
+    Think,
+}
+
+/// What the server knows of the model it serves.
+pub struct ServerModel {
+    /// The names clients may use, the first one being the one in responses; at least one.
+    pub names: Vec<String>,
+    /// Text to tokens and back; without it only token ids are understood.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// Messages to text; without it there is no chat.
+    pub template: Option<ChatTemplate>,
+    /// Every token that ends an answer.
+    pub eos: Vec<TokenId>,
+    /// What a request leaves out; `seed` and `logprobs` are not used.
+    pub sampling_defaults: SamplingParams,
+    /// How to find reasoning in an answer.
+    pub reasoning: ReasoningFormat,
+}
+
+/// What loading yields. The limits are here because they depend on the checkpoint and on the memory that is left.
+pub struct Loaded {
+    /// The model as clients see it.
+    pub model: ServerModel,
+    /// Makes the executor, on the engine thread.
+    pub factory: ExecutorFactory,
+    /// The engine's limits; `max_model_len` is what clients are told, unless the cache is smaller.
+    pub engine: EngineConfig,
+}
+
+/// Why a model could not be loaded; the binary's own error.
+pub type LoadError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Loads the model. Runs on the engine thread while `/health` already answers 503.
+pub type Load = Box<dyn FnOnce() -> Result<Loaded, LoadError> + Send>;
+
+/// Limits and access.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerConfig {
+    /// Accepted bearer tokens; empty accepts everyone.
+    pub api_keys: Vec<String>,
+    /// Longest request body.
+    pub body_bytes_max: usize,
+    /// How long running requests may go on after the shutdown began.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { api_keys: Vec::new(), body_bytes_max: BODY_BYTES_MAX, drain_timeout: DRAIN_TIMEOUT }
+    }
+}
+
+/// Why a server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The model could not be loaded, or no engine be made for it.
+    #[error("the model could not be loaded: {0}")]
+    Load(#[source] LoadError),
+    /// A model without a name cannot be asked for.
+    #[error("the model has no name; expected at least one served name")]
+    NoModelName,
+    /// The engine thread panicked while loading.
+    #[error("the engine thread panicked while loading; its message is on standard error")]
+    LoadPanicked,
+    /// The operating system refused something.
+    #[error("the server failed: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Serves until `shutdown` resolves, then stops accepting, lets running requests finish for at most
+/// [`ServerConfig::drain_timeout`], and returns. Returns early, with the error, if the model cannot be loaded.
+///
+/// The listener is bound by the caller, so that it is reachable, and says 503, from the first moment.
+pub async fn serve(
+    listener: TcpListener,
+    load: Load,
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    let (status_sender, status) = watch::channel(Status::Loading);
+    let EngineThread { stop, load_failed, ended } = engine_thread::spawn(load, status_sender)?;
+    let drain_timeout = config.drain_timeout;
+    let app = Arc::new(App::new(config, status.clone()));
+
+    let (begin_drain, drain) = oneshot::channel::<()>();
+    let server = axum::serve(
+        // Tokens are small packets: waiting for more of them would only delay each.
+        listener.tap_io(|stream| drop(stream.set_nodelay(true))),
+        routes::router(app),
+    );
+    let server = server.with_graceful_shutdown(async { drop(drain.await) });
+    let mut server = tokio::spawn(async move { server.await });
+
+    let result = tokio::select! {
+        () = shutdown => Ok(()),
+        error = load_failure(load_failed) => Err(error),
+    };
+    drop(begin_drain);
+    if tokio::time::timeout(drain_timeout, &mut server).await.is_err() {
+        server.abort();
+    }
+    let was_loading = matches!(*status.borrow(), Status::Loading);
+    stop.stop();
+    // A load cannot be interrupted; its thread ends with the process.
+    if !was_loading {
+        drop(tokio::time::timeout(ENGINE_STOP_TIMEOUT, ended).await);
+    }
+    result
+}
+
+/// Resolves only if loading fails.
+async fn load_failure(failed: oneshot::Receiver<ServerError>) -> ServerError {
+    match failed.await {
+        Ok(error) => error,
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,92 @@
+//! What all handlers share: the configuration and what has become of the model.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use undine_core::TokenId;
+
+use crate::engine_thread::EngineHandle;
+use crate::serve::{ReasoningFormat, ServerConfig, ServerModel};
+use crate::wire::error::{ApiError, ApiResult};
+
+/// What has become of the model.
+#[derive(Clone)]
+pub(crate) enum Status {
+    /// Not there yet.
+    Loading,
+    /// Requests are answered.
+    Ready(Arc<Ready>),
+    /// The engine is gone, for the reason given.
+    Failed(String),
+}
+
+/// A model that answers.
+pub(crate) struct Ready {
+    pub(crate) model: ServerModel,
+    /// Entries of the executor's vocabulary: ids below it can be computed with.
+    pub(crate) vocab: u32,
+    /// Most tokens of prompt and answer together.
+    pub(crate) max_model_len: u32,
+    pub(crate) engine: EngineHandle,
+    /// Unix time in seconds.
+    pub(crate) created: u64,
+}
+
+impl Ready {
+    /// Checks the model a request names and returns the name to answer with. Without a name it is the first.
+    pub(crate) fn served_name(&self, asked: Option<&str>) -> ApiResult<String> {
+        match asked {
+            Some(asked) if self.model.names.iter().any(|name| name == asked) => Ok(asked.to_owned()),
+            Some(asked) => {
+                Err(ApiError::model_not_found(&crate::wire::fields::excerpt(asked), &self.model.names))
+            }
+            None => Ok(self.model.names[0].clone()),
+        }
+    }
+
+    /// The ids of `<think>` and `</think>`, if this model's reasoning is to be split off.
+    pub(crate) fn think(&self) -> Option<(TokenId, TokenId)> {
+        let tokenizer = self.model.tokenizer.as_ref()?;
+        match self.model.reasoning {
+            ReasoningFormat::None => None,
+            ReasoningFormat::Think => Some((tokenizer.token_id("<think>")?, tokenizer.token_id("</think>")?)),
+        }
+    }
+}
+
+/// Shared by all handlers.
+pub(crate) struct App {
+    pub(crate) config: ServerConfig,
+    status: watch::Receiver<Status>,
+}
+
+impl App {
+    pub(crate) fn new(config: ServerConfig, status: watch::Receiver<Status>) -> Self {
+        Self { config, status }
+    }
+
+    /// The model, or a 503 that says why there is none.
+    pub(crate) fn ready(&self) -> ApiResult<Arc<Ready>> {
+        match &*self.status.borrow() {
+            Status::Ready(ready) => Ok(Arc::clone(ready)),
+            Status::Loading => {
+                Err(ApiError::unavailable("model_loading", "the model is still loading; try again later"))
+            }
+            Status::Failed(reason) => Err(ApiError::unavailable("engine_failed", reason.clone())),
+        }
+    }
+
+    /// What to tell a client whose sequence ended because the engine did.
+    pub(crate) fn engine_failure(&self) -> ApiError {
+        match &*self.status.borrow() {
+            Status::Failed(reason) => ApiError::internal(reason.clone()),
+            _ => ApiError::internal("the engine stopped before the answer was complete"),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

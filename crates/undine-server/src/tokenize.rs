@@ -1,0 +1,85 @@
+//! `POST /tokenize` and `POST /detokenize`, as vLLM has them.
+
+use axum::Json;
+use serde::Serialize;
+use undine_core::TokenId;
+use undine_text::SpecialText;
+
+use crate::logprobs::TokenTexts;
+use crate::prompt;
+use crate::routes::{Post, blocking};
+use crate::state::Ready;
+use crate::wire::chat::Conversation;
+use crate::wire::common::{TokenNames, read_token_list};
+use crate::wire::completion::PromptInput;
+use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::fields::Fields;
+
+/// Most tokens `/detokenize` takes; more than any context.
+const DETOKENIZE_TOKENS_MAX: usize = 1 << 20;
+
+#[derive(Serialize)]
+pub(crate) struct Tokenized {
+    count: usize,
+    max_model_len: u32,
+    tokens: Vec<TokenId>,
+    token_strs: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Detokenized {
+    prompt: String,
+}
+
+pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
+    blocking(move || tokenize_body(&post.ready, &post.body)).await.map(Json)
+}
+
+pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
+    blocking(move || detokenize_body(&post.ready, &post.body)).await.map(Json)
+}
+
+fn tokenize_body(ready: &Ready, body: &[u8]) -> ApiResult<Tokenized> {
+    let mut fields = Fields::parse(body)?;
+    ready.served_name(fields.string("model")?.as_deref())?;
+    let special = fields.boolean("add_special_tokens")?;
+    let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
+    let prompt = fields.string("prompt")?;
+    let tokens = match prompt {
+        Some(text) => {
+            fields.finish()?;
+            prompt::from_input(ready, "prompt", &PromptInput::Text(text), special)?.tokens
+        }
+        None => {
+            let conversation =
+                Conversation::read(&mut fields).map_err(|error| match error.param.as_deref() {
+                    Some("messages") => ApiError::field("prompt", "missing; expected `prompt` or `messages`"),
+                    _ => error,
+                })?;
+            fields.finish()?;
+            prompt::from_conversation(ready, &conversation, special)?.tokens
+        }
+    };
+    let texts = TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: TokenNames::Text };
+    Ok(Tokenized {
+        count: tokens.len(),
+        max_model_len: ready.max_model_len,
+        token_strs: with_strings.then(|| tokens.iter().map(|&token| texts.name(token)).collect()),
+        tokens,
+    })
+}
+
+fn detokenize_body(ready: &Ready, body: &[u8]) -> ApiResult<Detokenized> {
+    let mut fields = Fields::parse(body)?;
+    ready.served_name(fields.string("model")?.as_deref())?;
+    let tokens = read_token_list(&mut fields, "tokens", DETOKENIZE_TOKENS_MAX)?
+        .ok_or_else(|| ApiError::field("tokens", "missing; expected a list of token ids"))?;
+    fields.finish()?;
+    let tokenizer = prompt::tokenizer(ready, "tokens")?;
+    let vocab = tokenizer.vocab_size();
+    if let Some(i) = tokens.iter().position(|&token| token as usize >= vocab) {
+        let message = format!("expected token ids below {vocab}, found {}", tokens[i]);
+        return Err(ApiError::field(format!("tokens[{i}]"), message));
+    }
+    Ok(Detokenized { prompt: tokenizer.decode(&tokens, SpecialText::Keep) })
+}

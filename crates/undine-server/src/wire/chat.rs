@@ -1,0 +1,178 @@
+//! `POST /v1/chat/completions`: the request.
+
+use serde_json::{Map, Value};
+
+use crate::wire::common::{Common, SpecialTokensWanted, TOP_LOGPROBS_MAX};
+use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::fields::{Fields, describe};
+use crate::wire::messages::{read_messages, read_tools};
+
+/// Largest accepted `chat_template_kwargs`, in entries.
+const KWARGS_MAX: usize = 64;
+
+/// How the rendered prompt ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PromptEnd {
+    /// With the header of the assistant's turn, the default.
+    GenerationPrompt,
+    /// After the last message (`add_generation_prompt: false`).
+    Closed,
+    /// Within the last message, which the answer continues (`continue_final_message`).
+    OpenFinalMessage,
+}
+
+/// What a chat template gets to see.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Conversation {
+    pub(crate) messages: Vec<Value>,
+    /// Empty if there are none, or if `tool_choice` is `none`: what a model does not see it cannot call.
+    pub(crate) tools: Vec<Value>,
+    pub(crate) kwargs: Map<String, Value>,
+    pub(crate) end: PromptEnd,
+}
+
+/// A checked request.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct ChatRequest {
+    pub(crate) common: Common,
+    pub(crate) conversation: Conversation,
+    /// `None` fills the context.
+    pub(crate) max_tokens: Option<u32>,
+    /// `Some(top)` if log-probabilities are wanted.
+    pub(crate) logprobs: Option<u32>,
+    /// Whether reasoning text is part of the answer.
+    pub(crate) include_reasoning: bool,
+}
+
+const REFUSED: &[(&str, &str)] = &[
+    ("chat_template", "the template is the server's; start it with another --chat-template"),
+    ("functions", "use `tools`"),
+    ("function_call", "use `tools`"),
+    ("audio", "answers are text"),
+    ("web_search_options", "remove the field"),
+    ("echo", "the prompt is the client's own; use /v1/completions to get it back"),
+    ("mm_processor_kwargs", "only text is understood"),
+];
+
+/// The first may only be a hint while tool calls come back as text; the others never change the answer here.
+const IGNORED: &[&str] =
+    &["parallel_tool_calls", "verbosity", "chat_template_content_format", "media_io_kwargs"];
+
+impl Conversation {
+    /// Reads what `/v1/chat/completions` and `/tokenize` have in common.
+    pub(crate) fn read(fields: &mut Fields) -> ApiResult<Self> {
+        let messages = read_messages(fields)?;
+        let tools = read_tools(fields)?;
+        let mut kwargs = fields.object("chat_template_kwargs")?.unwrap_or_default();
+        if kwargs.len() > KWARGS_MAX {
+            let message = format!("expected at most {KWARGS_MAX} entries, found {}", kwargs.len());
+            return Err(ApiError::field("chat_template_kwargs", message));
+        }
+        for name in ["messages", "tools", "add_generation_prompt", "bos_token", "eos_token"] {
+            if kwargs.contains_key(name) {
+                let message = "is set by the server; use the request's own field";
+                return Err(ApiError::field(format!("chat_template_kwargs.{name}"), message));
+            }
+        }
+        // As in vLLM these are the template's to interpret; LFM2's do not look at them.
+        if let Some(effort) = fields.string("reasoning_effort")? {
+            kwargs.insert("reasoning_effort".to_owned(), effort.into());
+        }
+        if let Some(documents) = fields.take("documents") {
+            kwargs.insert("documents".to_owned(), documents);
+        }
+        let end = read_end(fields, &messages)?;
+        Ok(Self { messages, tools, kwargs, end })
+    }
+}
+
+fn read_end(fields: &mut Fields, messages: &[Value]) -> ApiResult<PromptEnd> {
+    let add = fields.boolean("add_generation_prompt")?;
+    let continue_final = fields.boolean("continue_final_message")?.unwrap_or(false);
+    match (add, continue_final) {
+        (Some(true), true) => Err(ApiError::field(
+            "continue_final_message",
+            "cannot be combined with `add_generation_prompt: true`; choose one",
+        )),
+        (_, true) => {
+            let text = messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
+            if text.trim().is_empty() {
+                return Err(ApiError::field(
+                    "continue_final_message",
+                    "expected the last message to have text",
+                ));
+            }
+            Ok(PromptEnd::OpenFinalMessage)
+        }
+        (Some(false), false) => Ok(PromptEnd::Closed),
+        (_, false) => Ok(PromptEnd::GenerationPrompt),
+    }
+}
+
+impl ChatRequest {
+    /// Parses and checks a body.
+    pub(crate) fn parse(body: &[u8]) -> ApiResult<Self> {
+        let mut fields = Fields::parse(body)?;
+        let mut common = Common::read(&mut fields)?;
+        let mut conversation = Conversation::read(&mut fields)?;
+        if read_tool_choice(&mut fields)? == ToolChoice::None {
+            conversation.tools.clear();
+        }
+        if !conversation.tools.is_empty() {
+            // The markers around a tool call are special tokens: without them the client could not find it.
+            common.special = SpecialTokensWanted::Keep;
+        }
+        let max_tokens = match fields.count("max_completion_tokens", 1..=u32::MAX)? {
+            // The older name is overruled, as in OpenAI's and vLLM's servers.
+            Some(max) => {
+                fields.ignore(&["max_tokens"]);
+                Some(max)
+            }
+            None => fields.count("max_tokens", 1..=u32::MAX)?,
+        };
+        let wanted = fields.boolean("logprobs")?.unwrap_or(false);
+        let logprobs = match fields.count("top_logprobs", 0..=TOP_LOGPROBS_MAX)? {
+            Some(1..) if !wanted => {
+                return Err(ApiError::field("top_logprobs", "only allowed when `logprobs` is true"));
+            }
+            top => wanted.then_some(top.unwrap_or(0)),
+        };
+        let include_reasoning = fields.boolean("include_reasoning")?.unwrap_or(true);
+        if let Some(modalities) = fields.take("modalities")
+            && modalities != serde_json::json!(["text"])
+        {
+            return Err(ApiError::unsupported("modalities", "answers are text: use [\"text\"]"));
+        }
+        fields.refuse(REFUSED)?;
+        fields.ignore(IGNORED);
+        fields.finish()?;
+        Ok(Self { common, conversation, max_tokens, logprobs, include_reasoning })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ToolChoice {
+    None,
+    Auto,
+}
+
+fn read_tool_choice(fields: &mut Fields) -> ApiResult<ToolChoice> {
+    let unexpected = |found: &Value| {
+        let message = format!("expected \"none\" or \"auto\", found {}", describe(found));
+        Err(ApiError::field("tool_choice", message))
+    };
+    match fields.take("tool_choice") {
+        None => Ok(ToolChoice::Auto),
+        Some(value) => match value.as_str() {
+            Some("none") => Ok(ToolChoice::None),
+            Some("auto") => Ok(ToolChoice::Auto),
+            Some("required") => {
+                Err(ApiError::unsupported("tool_choice", "a call cannot be forced; use \"auto\""))
+            }
+            None if value.is_object() => {
+                Err(ApiError::unsupported("tool_choice", "a call cannot be forced; use \"auto\""))
+            }
+            _ => unexpected(&value),
+        },
+    }
+}

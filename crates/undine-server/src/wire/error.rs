@@ -1,0 +1,155 @@
+//! The one error shape of the API, as OpenAI clients parse it: `{"error": {message, type, param, code}}`.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// Seconds a client is asked to wait after a 429 or a 503.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// A refused or failed request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+    /// The field of the request that is to blame, as a path such as `messages[2].content`.
+    pub(crate) param: Option<String>,
+    /// What a program can branch on.
+    pub(crate) code: Option<&'static str>,
+}
+
+pub(crate) type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    fn new(status: StatusCode, code: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None, code }
+    }
+
+    /// 400 because of one field.
+    pub(crate) fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("`{param}`: {}", message.into());
+        Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, None, message) }
+    }
+
+    /// 400 because of a field that exists in the protocol and is not built here.
+    pub(crate) fn unsupported(param: &str, advice: &str) -> Self {
+        let message = format!("not supported yet; {advice}");
+        Self { code: Some("unsupported_parameter"), ..Self::field(param, message) }
+    }
+
+    /// 400 because prompt and answer do not fit in the context.
+    pub(crate) fn context_length(param: &str, message: impl Into<String>) -> Self {
+        Self { code: Some("context_length_exceeded"), ..Self::field(param, message) }
+    }
+
+    /// 400 because of the body as a whole.
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, None, message)
+    }
+
+    /// 401.
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), message)
+    }
+
+    /// 404 for a model that is not served.
+    pub(crate) fn model_not_found(asked: &str, served: &[String]) -> Self {
+        let message = format!("the model `{asked}` does not exist; this server has: {}", served.join(", "));
+        Self {
+            param: Some("model".to_owned()),
+            ..Self::new(StatusCode::NOT_FOUND, Some("model_not_found"), message)
+        }
+    }
+
+    /// 404 for a path that is not served.
+    pub(crate) fn route_not_found(method: &str, path: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, Some("route_not_found"), format!("no such route: {method} {path}"))
+    }
+
+    /// 405.
+    pub(crate) fn method_not_allowed(method: &str, path: &str) -> Self {
+        let message = format!("the method {method} is not allowed for {path}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed"), message)
+    }
+
+    /// 413.
+    pub(crate) fn body_too_large(bytes_max: usize) -> Self {
+        let message = format!("the request body is larger than the limit of {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Some("body_too_large"), message)
+    }
+
+    /// 415.
+    pub(crate) fn content_type(found: &str) -> Self {
+        let found = if found.is_empty() { "none" } else { found };
+        let message = format!("expected the header `content-type: application/json`, found {found}");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("unsupported_media_type"), message)
+    }
+
+    /// 429.
+    pub(crate) fn queue_full() -> Self {
+        let message = "the queue of waiting requests is full; try again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message)
+    }
+
+    /// 500.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Some("engine_failed"), message)
+    }
+
+    /// 503 until the model is there, and after the engine is gone.
+    pub(crate) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Some(code), message)
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The JSON body, also sent as an event when a stream fails after its headers are out.
+    pub(crate) fn body(&self) -> ErrorBody<'_> {
+        let Self { message, param, code, .. } = self;
+        ErrorBody {
+            error: ErrorDetail { message, r#type: self.kind(), param: param.as_deref(), code: *code },
+        }
+    }
+}
+
+/// `{"error": …}`.
+#[derive(Serialize)]
+pub(crate) struct ErrorBody<'a> {
+    error: ErrorDetail<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorDetail<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: Option<&'a str>,
+    code: Option<&'static str>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+            }
+            _ => {}
+        }
+        response
+    }
+}

@@ -1,0 +1,249 @@
+//! The messages and tools of a chat, checked and brought into the form chat templates expect.
+
+use serde_json::{Map, Value};
+
+use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::fields::{Fields, describe, excerpt, mismatch};
+
+/// Most messages of one request.
+pub(crate) const MESSAGES_MAX: usize = 4096;
+/// Most tools of one request.
+pub(crate) const TOOLS_MAX: usize = 512;
+/// Most parts of one message's content.
+pub(crate) const PARTS_MAX: usize = 1024;
+
+/// Fields of a message that a template may read, beside `role` and `content`.
+const PASSED_ON: [&str; 5] = ["name", "tool_call_id", "reasoning", "reasoning_content", "thinking"];
+
+/// Reads `messages`: role and content as text, tool calls with their arguments as objects.
+pub(crate) fn read_messages(fields: &mut Fields) -> ApiResult<Vec<Value>> {
+    let messages = fields
+        .list("messages", MESSAGES_MAX)?
+        .ok_or_else(|| ApiError::field("messages", "missing; expected a list of messages"))?;
+    if messages.is_empty() {
+        return Err(ApiError::field("messages", "expected at least one message, found an empty list"));
+    }
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(i, value)| read_message(&format!("messages[{i}]"), value))
+        .collect()
+}
+
+fn read_message(path: &str, value: Value) -> ApiResult<Value> {
+    let mut fields = Fields::nested(path, value)?;
+    let role_path = fields.path("role");
+    let role = match fields.string("role")?.as_deref() {
+        // OpenAI's newer name for the same thing; LFM2 templates know only `system`.
+        Some("system" | "developer") => "system",
+        Some("user") => "user",
+        Some("assistant") => "assistant",
+        Some("tool") => "tool",
+        other => {
+            let found = other.map_or("nothing".to_owned(), |role| format!("{:?}", excerpt(role)));
+            let message = format!("expected system, developer, user, assistant or tool, found {found}");
+            return Err(ApiError::field(role_path, message));
+        }
+    };
+    let content_path = fields.path("content");
+    let content = fields.take("content");
+    let tool_calls = read_tool_calls(&mut fields)?;
+    let content = match content {
+        Some(content) => read_content(&content_path, content)?,
+        // A turn of tool calls only, as OpenAI's clients send it back.
+        None if role == "assistant" => String::new(),
+        None => {
+            return Err(ApiError::field(content_path, "missing; expected a string or a list of text parts"));
+        }
+    };
+    let mut message = Map::new();
+    message.insert("role".to_owned(), role.into());
+    message.insert("content".to_owned(), content.into());
+    for name in PASSED_ON {
+        if let Some(text) = fields.string(name)? {
+            message.insert(name.to_owned(), text.into());
+        }
+    }
+    if !tool_calls.is_empty() {
+        message.insert("tool_calls".to_owned(), tool_calls.into());
+    }
+    // Clients send back what servers gave them (refusal, annotations, ids): no template reads the rest.
+    Ok(Value::Object(message))
+}
+
+/// The text of a message; parts are joined by a newline, as in vLLM.
+fn read_content(path: &str, content: Value) -> ApiResult<String> {
+    let parts = match content {
+        Value::String(text) => return Ok(text),
+        Value::Array(parts) if parts.len() <= PARTS_MAX => parts,
+        Value::Array(parts) => {
+            return Err(ApiError::field(
+                path,
+                format!("expected at most {PARTS_MAX} parts, found {}", parts.len()),
+            ));
+        }
+        other => return Err(mismatch(path, "a string or a list of text parts", &other)),
+    };
+    let mut texts = Vec::with_capacity(parts.len());
+    for (i, part) in parts.into_iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        if let Value::String(text) = part {
+            texts.push(text);
+            continue;
+        }
+        let mut part = Fields::nested(&path, part)?;
+        let type_path = part.path("type");
+        match part.string("type")?.as_deref() {
+            Some("text" | "input_text" | "output_text" | "refusal") => {}
+            Some(
+                kind @ ("image_url" | "input_image" | "input_audio" | "audio_url" | "video_url" | "file"),
+            ) => {
+                return Err(ApiError::unsupported(
+                    &type_path,
+                    &format!("{kind} parts need a later version; send text"),
+                ));
+            }
+            Some(other) => {
+                return Err(ApiError::field(
+                    type_path,
+                    format!("expected \"text\", found {:?}", excerpt(other)),
+                ));
+            }
+            None => return Err(ApiError::field(type_path, "missing; expected \"text\"")),
+        }
+        let text = match part.string("text")? {
+            Some(text) => Some(text),
+            None => part.string("refusal")?,
+        };
+        texts.push(text.ok_or_else(|| ApiError::field(part.path("text"), "missing; expected a string"))?);
+    }
+    Ok(texts.join("\n"))
+}
+
+/// Tool calls of an assistant turn. OpenAI sends arguments as JSON text, templates want the object.
+fn read_tool_calls(fields: &mut Fields) -> ApiResult<Vec<Value>> {
+    let path = fields.path("tool_calls");
+    let calls = fields.list("tool_calls", TOOLS_MAX)?.unwrap_or_default();
+    let mut read = Vec::with_capacity(calls.len());
+    for (i, mut call) in calls.into_iter().enumerate() {
+        let path = format!("{path}[{i}].function");
+        let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) else {
+            return Err(ApiError::field(path, "missing; expected an object with name and arguments"));
+        };
+        if !function.get("name").is_some_and(Value::is_string) {
+            return Err(ApiError::field(format!("{path}.name"), "missing; expected a string"));
+        }
+        let arguments = match function.get("arguments") {
+            None | Some(Value::Null) => Value::Object(Map::new()),
+            Some(Value::String(text)) if text.trim().is_empty() => Value::Object(Map::new()),
+            Some(Value::String(text)) => serde_json::from_str(text).map_err(|error| {
+                ApiError::field(
+                    format!("{path}.arguments"),
+                    format!("expected a JSON object as text: {error}"),
+                )
+            })?,
+            Some(other) => other.clone(),
+        };
+        if !arguments.is_object() {
+            let message = format!("expected a JSON object as text, found {}", describe(&arguments));
+            return Err(ApiError::field(format!("{path}.arguments"), message));
+        }
+        function.insert("arguments".to_owned(), arguments);
+        read.push(call);
+    }
+    Ok(read)
+}
+
+/// Reads `tools`: functions with a name. Their text is the template's business.
+pub(crate) fn read_tools(fields: &mut Fields) -> ApiResult<Vec<Value>> {
+    let tools = fields.list("tools", TOOLS_MAX)?.unwrap_or_default();
+    for (i, tool) in tools.iter().enumerate() {
+        let kind = tool.get("type").and_then(Value::as_str);
+        if kind != Some("function") {
+            let found = tool.get("type").map_or("nothing".to_owned(), describe);
+            return Err(ApiError::field(
+                format!("tools[{i}].type"),
+                format!("expected \"function\", found {found}"),
+            ));
+        }
+        if !tool.pointer("/function/name").is_some_and(Value::is_string) {
+            return Err(ApiError::field(format!("tools[{i}].function.name"), "missing; expected a string"));
+        }
+    }
+    Ok(tools)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(messages: Value) -> Result<Vec<Value>, String> {
+        let body = serde_json::to_vec(&json!({ "messages": messages })).unwrap();
+        read_messages(&mut Fields::parse(&body).unwrap()).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn messages_take_the_templates_form() {
+        let cases = [
+            (
+                json!([{"role": "developer", "content": "be brief"}]),
+                json!([{"role": "system", "content": "be brief"}]),
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]),
+                json!([{"role": "user", "content": "a\nb"}]),
+            ),
+            (
+                json!([{"role": "assistant", "content": null, "refusal": null, "tool_calls":
+                    [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]}]),
+                json!([{"role": "assistant", "content": "", "tool_calls":
+                    [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}]),
+            ),
+            (
+                json!([{"role": "assistant", "content": "4", "reasoning_content": "2+2"}]),
+                json!([{"role": "assistant", "content": "4", "reasoning_content": "2+2"}]),
+            ),
+        ];
+        for (given, want) in cases {
+            assert_eq!(Value::from(read(given.clone()).unwrap()), want, "{given}");
+        }
+    }
+
+    #[test]
+    fn wrong_messages_name_their_place() {
+        let cases = [
+            (json!([]), "`messages`: expected at least one message"),
+            (json!("hi"), "`messages`: expected a list, found the string \"hi\""),
+            (json!(["hi"]), "`messages[0]`: expected an object"),
+            (
+                json!([{"content": "x"}]),
+                "`messages[0].role`: expected system, developer, user, assistant or tool, found nothing",
+            ),
+            (json!([{"role": "robot", "content": "x"}]), "found \"robot\""),
+            (json!([{"role": "user"}]), "`messages[0].content`: missing"),
+            (
+                json!([{"role": "user", "content": 3}]),
+                "`messages[0].content`: expected a string or a list of text parts",
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "image_url"}]}]),
+                "`messages[0].content[0].type`: not supported yet",
+            ),
+            (json!([{"role": "user", "content": [{"type": "smell"}]}]), "expected \"text\", found \"smell\""),
+            (
+                json!([{"role": "user", "content": [{"type": "text"}]}]),
+                "`messages[0].content[0].text`: missing",
+            ),
+            (
+                json!([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]),
+                "`messages[0].tool_calls[0].function.arguments`: expected a JSON object as text",
+            ),
+        ];
+        for (given, want) in cases {
+            let error = read(given.clone()).unwrap_err();
+            assert!(error.contains(want), "{given}: {error}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What travels over HTTP: requests that are valid once they exist, responses, and errors.
+
+pub(crate) mod chat;
+pub(crate) mod common;
+pub(crate) mod completion;
+pub(crate) mod error;
+pub(crate) mod fields;
+pub(crate) mod messages;
+pub(crate) mod response;

@@ -1,0 +1,90 @@
+//! A model without weights: the logits depend on the last token only, and one token is far ahead.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use undine_core::batch::{Batch, StepOutput, TOKEN_FROM_SLOT};
+use undine_core::executor::{Capacity, Executor, ExecutorError, Ticket};
+use undine_core::sampling::{SamplerScratch, finish_row};
+use undine_core::{Slot, TokenId};
+
+pub const VOCAB: u32 = 1024;
+/// A prompt with this token makes the device fail.
+pub const FAILING_TOKEN: TokenId = 5;
+/// A prompt with this token makes the device's driver panic.
+pub const PANICKING_TOKEN: TokenId = 4;
+/// Ids from here on are text.
+const FIRST_TEXT_TOKEN: u32 = 16;
+
+#[derive(Clone, Default)]
+pub struct MockExecutor {
+    /// What a step costs.
+    pub step_time: Duration,
+    /// Exceptions from [`next_token`].
+    pub successors: HashMap<TokenId, TokenId>,
+    last_sampled: HashMap<Slot, TokenId>,
+    done: HashMap<u64, StepOutput>,
+    tickets: u64,
+}
+
+/// The most likely token after `last`.
+pub fn next_token(last: TokenId) -> TokenId {
+    FIRST_TEXT_TOKEN + (last * 5 + 77) % (VOCAB - FIRST_TEXT_TOKEN)
+}
+
+impl MockExecutor {
+    /// The logits after `last`: noise in `0..2`, and the successor at 10.
+    pub fn logits(&self, last: TokenId) -> Vec<f32> {
+        let noise = |token: u32| ((token * 31 + last * 17) % 101) as f32 / 50.5;
+        let mut logits: Vec<f32> = (0..VOCAB).map(noise).collect();
+        let next = self.successors.get(&last).copied().unwrap_or_else(|| next_token(last));
+        logits[next as usize] = 10.0;
+        logits
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput, ExecutorError> {
+        std::thread::sleep(self.step_time);
+        let mut output = StepOutput::default();
+        let mut scratch = SamplerScratch::default();
+        let mut outputs = batch.outputs.iter().peekable();
+        for sequence in &batch.sequences {
+            for row in sequence.rows.clone() {
+                let token = match batch.tokens[row as usize] {
+                    TOKEN_FROM_SLOT => self.last_sampled[&sequence.slot],
+                    token => token,
+                };
+                match token {
+                    FAILING_TOKEN => return Err(ExecutorError("out of ink".to_owned())),
+                    PANICKING_TOKEN => panic!("the mock was told to panic"),
+                    _ => {}
+                }
+                while let Some(wanted) = outputs.next_if(|wanted| wanted.row == row) {
+                    let result = finish_row(batch, wanted, &mut self.logits(token), &mut scratch);
+                    if matches!(wanted.kind, undine_core::OutputKind::Sample { .. }) {
+                        self.last_sampled.insert(sequence.slot, result.chosen.token);
+                    }
+                    output.rows.push(result);
+                }
+            }
+        }
+        Ok(output)
+    }
+}
+
+impl Executor for MockExecutor {
+    fn capacity(&self) -> Capacity {
+        Capacity { blocks: 256, block_size: 16, slots: 4, rows: 32, outputs: 32, vocab: VOCAB, steps_in_flight: 1 }
+    }
+
+    fn submit(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {
+        batch.check(&self.capacity());
+        let output = self.run(batch)?;
+        self.tickets += 1;
+        self.done.insert(self.tickets, output);
+        Ok(Ticket(self.tickets))
+    }
+
+    fn try_collect(&mut self, ticket: Ticket) -> Result<Option<StepOutput>, ExecutorError> {
+        Ok(self.done.remove(&ticket.0))
+    }
+}

@@ -1,0 +1,165 @@
+//! A server with a mock model, and a plain HTTP client.
+#![allow(dead_code)] // Each test file uses a part.
+
+pub mod client;
+pub mod mock;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+use undine_core::executor::ExecutorFactory;
+use undine_core::{SamplingParams, SpecialTokens, Vocabulary};
+use undine_engine::EngineConfig;
+use undine_server::{Load, Loaded, ReasoningFormat, ServerConfig, ServerError, ServerModel, serve};
+use undine_text::{ChatTemplate, Tokenizer};
+
+use mock::MockExecutor;
+
+/// Longest time anything in these tests may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const EOS: u32 = 7;
+pub const THINK_START: u32 = 14;
+pub const THINK_END: u32 = 15;
+
+const TEMPLATE: &str = "{{ bos_token }}{% if tools %}<|im_start|>system\nList of tools: {{ tools | tojson }}<|im_end|>\n{% endif %}\
+{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}\
+{% if add_generation_prompt %}<|im_start|>assistant\n{% if think %}<think>{% endif %}{% endif %}";
+
+/// The tokenizer of the oracle checkpoint, with two of its special tokens renamed to the reasoning markers.
+pub fn tokenizer() -> Tokenizer {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/oracle/dense/tokenizer.json");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    for (id, name) in [(THINK_START, "<think>"), (THINK_END, "</think>")] {
+        let token = &mut json["added_tokens"][id as usize];
+        assert_eq!(token["id"], id);
+        let old = token["content"].as_str().unwrap().to_owned();
+        token["content"] = name.into();
+        token["special"] = false.into();
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        vocab.remove(&old);
+        vocab.insert(name.to_owned(), id.into());
+    }
+    let special = SpecialTokens { bos: Some(1), eos: vec![EOS], pad: Some(0), add_bos: Some(true) };
+    Tokenizer::new(&Vocabulary::HuggingFace(json.to_string().into_bytes()), &special).unwrap().unwrap()
+}
+
+/// How a server under test differs from the usual one.
+#[derive(Clone)]
+pub struct Setup {
+    pub mock: MockExecutor,
+    pub config: ServerConfig,
+    pub engine: EngineConfig,
+    pub chat: bool,
+    pub text: bool,
+    pub defaults: SamplingParams,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            mock: MockExecutor::default(),
+            config: ServerConfig::default(),
+            engine: EngineConfig {
+                max_num_seqs: 4,
+                max_num_batched_tokens: 32,
+                max_model_len: 400,
+                max_waiting: 64,
+                prefill_chunk: 16,
+            },
+            chat: true,
+            text: true,
+            defaults: SamplingParams::default(),
+        }
+    }
+}
+
+impl Setup {
+    pub fn loaded(self) -> Loaded {
+        let Self { mock, engine, chat, text, defaults, .. } = self;
+        let factory: ExecutorFactory = Box::new(move || Ok(Box::new(mock)));
+        let model = ServerModel {
+            names: vec!["mock".to_owned(), "vendor/mock".to_owned()],
+            tokenizer: text.then(|| Arc::new(tokenizer())),
+            template: chat.then(|| ChatTemplate::new(TEMPLATE, "<|startoftext|>", "<|im_end|>").unwrap()),
+            eos: vec![EOS],
+            sampling_defaults: defaults,
+            reasoning: ReasoningFormat::Think,
+        };
+        Loaded { model, factory, engine }
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub fn start(self) -> Server {
+        let config = self.config.clone();
+        let server = Server::start(Box::new(move || Ok(self.loaded())), config);
+        server.wait_for_health(200);
+        server
+    }
+}
+
+/// A running server. Dropping it shuts it down.
+pub struct Server {
+    pub address: SocketAddr,
+    shutdown: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), ServerError>>>,
+}
+
+impl Server {
+    pub fn start(load: Load, config: ServerConfig) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                serve(listener, load, config, async { drop(stopped.await) }).await
+            })
+        });
+        Self { address, shutdown: Some(shutdown), thread: Some(thread) }
+    }
+
+    pub fn begin_shutdown(&mut self) {
+        self.shutdown.take();
+    }
+
+    /// What `serve` returned.
+    pub fn join(mut self) -> Result<(), ServerError> {
+        self.begin_shutdown();
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    pub fn wait_for_health(&self, status: u16) {
+        wait_until(|| client::get(self.address, "/health").status == status);
+    }
+
+    /// Sequences running or waiting.
+    pub fn load(&self) -> u64 {
+        client::get(self.address, "/load").json()["server_load"].as_u64().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.begin_shutdown();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Polls until the condition holds; panics if it never does.
+pub fn wait_until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
