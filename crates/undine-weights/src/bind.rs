@@ -313,3 +313,42 @@ fn check_float(tensor: &Tensor) -> Result<(), Error> {
     let (found, expected) = (tensor.dtype.to_string(), "F32, F16 or BF16".to_owned());
     Err(Error::TensorType { name: tensor.name.clone(), found, expected })
 }
+
+#[cfg(test)]
+mod tests {
+    use undine_core::DType;
+
+    use super::*;
+
+    #[test]
+    fn small_weights_must_be_floats() {
+        let tensor =
+            |dtype| Tensor { name: "norm".to_owned(), dtype, shape: vec![32], file: 0, bytes: 0..34 };
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            assert!(check_float(&tensor(dtype)).is_ok());
+        }
+        let message = check_float(&tensor(DType::Q8_0)).map_err(|error| error.to_string());
+        assert_eq!(message, Err("tensor norm has type Q8_0, expected F32, F16 or BF16".to_owned()));
+    }
+
+    #[test]
+    fn outer_dimensions_of_one_do_not_count() {
+        let tensor = |shape: &[usize]| Tensor {
+            name: "t".to_owned(),
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            file: 0,
+            bytes: 0..0,
+        };
+        for (found, expected, same) in [
+            (&[1, 1, 8][..], &[8][..], true),
+            (&[8, 4], &[1, 8, 4], true),
+            (&[1, 8, 4], &[1, 8, 4], true),
+            (&[8, 1], &[8], false),
+            (&[4, 8], &[8, 4], false),
+            (&[1], &[1, 1], true),
+        ] {
+            assert_eq!(check_shape(&tensor(found), expected).is_ok(), same, "{found:?} for {expected:?}");
+        }
+    }
+}

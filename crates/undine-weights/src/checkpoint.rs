@@ -1,6 +1,7 @@
 //! An opened checkpoint.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 
 use undine_core::{Config, DType, SpecialTokens, Vocabulary};
@@ -37,6 +38,17 @@ pub struct TensorInfo<'a> {
     pub shape: &'a [usize],
     /// Size in the file.
     pub bytes: u64,
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("name", &self.name)
+            .field("format", &self.format)
+            .field("config", &self.config)
+            .field("tensors", &self.table.tensors.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Checkpoint {

@@ -101,7 +101,7 @@ pub(crate) fn declare(metadata: &Metadata<'_>, table: &TensorTable) -> Result<De
         norm_eps: keys.required_number("attention.layer_norm_rms_epsilon")?,
         rope_theta: keys.required_number("rope.freq_base")?,
         context_max: keys.required("context_length")?,
-        dense_width: keys.optional("feed_forward_length")?,
+        dense_width: keys.dense_width()?,
         moe,
         head: Presence::IfPresent,
         conv_bias: Presence::IfPresent,
@@ -248,6 +248,15 @@ impl Keys<'_> {
             }
         }
         Ok(head_dim)
+    }
+
+    /// The width of dense layers, as a hint: one number. An array is legal and says nothing the tensors do not.
+    fn dense_width(&self) -> Result<Option<usize>, Error> {
+        let name = "feed_forward_length";
+        match self.metadata.get(&self.key(name)) {
+            Some(Value::Array(_)) => Ok(None),
+            _ => self.optional(name),
+        }
     }
 
     fn moe(&self) -> Result<DeclaredMoe, Error> {

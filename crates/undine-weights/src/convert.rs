@@ -1,6 +1,8 @@
 //! Any opened checkpoint as a GGUF file.
 
+use std::num::NonZero;
 use std::path::Path;
+use std::thread::{self, available_parallelism};
 
 use undine_core::{Config, DType, FeedForward, LayerKind, SpecialTokens, Vocabulary, quant};
 
@@ -13,8 +15,8 @@ use crate::tokenizer_json::gguf_vocabulary;
 use crate::value::{Array, Value};
 use crate::weight::{ExpertPart, LayerWeight, Weight, WeightName};
 
-/// Values converted at a time: bounds memory, whatever the model's size.
-const CHUNK_ELEMS: usize = 1 << 20;
+/// Values converted at a time by all threads together: bounds memory, whatever the model's size.
+const CHUNK_ELEMS: usize = 1 << 22;
 /// `general.quantization_version` of today's block layouts.
 const QUANTIZATION_VERSION: u32 = 2;
 
@@ -111,6 +113,7 @@ fn always_f32(name: WeightName) -> bool {
     }
 }
 
+/// Memory reused from chunk to chunk.
 #[derive(Default)]
 struct Scratch {
     values: Vec<f32>,
@@ -129,13 +132,25 @@ fn convert<W: std::io::Write>(
         return writer.append(bytes);
     }
     let row_bytes = |dtype: DType| dtype.row_bytes(weight.cols).expect("shapes were checked when declared");
-    let rows = (CHUNK_ELEMS / weight.cols).max(1);
-    for chunk in bytes.chunks(rows * row_bytes(weight.dtype)) {
-        let rows = chunk.len() / row_bytes(weight.dtype);
+    let (row_bytes_in, row_bytes_out) = (row_bytes(weight.dtype), row_bytes(dtype));
+    let rows_max = (CHUNK_ELEMS / weight.cols).max(1);
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    for chunk in bytes.chunks(rows_max * row_bytes_in) {
+        let rows = chunk.len() / row_bytes_in;
         scratch.values.resize(rows * weight.cols, 0.0);
-        scratch.blocks.resize(rows * row_bytes(dtype), 0);
-        quant::decode(weight.dtype, chunk, &mut scratch.values);
-        quant::encode(dtype, &scratch.values, &mut scratch.blocks);
+        scratch.blocks.resize(rows * row_bytes_out, 0);
+        // Rows are independent, so the result does not depend on the number of threads.
+        let rows_each = rows.div_ceil(threads);
+        let values = scratch.values.chunks_mut(rows_each * weight.cols);
+        let blocks = scratch.blocks.chunks_mut(rows_each * row_bytes_out);
+        thread::scope(|scope| {
+            for ((from, values), to) in chunk.chunks(rows_each * row_bytes_in).zip(values).zip(blocks) {
+                scope.spawn(|| {
+                    quant::decode(weight.dtype, from, values);
+                    quant::encode(dtype, values, to);
+                });
+            }
+        });
         writer.append(&scratch.blocks)?;
     }
     Ok(())

@@ -20,12 +20,12 @@ pub const ALIGNMENT_MAX: u32 = 1 << 16;
 pub const SAFETENSORS_HEADER_BYTES_MAX: u64 = 64 << 20;
 /// Files of a split checkpoint.
 pub const FILES_MAX: usize = 1024;
-/// Bytes of config.json and the other small JSON files of a folder.
-pub const CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of config.json and the other small files of a folder. Parsed JSON takes up to about 50 times as much memory.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of model.safetensors.index.json.
 pub const INDEX_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of tokenizer.json.
-pub const TOKENIZER_BYTES_MAX: u64 = 256 << 20;
+pub const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// Layers of a model.
 pub const LAYERS_MAX: usize = 256;
 /// Experts of a layer.

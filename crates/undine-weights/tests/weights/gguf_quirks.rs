@@ -68,6 +68,7 @@ fn values_may_come_in_other_widths() {
     file.set("lfm2.attention.head_count_kv", Value::Array(Array::U32(vec![0, 1])));
     file.set("lfm2.attention.head_count", Value::Array(Array::U32(vec![2, 2])));
     file.set("lfm2.rope.freq_base", Value::F64(5e6));
+    file.set("lfm2.feed_forward_length", Value::Array(Array::I32(vec![12, 12])));
     file.remove("lfm2.vocab_size");
     let checkpoint = file.open().unwrap();
     assert_eq!((checkpoint.config().rope_theta, checkpoint.config().vocab), (5e6, VOCAB));

@@ -28,6 +28,12 @@ fn config(hidden: usize, feed_forward: Vec<FeedForward>, moe: Option<MoeConfig>)
     }
 }
 
+/// A checkpoint is shared by the threads of a backend.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Checkpoint>();
+};
+
 #[test]
 fn dense() {
     let checkpoint = Checkpoint::open(&oracle("dense")).unwrap();
