@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::client::{ask, ask_stream, post};
-use support::mock::{MockExecutor, next_token};
+use support::mock::{IMPOSSIBLE_TOKEN, MockExecutor, next_token};
 use support::{EOS, Setup};
 
 const PATH: &str = "/v1/completions";
@@ -68,7 +68,8 @@ fn prompts_of_every_form_and_several_choices() {
         (json!([text, [1, 40]]), 2),
     ];
     for (prompt, prompts) in cases {
-        let answer = ask(server.address, PATH, &json!({"prompt": prompt, "n": 2, "max_tokens": 3, "temperature": 0}));
+        let answer =
+            ask(server.address, PATH, &json!({"prompt": prompt, "n": 2, "max_tokens": 3, "temperature": 0}));
         let choices = answer["choices"].as_array().unwrap();
         assert_eq!(choices.len(), prompts * 2, "{prompt}");
         for (i, choice) in choices.iter().enumerate() {
@@ -155,6 +156,15 @@ fn echo_scores_the_prompt() {
 }
 
 #[test]
+fn impossible_tokens_have_a_finite_logprob() {
+    let server = Setup::default().start();
+    let body = json!({"prompt": [40, IMPOSSIBLE_TOKEN], "max_tokens": 0, "echo": true, "logprobs": 0, "prompt_logprobs": 0});
+    let choice = ask(server.address, PATH, &body)["choices"][0].clone();
+    assert_eq!(choice["logprobs"]["token_logprobs"], json!([null, -9999.0]));
+    assert_eq!(choice["prompt_logprobs"][1][IMPOSSIBLE_TOKEN.to_string()]["logprob"], -9999.0);
+}
+
+#[test]
 fn prompt_logprobs_in_vllms_shape() {
     let server = Setup::default().start();
     let body = json!({"prompt": [1, 40, 50], "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1});
@@ -199,15 +209,21 @@ fn a_stream_adds_up_to_the_answer() {
             };
             let text: String = parts().map(|part| part["text"].as_str().unwrap()).collect();
             assert_eq!(text, choice["text"], "{body}");
-            let reasons: Vec<&Value> = parts().map(|part| &part["finish_reason"]).filter(|r| !r.is_null()).collect();
+            let reasons: Vec<&Value> =
+                parts().map(|part| &part["finish_reason"]).filter(|r| !r.is_null()).collect();
             assert_eq!(reasons, [&choice["finish_reason"]]);
-            for (list, of) in [("token_logprobs", "logprobs"), ("tokens", "logprobs"), ("text_offset", "logprobs")] {
+            for (list, of) in
+                [("token_logprobs", "logprobs"), ("tokens", "logprobs"), ("text_offset", "logprobs")]
+            {
                 let joined = parts().flat_map(|part| part[of][list].as_array().cloned().unwrap_or_default());
                 let whole = choice[of][list].as_array().cloned().unwrap_or_default();
                 assert_eq!(joined.collect::<Vec<Value>>(), whole, "{body}: {list}");
             }
             let ids = parts().flat_map(|part| part["token_ids"].as_array().cloned().unwrap_or_default());
-            assert_eq!(ids.collect::<Vec<Value>>(), choice["token_ids"].as_array().cloned().unwrap_or_default());
+            assert_eq!(
+                ids.collect::<Vec<Value>>(),
+                choice["token_ids"].as_array().cloned().unwrap_or_default()
+            );
         }
     }
 }
@@ -232,7 +248,8 @@ fn continuous_usage_counts_up() {
 fn ends() {
     let server = Setup::default().start();
     let greedy = |extra: Value| {
-        let mut body = json!({"prompt": [1, 40], "max_tokens": 8, "temperature": 0, "return_token_ids": true});
+        let mut body =
+            json!({"prompt": [1, 40], "max_tokens": 8, "temperature": 0, "return_token_ids": true});
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let answer = ask(server.address, PATH, &body);
         let choice = answer["choices"][0].clone();
@@ -248,7 +265,9 @@ fn ends() {
     assert_eq!(eos["token_ids"], json!([EOS]));
     let ignored = greedy(json!({"logit_bias": {"7": 100}, "ignore_eos": true}));
     assert_eq!((&ignored["text"], &ignored["finish_reason"]), (&json!(""), &json!("length")));
-    let shown = greedy(json!({"logit_bias": {"7": 100}, "ignore_eos": true, "skip_special_tokens": false, "max_tokens": 2}));
+    let shown = greedy(
+        json!({"logit_bias": {"7": 100}, "ignore_eos": true, "skip_special_tokens": false, "max_tokens": 2}),
+    );
     assert_eq!(shown["text"], "<|im_end|><|im_end|>");
     let later = greedy(json!({"logit_bias": {"7": 100}, "min_tokens": 3}));
     assert!(later["token_ids"].as_array().unwrap().len() > 3);
@@ -281,7 +300,9 @@ fn sampling_fields_reach_the_sampler() {
         ask(server.address, PATH, &body)["choices"][0]["token_ids"].clone()
     };
     let greedy = json!(chain(40, 6));
-    for narrow in [json!({"top_k": 1}), json!({"top_p": 1e-6}), json!({"min_p": 1.0}), json!({"temperature": 0})] {
+    for narrow in
+        [json!({"top_k": 1}), json!({"top_p": 1e-6}), json!({"min_p": 1.0}), json!({"temperature": 0})]
+    {
         let mut body = narrow.clone();
         body["seed"] = json!(3);
         if body.get("temperature").is_none() {
@@ -295,7 +316,8 @@ fn sampling_fields_reach_the_sampler() {
     penalized["presence_penalty"] = json!(2);
     assert_ne!(ids(repeated), ids(penalized));
 
-    let greedy_by_default = Setup { defaults: undine_core::SamplingParams::greedy(), ..Setup::default() }.start();
+    let greedy_by_default =
+        Setup { defaults: undine_core::SamplingParams::greedy(), ..Setup::default() }.start();
     let body = json!({"prompt": [1, 40], "max_tokens": 6, "return_token_ids": true});
     let answer = ask(greedy_by_default.address, PATH, &body);
     assert_eq!(answer["choices"][0]["token_ids"], greedy, "the model's defaults fill what is absent");

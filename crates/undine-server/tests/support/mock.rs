@@ -13,6 +13,8 @@ pub const VOCAB: u32 = 1024;
 pub const FAILING_TOKEN: TokenId = 5;
 /// A prompt with this token makes the device's driver panic.
 pub const PANICKING_TOKEN: TokenId = 4;
+/// A token that cannot occur, like the two above.
+pub const IMPOSSIBLE_TOKEN: TokenId = 3;
 /// Ids from here on are text.
 const FIRST_TEXT_TOKEN: u32 = 16;
 
@@ -22,9 +24,9 @@ pub struct MockExecutor {
     pub step_time: Duration,
     /// Exceptions from [`next_token`].
     pub successors: HashMap<TokenId, TokenId>,
-    last_sampled: HashMap<Slot, TokenId>,
-    done: HashMap<u64, StepOutput>,
-    tickets: u64,
+    pub last_sampled: HashMap<Slot, TokenId>,
+    pub done: HashMap<u64, StepOutput>,
+    pub tickets: u64,
 }
 
 /// The most likely token after `last`.
@@ -39,6 +41,9 @@ impl MockExecutor {
         let mut logits: Vec<f32> = (0..VOCAB).map(noise).collect();
         let next = self.successors.get(&last).copied().unwrap_or_else(|| next_token(last));
         logits[next as usize] = 10.0;
+        for token in [IMPOSSIBLE_TOKEN, PANICKING_TOKEN, FAILING_TOKEN] {
+            logits[token as usize] = f32::NEG_INFINITY;
+        }
         logits
     }
 
@@ -73,7 +78,15 @@ impl MockExecutor {
 
 impl Executor for MockExecutor {
     fn capacity(&self) -> Capacity {
-        Capacity { blocks: 256, block_size: 16, slots: 4, rows: 32, outputs: 32, vocab: VOCAB, steps_in_flight: 1 }
+        Capacity {
+            blocks: 256,
+            block_size: 16,
+            slots: 4,
+            rows: 32,
+            outputs: 32,
+            vocab: VOCAB,
+            steps_in_flight: 1,
+        }
     }
 
     fn submit(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {

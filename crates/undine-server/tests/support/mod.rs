@@ -117,7 +117,8 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (shutdown, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 serve(listener, load, config, async { drop(stopped.await) }).await
@@ -130,9 +131,19 @@ impl Server {
         self.shutdown.take();
     }
 
-    /// What `serve` returned.
+    /// Ends the server; what `serve` returned.
     pub fn join(mut self) -> Result<(), ServerError> {
         self.begin_shutdown();
+        self.result()
+    }
+
+    /// Whether `serve` has returned.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// What `serve` returned, once it does.
+    pub fn result(&mut self) -> Result<(), ServerError> {
         self.thread.take().unwrap().join().unwrap()
     }
 

@@ -1,0 +1,272 @@
+//! Refusals: status, shape, and the field that is to blame.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::Setup;
+use support::client::{JSON, Response, ask, get, post, request};
+use undine_server::ServerConfig;
+
+/// Checks the shape of an error and returns its parts.
+fn error(response: &Response) -> (u16, Option<String>, Option<String>, String) {
+    let json = response.json();
+    let error = json["error"].as_object().unwrap_or_else(|| panic!("{json}"));
+    assert_eq!(error.keys().collect::<Vec<_>>(), ["message", "type", "param", "code"]);
+    let text = |name: &str| error[name].as_str().map(str::to_owned);
+    assert!(text("type").is_some());
+    (response.status, text("param"), text("code"), text("message").unwrap())
+}
+
+#[test]
+fn every_field_names_itself() {
+    let server = Setup::default().start();
+    // Fields of both endpoints: name of the blamed field, and a value that is wrong.
+    let shared: [(&str, Value); 41] = [
+        ("temperature", json!({"temperature": 2.1})),
+        ("temperature", json!({"temperature": "hot"})),
+        ("top_p", json!({"top_p": 0})),
+        ("top_p", json!({"top_p": 1.01})),
+        ("top_k", json!({"top_k": -2})),
+        ("top_k", json!({"top_k": 1.5})),
+        ("min_p", json!({"min_p": 1.5})),
+        ("repetition_penalty", json!({"repetition_penalty": 0})),
+        ("presence_penalty", json!({"presence_penalty": 3})),
+        ("frequency_penalty", json!({"frequency_penalty": -3})),
+        ("seed", json!({"seed": "x"})),
+        ("n", json!({"n": 0})),
+        ("n", json!({"n": 1000})),
+        ("best_of", json!({"best_of": 2})),
+        ("stop", json!({"stop": 5})),
+        ("stop[0]", json!({"stop": [""]})),
+        ("stop[1]", json!({"stop": ["a", 1]})),
+        ("stop", json!({"stop": vec!["a"; 65]})),
+        ("stop_token_ids", json!({"stop_token_ids": [1024]})),
+        ("stop_token_ids[0]", json!({"stop_token_ids": ["a"]})),
+        ("logit_bias", json!({"logit_bias": [1]})),
+        ("logit_bias", json!({"logit_bias": {"a": 1}})),
+        ("logit_bias", json!({"logit_bias": {"1024": 1}})),
+        ("logit_bias.5", json!({"logit_bias": {"5": 101}})),
+        ("max_tokens", json!({"max_tokens": -1})),
+        ("max_tokens", json!({"max_tokens": "many"})),
+        ("min_tokens", json!({"min_tokens": 9, "max_tokens": 8})),
+        ("stream", json!({"stream": "yes"})),
+        ("stream_options", json!({"stream_options": {"include_usage": true}})),
+        ("stream_options.include_usage", json!({"stream": true, "stream_options": {"include_usage": 1}})),
+        ("stream_options.extra", json!({"stream": true, "stream_options": {"extra": 1}})),
+        ("prompt_logprobs", json!({"prompt_logprobs": 21})),
+        ("prompt_logprobs", json!({"prompt_logprobs": 1, "stream": true})),
+        ("response_format", json!({"response_format": {"type": "json_schema", "json_schema": {}}})),
+        ("response_format.type", json!({"response_format": "json"})),
+        ("structured_outputs", json!({"structured_outputs": {"regex": "a"}})),
+        ("guided_json", json!({"guided_json": {"type": "object"}})),
+        ("bad_words", json!({"bad_words": ["x"]})),
+        ("temprature", json!({"temprature": 1})),
+        ("model", json!({"model": 3})),
+        ("skip_special_tokens", json!({"skip_special_tokens": 0})),
+    ];
+    let completion: [(&str, Value); 12] = [
+        ("prompt", json!({"prompt": null})),
+        ("prompt", json!({"prompt": []})),
+        ("prompt", json!({"prompt": {"a": 1}})),
+        ("prompt[1]", json!({"prompt": ["a", 1]})),
+        ("prompt[1][0]", json!({"prompt": [[1], ["a"]]})),
+        ("prompt", json!({"prompt": [1, 1024]})),
+        ("prompt[1]", json!({"prompt": [[1], []]})),
+        ("prompt[0]", json!({"prompt": [-1]})),
+        ("suffix", json!({"suffix": "x"})),
+        ("logprobs", json!({"logprobs": 21})),
+        ("echo", json!({"echo": 1})),
+        ("messages", json!({"messages": []})),
+    ];
+    let chat: [(&str, Value); 17] = [
+        ("messages", json!({"messages": null})),
+        ("messages[0].role", json!({"messages": [{"role": "robot", "content": "x"}]})),
+        (
+            "messages[0].content[0].type",
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+        ),
+        ("max_tokens", json!({"max_tokens": 0})),
+        ("logprobs", json!({"logprobs": 1})),
+        ("top_logprobs", json!({"top_logprobs": 2})),
+        ("top_logprobs", json!({"top_logprobs": 21, "logprobs": true})),
+        ("tools[0].type", json!({"tools": [{"type": "gadget"}]})),
+        ("tools[0].function.name", json!({"tools": [{"type": "function", "function": {}}]})),
+        ("tool_choice", json!({"tool_choice": "required"})),
+        ("tool_choice", json!({"tool_choice": {"type": "function", "function": {"name": "f"}}})),
+        ("tool_choice", json!({"tool_choice": 3})),
+        ("chat_template", json!({"chat_template": "{{ messages }}"})),
+        ("chat_template_kwargs.messages", json!({"chat_template_kwargs": {"messages": []}})),
+        ("continue_final_message", json!({"continue_final_message": true, "add_generation_prompt": true})),
+        ("modalities", json!({"modalities": ["text", "audio"]})),
+        ("prompt", json!({"prompt": "x"})),
+    ];
+    let endpoints = [
+        ("/v1/completions", json!({"prompt": "x"}), &completion[..]),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "x"}]}), &chat[..]),
+    ];
+    for (path, base, own) in endpoints {
+        for (param, extra) in shared.iter().chain(own) {
+            let mut body = base.clone();
+            body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            let response = post(server.address, path, &body);
+            let (status, found, _, message) = error(&response);
+            assert_eq!((status, found.as_deref()), (400, Some(*param)), "{path} {extra}: {message}");
+            assert!(message.contains(param), "{message}");
+        }
+    }
+}
+
+#[test]
+fn harmless_fields_pass() {
+    let server = Setup::default().start();
+    let extra = json!({"user": "u", "metadata": {"a": "b"}, "store": false, "service_tier": "auto", "best_of": 2, "n": 2,
+        "spaces_between_special_tokens": true, "use_beam_search": false, "length_penalty": 1.0, "response_format": {"type": "text"},
+        "top_k": -1, "temperature": null, "cache_salt": "x", "priority": 0, "request_id": "r", "max_tokens": 2.0});
+    let mut body = json!({"prompt": "x", "suffix": null});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    ask(server.address, "/v1/completions", &body);
+    let mut body = json!({"messages": [{"role": "user", "content": "x", "name": "me"}], "parallel_tool_calls": true,
+        "tool_choice": "none", "reasoning_effort": "low", "modalities": ["text"], "tools": []});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    ask(server.address, "/v1/chat/completions", &body);
+}
+
+#[test]
+fn what_does_not_fit() {
+    let server = Setup::default().start();
+    for (body, words) in [
+        (json!({"prompt": vec![40; 390], "max_tokens": 11}), "at most 10"),
+        (json!({"prompt": vec![40; 400]}), "leaves no room"),
+        (json!({"prompt": vec![40; 401], "max_tokens": 0}), "400"),
+        (json!({"prompt": vec![40; 500]}), "500 tokens"),
+    ] {
+        let (status, param, code, message) = error(&post(server.address, "/v1/completions", &body));
+        assert_eq!(
+            (status, param.as_deref(), code.as_deref()),
+            (400, Some("prompt"), Some("context_length_exceeded"))
+        );
+        assert!(message.contains(words), "{message}");
+    }
+    let scored = json!({"prompt": vec![40; 400], "max_tokens": 0, "echo": true, "logprobs": 0});
+    let answer = ask(server.address, "/v1/completions", &scored);
+    assert_eq!(answer["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), 400);
+    let chat = json!({"messages": [{"role": "user", "content": "x ".repeat(1000)}]});
+    let (status, param, code, _) = error(&post(server.address, "/v1/chat/completions", &chat));
+    assert_eq!(
+        (status, param.as_deref(), code.as_deref()),
+        (400, Some("messages"), Some("context_length_exceeded"))
+    );
+    let many = json!({"prompt": vec!["x"; 9], "n": 128});
+    let (status, param, ..) = error(&post(server.address, "/v1/completions", &many));
+    assert_eq!((status, param.as_deref()), (400, Some("n")));
+}
+
+#[test]
+fn transport_errors() {
+    let config = ServerConfig { body_bytes_max: 4096, ..ServerConfig::default() };
+    let server = Setup { config, ..Setup::default() }.start();
+    let address = server.address;
+    let path = "/v1/completions";
+    let large = json!({"prompt": "x".repeat(5000)}).to_string();
+    let cases = [
+        (request(address, "POST", path, &[JSON], "{\"prompt\": }"), 400, None, "line 1 column 12"),
+        (request(address, "POST", path, &[JSON], "[]"), 400, None, "found a list of 0"),
+        (
+            request(address, "POST", path, &[("content-type", "text/plain")], "{}"),
+            415,
+            Some("unsupported_media_type"),
+            "text/plain",
+        ),
+        (request(address, "POST", path, &[], "{}"), 415, Some("unsupported_media_type"), "found none"),
+        (request(address, "POST", path, &[JSON], &large), 413, Some("body_too_large"), "4096 bytes"),
+        (request(address, "GET", path, &[], ""), 405, Some("method_not_allowed"), "GET"),
+        (request(address, "GET", "/v1/nothing", &[], ""), 404, Some("route_not_found"), "GET /v1/nothing"),
+        (
+            get(address, "/v1/models/other"),
+            404,
+            Some("model_not_found"),
+            "this server has: mock, vendor/mock",
+        ),
+        (post(address, path, &json!({"model": "gpt", "prompt": "x"})), 404, Some("model_not_found"), "`gpt`"),
+    ];
+    for (response, status, code, words) in cases {
+        let (found, _, found_code, message) = error(&response);
+        assert_eq!((found, found_code.as_deref()), (status, code), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+    let nested = format!("{{\"prompt\": {}1{}}}", "[".repeat(1000), "]".repeat(1000));
+    assert_eq!(request(address, "POST", path, &[JSON], &nested).status, 400);
+    let charset = ("content-type", "application/json; charset=utf-8");
+    assert_eq!(request(address, "POST", path, &[charset], "{\"prompt\": \"x\"}").status, 200);
+}
+
+#[test]
+fn keys_are_checked() {
+    let config =
+        ServerConfig { api_keys: vec!["one".to_owned(), "two".to_owned()], ..ServerConfig::default() };
+    let server = Setup { config, ..Setup::default() }.start();
+    let status = |path: &str, key: Option<&str>| {
+        let headers: Vec<(&str, &str)> = key.map(|key| ("authorization", key)).into_iter().collect();
+        request(server.address, "GET", path, &headers, "")
+    };
+    for path in ["/health", "/ping", "/version"] {
+        assert_eq!(status(path, None).status, 200, "{path}");
+    }
+    for key in [
+        None,
+        Some("Bearer three"),
+        Some("Bearer on"),
+        Some("Bearer onee"),
+        Some("Basic one"),
+        Some("one"),
+        Some("Bearer "),
+    ] {
+        for path in ["/v1/models", "/load", "/nothing"] {
+            let response = status(path, key);
+            let (status, _, code, _) = error(&response);
+            assert_eq!((status, code.as_deref()), (401, Some("invalid_api_key")), "{path} {key:?}");
+            assert_eq!(response.header("www-authenticate"), Some("Bearer"));
+        }
+    }
+    for key in ["Bearer one", "bearer two"] {
+        assert_eq!(status("/v1/models", Some(key)).status, 200);
+    }
+    assert_eq!(request(server.address, "POST", "/tokenize", &[JSON], "{\"prompt\": \"x\"}").status, 401);
+}
+
+#[test]
+fn small_endpoints() {
+    let server = Setup::default().start();
+    let list = get(server.address, "/v1/models").json();
+    assert_eq!(list["object"], "list");
+    let names: Vec<&Value> = list["data"].as_array().unwrap().iter().map(|card| &card["id"]).collect();
+    assert_eq!(names, ["mock", "vendor/mock"]);
+    for path in ["/v1/models/vendor/mock", "/v1/models/vendor%2Fmock"] {
+        let card = get(server.address, path).json();
+        assert_eq!(
+            (&card["id"], &card["max_model_len"], &card["object"]),
+            (&json!("vendor/mock"), &json!(400), &json!("model"))
+        );
+    }
+    assert_eq!(get(server.address, "/version").json()["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(get(server.address, "/ping").status, 200);
+    assert_eq!(request(server.address, "POST", "/ping", &[], "").status, 200);
+    let answer = ask(server.address, "/v1/completions", &json!({"model": "vendor/mock", "prompt": "x"}));
+    assert_eq!(answer["model"], "vendor/mock");
+}
+
+#[test]
+fn request_ids_come_back() {
+    let server = Setup::default().start();
+    let body = json!({"prompt": "x"}).to_string();
+    let with =
+        |id: &str| request(server.address, "POST", "/v1/completions", &[JSON, ("x-request-id", id)], &body);
+    let response = with("abc-1");
+    assert_eq!(response.header("x-request-id"), Some("abc-1"));
+    assert_eq!(response.json()["id"], "cmpl-abc-1");
+    for bad in ["", "a b", "<script>", &"x".repeat(200)] {
+        let response = with(bad);
+        let id = response.header("x-request-id").unwrap();
+        assert!(id.len() == 32 && id != bad, "{bad:?} became {id}");
+    }
+}

@@ -1,0 +1,229 @@
+"""Checks a running server with OpenAI's own Python client, which knows nothing of Undine.
+
+Usage: python openai_client.py BASE_URL [API_KEY]        (BASE_URL such as http://127.0.0.1:8000/v1)
+Needs: pip install openai. A model with a chat template; any weights will do, since only the protocol is checked.
+With an API_KEY the server must have been started with it, and access without it is checked too.
+Exits with 1 if a check fails.
+"""
+
+import sys
+import traceback
+
+import openai
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Count to three."}]
+SHORT = 8  # tokens: enough to see several chunks, few enough for the slowest machine
+
+
+class Checks:
+    def __init__(self, base_url, api_key):
+        self.base_url = base_url
+        self.api_key = api_key
+        self.client = self.connect(api_key or "none")
+        self.model = self.client.models.list().data[0].id
+
+    def connect(self, api_key):
+        return openai.OpenAI(base_url=self.base_url, api_key=api_key, max_retries=0, timeout=300)
+
+    def chat(self, **fields):
+        fields = {"model": self.model, "messages": MESSAGES, "max_tokens": SHORT, "temperature": 0, **fields}
+        return self.client.chat.completions.create(**fields)
+
+    def complete(self, **fields):
+        fields = {"model": self.model, "prompt": "Once upon a time", "max_tokens": SHORT, "temperature": 0, **fields}
+        return self.client.completions.create(**fields)
+
+    def expect(self, error, call, param=None, status=None):
+        """The call must raise `error`, blaming `param`."""
+        try:
+            call()
+        except error as caught:
+            assert param is None or caught.param == param, f"blames {caught.param!r}, expected {param!r}: {caught}"
+            assert status is None or caught.status_code == status, caught
+            assert caught.body["message"], caught
+            return
+        raise AssertionError(f"expected {error.__name__}, but the call succeeded")
+
+    # ---- the checks: every method whose name starts with check_
+
+    def check_models(self):
+        listed = self.client.models.list()
+        assert listed.object == "list"
+        for model in listed.data:
+            card = self.client.models.retrieve(model.id)
+            assert card.id == model.id and card.object == "model" and card.created > 0
+            assert card.max_model_len > 0  # vLLM's addition
+
+    def check_chat(self):
+        answer = self.chat()
+        choice = answer.choices[0]
+        assert answer.object == "chat.completion" and answer.id.startswith("chatcmpl-")
+        assert choice.message.role == "assistant"
+        assert choice.finish_reason in ("stop", "length")
+        usage = answer.usage
+        assert 0 < usage.completion_tokens <= SHORT and usage.prompt_tokens > 0
+        assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+        assert usage.prompt_tokens_details.cached_tokens <= usage.prompt_tokens
+        assert usage.completion_tokens_details.reasoning_tokens <= usage.completion_tokens
+
+    def check_chat_repeats(self):
+        first, second = self.chat(), self.chat()
+        assert first.choices[0].message == second.choices[0].message
+        seeded = [self.chat(temperature=1, seed=7).choices[0].message for _ in range(2)]
+        assert seeded[0] == seeded[1]
+
+    def check_chat_stream(self):
+        whole = self.chat()
+        content, reasoning, finish, usage, roles = "", "", None, None, []
+        for chunk in self.chat(stream=True, stream_options={"include_usage": True}):
+            assert chunk.object == "chat.completion.chunk"
+            if chunk.usage:
+                usage = chunk.usage
+            for choice in chunk.choices:
+                assert finish is None, "nothing may follow the finish reason"
+                content += choice.delta.content or ""
+                reasoning += getattr(choice.delta, "reasoning_content", None) or ""
+                roles += [choice.delta.role] if choice.delta.role else []
+                finish = choice.finish_reason
+        message = whole.choices[0].message
+        assert content == (message.content or ""), (content, message.content)
+        assert reasoning == (getattr(message, "reasoning_content", None) or "")
+        assert finish == whole.choices[0].finish_reason
+        assert usage == whole.usage, (usage, whole.usage)
+        assert roles == ["assistant"]
+
+    def check_chat_stream_helper(self):
+        with self.client.chat.completions.stream(
+            model=self.model, messages=MESSAGES, max_tokens=SHORT, temperature=0
+        ) as stream:
+            for _ in stream:
+                pass
+            final = stream.get_final_completion() if self.chat().choices[0].finish_reason == "stop" else None
+        assert final is None or final.choices[0].message.role == "assistant"
+
+    def check_chat_logprobs(self):
+        answer = self.chat(logprobs=True, top_logprobs=3)
+        entries = answer.choices[0].logprobs.content
+        assert len(entries) == answer.usage.completion_tokens
+        for entry in entries:
+            assert entry.logprob <= 0 and len(entry.top_logprobs) == 3
+            assert entry.top_logprobs[0].logprob == entry.logprob, "at temperature 0 the best token is chosen"
+            assert entry.bytes is not None
+
+    def check_chat_choices(self):
+        answer = self.chat(n=3, temperature=1, seed=1)
+        assert [choice.index for choice in answer.choices] == [0, 1, 2]
+        assert answer.usage.completion_tokens <= 3 * SHORT
+
+    def check_chat_parts_and_tools(self):
+        parts = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
+        tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
+        plain = self.chat(messages=parts)
+        tools = self.chat(messages=parts, tools=[tool], tool_choice="auto")
+        # A template may not know tools; then the prompt is the same.
+        assert tools.usage.prompt_tokens >= plain.usage.prompt_tokens > 0
+
+    def check_chat_tool_turns(self):
+        call = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": '{"what": "x"}'}}
+        turns = MESSAGES + [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "found"},
+        ]
+        assert self.chat(messages=turns).usage.prompt_tokens > self.chat().usage.prompt_tokens
+
+    def check_extra_body(self):
+        answer = self.chat(extra_body={"top_k": 1, "min_p": 0.1, "repetition_penalty": 1.05, "return_token_ids": True})
+        assert len(answer.choices[0].token_ids) == answer.usage.completion_tokens
+        assert len(answer.prompt_token_ids) == answer.usage.prompt_tokens
+
+    def check_completion(self):
+        answer = self.complete()
+        assert answer.object == "text_completion" and answer.id.startswith("cmpl-")
+        assert answer.choices[0].finish_reason in ("stop", "length")
+        ended = self.complete(extra_body={"ignore_eos": True})
+        assert ended.usage.completion_tokens == SHORT and ended.choices[0].finish_reason == "length"
+
+    def check_completion_stream(self):
+        whole = self.complete()
+        chunks = list(self.complete(stream=True, stream_options={"include_usage": True}))
+        text = "".join(choice.text for chunk in chunks for choice in chunk.choices)
+        assert text == whole.choices[0].text, (text, whole.choices[0].text)
+        assert chunks[-1].usage == whole.usage and not chunks[-1].choices
+
+    def check_completion_prompts(self):
+        answer = self.complete(prompt=["One", "Two"], n=2)
+        assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+        ids = self.complete(max_tokens=1, extra_body={"return_token_ids": True}).choices[0].prompt_token_ids
+        assert self.complete(prompt=ids).choices[0].text == self.complete().choices[0].text
+        assert len(self.complete(prompt=[ids, ids]).choices) == 2
+
+    def check_completion_scores(self):
+        """What evaluation harnesses do: score a prompt of token ids."""
+        ids = self.complete(max_tokens=1, extra_body={"return_token_ids": True}).choices[0].prompt_token_ids
+        scored = self.complete(prompt=ids, echo=True, logprobs=1, max_tokens=0)
+        logprobs = scored.choices[0].logprobs
+        assert scored.usage.completion_tokens == 0
+        assert len(logprobs.tokens) == len(logprobs.token_logprobs) == len(logprobs.text_offset) == len(ids)
+        assert logprobs.token_logprobs[0] is None and all(value <= 0 for value in logprobs.token_logprobs[1:])
+        again = self.complete(prompt=ids, echo=True, logprobs=1, max_tokens=1).choices[0].logprobs
+        assert again.token_logprobs[:-1] == logprobs.token_logprobs
+        # The score of a generated token is the same when it is part of the prompt.
+        longer = self.complete(max_tokens=2, logprobs=0, extra_body={"return_token_ids": True, "ignore_eos": True}).choices[0]
+        rescored = self.complete(prompt=ids + longer.token_ids, echo=True, logprobs=0, max_tokens=0).choices[0].logprobs
+        for generated, scored in zip(longer.logprobs.token_logprobs, rescored.token_logprobs[-2:]):
+            assert abs(generated - scored) < 1e-5, (generated, scored)
+
+    def check_stop(self):
+        whole = self.complete(extra_body={"ignore_eos": True}).choices[0].text
+        if len(whole) < 2:
+            return  # A model that says nothing visible cannot be stopped by text.
+        stop = whole[len(whole) // 2]
+        cut = self.complete(stop=[stop], extra_body={"ignore_eos": True}).choices[0]
+        assert cut.text == whole[: whole.index(stop)] and cut.finish_reason == "stop" and cut.stop_reason == stop
+
+    def check_error_model(self):
+        self.expect(openai.NotFoundError, lambda: self.chat(model="no-such-model"), param="model")
+        self.expect(openai.NotFoundError, lambda: self.client.models.retrieve("no-such-model"), param="model")
+
+    def check_error_fields(self):
+        bad = openai.BadRequestError
+        self.expect(bad, lambda: self.chat(temperature=3), param="temperature")
+        self.expect(bad, lambda: self.chat(top_p=0), param="top_p")
+        self.expect(bad, lambda: self.chat(messages=[]), param="messages")
+        self.expect(bad, lambda: self.chat(messages=[{"role": "robot", "content": "x"}]), param="messages[0].role")
+        self.expect(bad, lambda: self.chat(extra_body={"temprature": 1}), param="temprature")
+        self.expect(bad, lambda: self.chat(top_logprobs=2), param="top_logprobs")
+        self.expect(bad, lambda: self.chat(stream_options={"include_usage": True}), param="stream_options")
+        self.expect(bad, lambda: self.complete(max_tokens=-1), param="max_tokens")
+        self.expect(bad, lambda: self.complete(suffix="x"), param="suffix")
+        self.expect(bad, lambda: self.complete(prompt=[10**9]), param="prompt")
+        self.expect(bad, lambda: self.complete(max_tokens=10**9), param="prompt")
+
+    def check_error_key(self):
+        stranger = self.connect("wrong-key")
+        self.expect(openai.AuthenticationError, stranger.models.list, status=401)
+
+
+def main():
+    if len(sys.argv) not in (2, 3):
+        print(__doc__)
+        return 2
+    checks = Checks(sys.argv[1], sys.argv[2] if len(sys.argv) == 3 else None)
+    passed, failed = 0, 0
+    names = [name for name in dir(checks) if name.startswith("check_")]
+    if not checks.api_key:
+        names.remove("check_error_key")
+    for name in names:
+        try:
+            getattr(checks, name)()
+            passed += 1
+        except Exception:
+            failed += 1
+            print(f"FAILED {name}")
+            traceback.print_exc(limit=-3, file=sys.stdout)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
