@@ -10,7 +10,7 @@ use undine_core::{RowOutput, TokenId};
 use crate::generation::{Choice, Delta, Finish, Generation, Plan};
 use crate::logprobs::{ChatLogprobs, TokenTexts};
 use crate::prompt::{self, Wanted};
-use crate::routes::{blocking, response_id};
+use crate::routes::response_id;
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
 use crate::wire::chat::ChatRequest;
@@ -39,12 +39,13 @@ pub(crate) async fn answer(
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("chatcmpl", request_id);
-    let (form, plan, stream, ready) = blocking(move || {
-        let request = ChatRequest::parse(&body)?;
-        let (form, plan) = prepare(&ready, &request, id)?;
-        Ok((form, plan, request.common.stream, ready))
-    })
-    .await?;
+    let (form, plan, stream, ready) = app
+        .blocking(move || {
+            let request = ChatRequest::parse(&body)?;
+            let (form, plan) = prepare(&ready, &request, id)?;
+            Ok((form, plan, request.common.stream, ready))
+        })
+        .await?;
     let generation = Generation::start(app, &ready, plan).await?;
     match stream {
         Some(usage) => Ok(sse::response(generation, ChatChunks { form }, usage)),
@@ -55,6 +56,7 @@ pub(crate) async fn answer(
 fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form, Plan)> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
+    prompt::check_sequences(ready, 1, common.choices)?;
     let prompt = prompt::from_conversation(ready, &request.conversation, common.add_special_tokens)?;
     let max_tokens = prompt::room_for_answer(ready, "messages", &prompt.tokens, request.max_tokens)?;
     let wanted =

@@ -10,12 +10,12 @@ use undine_text::SpecialText;
 
 use crate::generation::{Choice, Delta, Generation, Plan, special_text};
 use crate::logprobs::{LegacyLogprobs, TokenTexts};
-use crate::prompt::{self, SEQUENCES_MAX, Wanted};
-use crate::routes::{blocking, response_id};
+use crate::prompt::{self, Wanted};
+use crate::routes::response_id;
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
 use crate::wire::completion::{CompletionRequest, PromptInput};
-use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::error::ApiResult;
 use crate::wire::response::{CompletionChoice, CompletionResponse, Head, Usage};
 
 /// What the writers of both forms need to know of the request.
@@ -54,13 +54,14 @@ pub(crate) async fn answer(
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("cmpl", request_id);
-    let (form, plan, stream, ready) = blocking(move || {
-        let request = CompletionRequest::parse(&body)?;
-        let stream = request.common.stream;
-        let (form, plan) = prepare(&ready, request, id)?;
-        Ok((form, plan, stream, ready))
-    })
-    .await?;
+    let (form, plan, stream, ready) = app
+        .blocking(move || {
+            let request = CompletionRequest::parse(&body)?;
+            let stream = request.common.stream;
+            let (form, plan) = prepare(&ready, request, id)?;
+            Ok((form, plan, stream, ready))
+        })
+        .await?;
     let generation = Generation::start(app, &ready, plan).await?;
     let progress = vec![Progress::default(); form.prompts.len() * form.choices_per_prompt];
     match stream {
@@ -72,15 +73,11 @@ pub(crate) async fn answer(
 fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(Form, Plan)> {
     let CompletionRequest { common, prompts, max_tokens, max_tokens_given, echo, logprobs } = request;
     let model = ready.served_name(common.model.as_deref())?;
-    let sequences = prompts.len() * common.choices as usize;
-    if sequences > SEQUENCES_MAX {
-        let message = format!("expected at most {SEQUENCES_MAX} prompts times choices, found {sequences}");
-        return Err(ApiError::field("n", message));
-    }
+    prompt::check_sequences(ready, prompts.len(), common.choices)?;
     // Echoed log-probabilities are those of the prompt.
     let echo_logprobs = if echo { logprobs } else { None };
     let scores = echo_logprobs.max(common.prompt_logprobs);
-    let mut plan = Plan { requests: Vec::with_capacity(sequences), choices: Vec::new(), prompt_tokens: 0 };
+    let mut plan = Plan { requests: Vec::new(), choices: Vec::new(), prompt_tokens: 0 };
     let mut echoed = Vec::with_capacity(prompts.len());
     let single = prompts.len() == 1;
     for (i, input) in prompts.into_iter().enumerate() {

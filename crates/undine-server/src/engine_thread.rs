@@ -18,6 +18,8 @@ use crate::wire::error::{ApiError, ApiResult};
 
 /// Requests on their way to the engine; the engine's own queue comes after it.
 const COMMANDS_MAX: usize = 256;
+/// Most sequences of one request (prompts times choices), if the engine's queue is longer.
+const SEQUENCES_MAX: usize = 1024;
 /// Updates of a sequence beside one per token: prompt scores and an end of its own.
 const UPDATES_BESIDE_TOKENS: usize = 2;
 
@@ -197,6 +199,7 @@ fn run(
         model,
         vocab: engine.capacity().vocab,
         max_model_len: engine.max_context(),
+        sequences_max: SEQUENCES_MAX.min(engine.config().max_waiting as usize),
         engine: EngineHandle { commands, stats: Arc::clone(&stats) },
         created: unix_time(),
     };

@@ -13,6 +13,7 @@ mod chat;
 mod completion;
 mod engine_thread;
 mod generation;
+mod listener;
 mod logprobs;
 mod prompt;
 mod routes;
@@ -23,6 +24,6 @@ mod tokenize;
 mod wire;
 
 pub use serve::{
-    BODY_BYTES_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, ReasoningFormat, ServerConfig, ServerError,
-    ServerModel, serve,
+    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, ReasoningFormat, ServerConfig,
+    ServerError, ServerModel, serve,
 };

@@ -13,8 +13,6 @@ use crate::wire::common::Common;
 use crate::wire::completion::PromptInput;
 use crate::wire::error::{ApiError, ApiResult};
 
-/// Most sequences of one request: prompts times choices.
-pub(crate) const SEQUENCES_MAX: usize = 1024;
 /// Odd, so that the seeds of all choices differ; another constant than the sampler's own (L'Ecuyer 1999).
 const SEED_STEP: u64 = 0xd134_2543_de82_ef95;
 
@@ -124,6 +122,20 @@ fn check_tokens(path: &str, tokens: &[TokenId], vocab: u32) -> ApiResult<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Refuses a request with more sequences than could ever be queued together.
+pub(crate) fn check_sequences(ready: &Ready, prompts: usize, choices: u32) -> ApiResult<()> {
+    let sequences = prompts * choices as usize;
+    if sequences <= ready.sequences_max {
+        return Ok(());
+    }
+    let param = if choices > 1 { "n" } else { "prompt" };
+    let message = format!(
+        "expected at most {} sequences (prompts times choices), found {sequences}; send several requests",
+        ready.sequences_max
+    );
+    Err(ApiError::field(param, message))
 }
 
 /// How many tokens an answer may have: what was asked for, if it fits, else what is left of the context.

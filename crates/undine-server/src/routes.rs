@@ -49,6 +49,7 @@ struct RequestId(String);
 pub(crate) struct Post {
     pub(crate) ready: Arc<Ready>,
     pub(crate) body: Bytes,
+    pub(crate) app: Arc<App>,
     request_id: String,
 }
 
@@ -61,7 +62,7 @@ impl FromRequest<Arc<App>> for Post {
         let request_id = request.extensions().get().map_or_else(String::new, |RequestId(id)| id.clone());
         let body =
             Bytes::from_request(request, app).await.map_err(|rejection| body_error(&rejection, app))?;
-        Ok(Self { ready, body, request_id })
+        Ok(Self { ready, body, app: Arc::clone(app), request_id })
     }
 }
 
@@ -134,15 +135,6 @@ pub(crate) fn response_id(prefix: &str, request_id: &str) -> String {
     format!("{prefix}-{request_id}")
 }
 
-/// Runs work that takes milliseconds where it does not delay other connections.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> ApiResult<T> + Send + 'static,
-) -> ApiResult<T> {
-    let failed =
-        |_| Err(ApiError::internal("the request could not be prepared; the reason is in the server's log"));
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(failed)
-}
-
 async fn health(State(app): State<Arc<App>>) -> ApiResult<StatusCode> {
     app.ready().map(|_| StatusCode::OK)
 }
@@ -208,12 +200,12 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult
     Ok(Json(model_card(&ready, &name)))
 }
 
-async fn chat_completions(State(app): State<Arc<App>>, post: Post) -> ApiResult<Response> {
-    chat::answer(app, post.ready, post.body, &post.request_id).await
+async fn chat_completions(post: Post) -> ApiResult<Response> {
+    chat::answer(post.app, post.ready, post.body, &post.request_id).await
 }
 
-async fn completions(State(app): State<Arc<App>>, post: Post) -> ApiResult<Response> {
-    completion::answer(app, post.ready, post.body, &post.request_id).await
+async fn completions(post: Post) -> ApiResult<Response> {
+    completion::answer(post.app, post.ready, post.body, &post.request_id).await
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> ApiError {

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use undine_core::executor::ExecutorFactory;
@@ -13,11 +12,14 @@ use undine_engine::EngineConfig;
 use undine_text::{ChatTemplate, Tokenizer};
 
 use crate::engine_thread::{self, EngineThread};
+use crate::listener::LimitedListener;
 use crate::routes;
 use crate::state::{App, Status};
 
 /// Default of [`ServerConfig::body_bytes_max`]: a 128K-token context as text, with room for JSON escapes.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// Default of [`ServerConfig::connections_max`].
+pub const CONNECTIONS_MAX: usize = 1024;
 /// Default of [`ServerConfig::drain_timeout`].
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the engine thread may take for the step it is in when the server ends.
@@ -71,13 +73,20 @@ pub struct ServerConfig {
     pub api_keys: Vec<String>,
     /// Longest request body.
     pub body_bytes_max: usize,
+    /// Most connections at once; further ones wait to be accepted. At least 1.
+    pub connections_max: usize,
     /// How long running requests may go on after the shutdown began.
     pub drain_timeout: Duration,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { api_keys: Vec::new(), body_bytes_max: BODY_BYTES_MAX, drain_timeout: DRAIN_TIMEOUT }
+        Self {
+            api_keys: Vec::new(),
+            body_bytes_max: BODY_BYTES_MAX,
+            connections_max: CONNECTIONS_MAX,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
     }
 }
 
@@ -111,14 +120,11 @@ pub async fn serve(
     let (status_sender, status) = watch::channel(Status::Loading);
     let EngineThread { stop, load_failed, ended } = engine_thread::spawn(load, status_sender)?;
     let drain_timeout = config.drain_timeout;
+    let listener = LimitedListener::new(listener, config.connections_max);
     let app = Arc::new(App::new(config, status.clone()));
 
     let (begin_drain, drain) = oneshot::channel::<()>();
-    let server = axum::serve(
-        // Tokens are small packets: waiting for more of them would only delay each.
-        listener.tap_io(|stream| drop(stream.set_nodelay(true))),
-        routes::router(app),
-    );
+    let server = axum::serve(listener, routes::router(app));
     let server = server.with_graceful_shutdown(async { drop(drain.await) });
     let mut server = tokio::spawn(async move { server.await });
 

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use undine_core::TokenId;
 
 use crate::engine_thread::EngineHandle;
 use crate::serve::{ReasoningFormat, ServerConfig, ServerModel};
 use crate::wire::error::{ApiError, ApiResult};
+
+/// Most requests being rendered and tokenized at once: the cores belong to the engine.
+const PREPARING_MAX: usize = 4;
 
 /// What has become of the model.
 #[derive(Clone)]
@@ -28,6 +31,8 @@ pub(crate) struct Ready {
     pub(crate) vocab: u32,
     /// Most tokens of prompt and answer together.
     pub(crate) max_model_len: u32,
+    /// Most sequences one request can have: they enter the engine's queue together.
+    pub(crate) sequences_max: usize,
     pub(crate) engine: EngineHandle,
     /// Unix time in seconds.
     pub(crate) created: u64,
@@ -59,11 +64,28 @@ impl Ready {
 pub(crate) struct App {
     pub(crate) config: ServerConfig,
     status: watch::Receiver<Status>,
+    preparing: Arc<Semaphore>,
 }
 
 impl App {
     pub(crate) fn new(config: ServerConfig, status: watch::Receiver<Status>) -> Self {
-        Self { config, status }
+        Self { config, status, preparing: Arc::new(Semaphore::new(PREPARING_MAX)) }
+    }
+
+    /// Runs work that takes milliseconds where it does not delay other connections.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> ApiResult<T> + Send + 'static,
+    ) -> ApiResult<T> {
+        let place = Arc::clone(&self.preparing).acquire_owned().await.expect("the semaphore is never closed");
+        // The place goes with the work, which goes on when the client does not.
+        let work = move || (work(), drop(place)).0;
+        let failed = |_| {
+            Err(ApiError::internal(
+                "preparing the request failed; the reason is on the server's standard error",
+            ))
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(failed)
     }
 
     /// The model, or a 503 that says why there is none.

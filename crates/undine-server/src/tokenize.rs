@@ -7,7 +7,7 @@ use undine_text::SpecialText;
 
 use crate::logprobs::TokenTexts;
 use crate::prompt;
-use crate::routes::{Post, blocking};
+use crate::routes::Post;
 use crate::state::Ready;
 use crate::wire::chat::Conversation;
 use crate::wire::common::{TokenNames, read_token_list};
@@ -32,11 +32,13 @@ pub(crate) struct Detokenized {
 }
 
 pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
-    blocking(move || tokenize_body(&post.ready, &post.body)).await.map(Json)
+    let Post { app, ready, body, .. } = post;
+    app.blocking(move || tokenize_body(&ready, &body)).await.map(Json)
 }
 
 pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
-    blocking(move || detokenize_body(&post.ready, &post.body)).await.map(Json)
+    let Post { app, ready, body, .. } = post;
+    app.blocking(move || detokenize_body(&ready, &body)).await.map(Json)
 }
 
 fn tokenize_body(ready: &Ready, body: &[u8]) -> ApiResult<Tokenized> {

@@ -1,5 +1,7 @@
 //! `/v1/chat/completions`, `/tokenize` and `/detokenize` over HTTP.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod support;
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! `/v1/completions` over HTTP, against a model whose logits are known.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod support;
 
 use serde_json::{Value, json};

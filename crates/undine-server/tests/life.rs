@@ -1,5 +1,7 @@
 //! Loading, failing, many clients, clients that leave, and the end.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod support;
 
 use std::io::{BufRead, BufReader};
@@ -149,13 +151,16 @@ fn a_full_queue_is_429() {
     let server = Setup { engine, ..slow(10) }.start();
     let running = send(server.address, "POST", PATH, &[JSON], &long().to_string());
     wait_until(|| server.load() == 1);
+    let waiting = send(server.address, "POST", PATH, &[JSON], &long().to_string());
+    wait_until(|| server.load() == 2);
     let mut more = long();
-    more["n"] = json!(3);
+    more["n"] = json!(2);
     let refused = post(server.address, PATH, &more);
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("queue_full")));
     assert_eq!(refused.header("retry-after"), Some("1"));
-    drop(running);
-    // All or none: the two that fitted are gone again.
+    // All or none: the one that fitted is gone again.
+    wait_until(|| server.load() == 2);
+    drop((running, waiting));
     wait_until(|| server.load() == 0);
     ask(server.address, PATH, &json!({"prompt": "x"}));
 }
@@ -226,4 +231,17 @@ fn a_shutdown_does_not_wait_for_the_load() {
     let start = Instant::now();
     assert!(server.join().is_ok());
     assert!(start.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn connections_beyond_the_limit_wait() {
+    let config = ServerConfig { connections_max: 2, ..ServerConfig::default() };
+    let server = Setup { config, ..Setup::default() }.start();
+    let idle: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(server.address).unwrap()).collect();
+    let third = send(server.address, "GET", "/health", &[], "");
+    third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(third.peek(&mut [0]).is_err(), "answered while two connections were open");
+    drop(idle);
+    third.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(receive(third).status, 200);
 }

@@ -1,5 +1,6 @@
 //! A server with a mock model, and a plain HTTP client.
-#![allow(dead_code)] // Each test file uses a part.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 pub mod client;
 pub mod mock;
