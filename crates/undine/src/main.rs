@@ -1,1 +1,47 @@
-fn main() {}
+//! Undine: run, serve and measure LFM2 models. Typed arguments, one match, an exit code.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod args;
+mod args_serve;
+mod bench;
+mod chat;
+mod command;
+mod conversation;
+mod error;
+mod format;
+mod inspect;
+mod interrupt;
+mod open;
+mod output;
+mod run;
+mod sampling;
+mod serve;
+mod session;
+mod synth;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::error::Error;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Synth(args) => synth::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, Error::BrokenPipe | Error::Interrupted) {
+                eprintln!("error: {}", error.chain());
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The command line as types. Everything a value alone can get wrong is refused here, with exit code 2.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::format::{parse_count, parse_count_u32};
+use crate::synth::Mix;
+
+/// Runs, serves and measures LFM2 models.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Chat with a model, or answer one prompt.
+    Run(Box<RunArgs>),
+    /// Serve a model over an OpenAI-compatible HTTP interface.
+    Serve(Box<crate::args_serve::ServeArgs>),
+    /// Write a GGUF file of a true shape with random weights.
+    Synth(SynthArgs),
+    /// Show what is in a checkpoint.
+    Inspect(InspectArgs),
+    /// Measure prefill and decode speed.
+    Bench(BenchArgs),
+}
+
+/// Type of keys and values in the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum KvCacheDtype {
+    /// float32 for a checkpoint in float types, float16 for a quantized one.
+    #[default]
+    Auto,
+    /// 4 bytes a value.
+    Float32,
+    /// 2 bytes a value.
+    Float16,
+}
+
+/// Type to compute in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum ComputeDtype {
+    /// The checkpoint's own types.
+    #[default]
+    Auto,
+    /// Keys and values in float32 too.
+    Float32,
+    /// Accepted for compatibility.
+    Bfloat16,
+}
+
+/// How to run a model.
+#[derive(Clone, Debug, Args)]
+pub struct ExecutorArgs {
+    /// Threads to compute with [default: one per core].
+    #[arg(short, long, env = "UNDINE_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+    /// Type of keys and values.
+    #[arg(long, env = "UNDINE_KV_CACHE_DTYPE", value_enum, default_value_t)]
+    pub kv_cache_dtype: KvCacheDtype,
+    /// Type to compute in; weights always stay in the types of the file.
+    #[arg(long, env = "UNDINE_DTYPE", value_enum, default_value_t)]
+    pub dtype: ComputeDtype,
+}
+
+/// How to choose tokens; what is left out comes from the checkpoint or the model's published preset.
+#[derive(Clone, Default, Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Divides the logits; 0 always takes the best token.
+    #[arg(long, value_parser = parse_non_negative)]
+    pub temperature: Option<f32>,
+    /// Keep the k best tokens; 0 keeps all.
+    #[arg(long)]
+    pub top_k: Option<u32>,
+    /// Keep the smallest set of best tokens with this probability.
+    #[arg(long, value_parser = parse_top_p)]
+    pub top_p: Option<f32>,
+    /// Keep tokens with this fraction of the best token's probability.
+    #[arg(long, value_parser = parse_fraction)]
+    pub min_p: Option<f32>,
+    /// Makes tokens seen in prompt or answer less likely, if above 1.
+    #[arg(long, value_parser = parse_positive)]
+    pub repetition_penalty: Option<f32>,
+    /// Subtracted once from tokens seen in the answer.
+    #[arg(long, allow_negative_numbers = true, value_parser = parse_penalty)]
+    pub presence_penalty: Option<f32>,
+    /// Subtracted per occurrence in the answer.
+    #[arg(long, allow_negative_numbers = true, value_parser = parse_penalty)]
+    pub frequency_penalty: Option<f32>,
+    /// Seed of the random numbers: the same seed gives the same text.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+/// `undine run`.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunArgs {
+    /// A .gguf file or a checkpoint folder; without one, the little demo model inside the program.
+    #[arg(env = "UNDINE_MODEL")]
+    pub model: Option<PathBuf>,
+    /// Answer this and exit; piped input is appended to it.
+    #[arg(short, long)]
+    pub prompt: Option<String>,
+    /// System prompt.
+    #[arg(long, conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Most tokens of an answer [default: as many as fit].
+    #[arg(long, alias = "num-predict", value_parser = parse_count_u32)]
+    pub max_tokens: Option<u32>,
+    /// End the answer where this text appears; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Most tokens of conversation and answer together; takes 32K and the like [default: the model's].
+    #[arg(long, visible_alias = "ctx", value_name = "TOKENS", value_parser = parse_count_u32)]
+    pub max_model_len: Option<u32>,
+    /// Continue the text as it is, without a chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// Print one JSON object with text, reasoning, usage and timings.
+    #[arg(long)]
+    pub json: bool,
+    /// Print load time, time to first token and both speeds to standard error.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// How to choose tokens.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// How to run.
+    #[command(flatten)]
+    pub executor: ExecutorArgs,
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  undine run                                        chat with the demo model
+  undine run LFM2-1.2B-Q4_K_M.gguf                  chat
+  undine run model.gguf -p \"Why is the sky blue?\"   one answer
+  cat notes.txt | undine run model.gguf -p \"Summarise:\"
+  undine run ./LFM2-350M --raw -p \"Once upon a time\" --max-tokens 100
+  undine run model.gguf --json -p Hi | jq .text";
+
+/// `undine synth`.
+#[derive(Debug, Args)]
+#[command(after_help = SYNTH_EXAMPLES)]
+pub struct SynthArgs {
+    /// A checkpoint's name, such as LFM2-1.2B or 8B-A1B.
+    #[arg(required_unless_present = "list")]
+    pub shape: Option<String>,
+    /// Quantization of the file.
+    #[arg(long = "type", value_name = "TYPE", default_value_t = Mix::Q4_K_M)]
+    pub mix: Mix,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE", required_unless_present = "list")]
+    pub output: Option<PathBuf>,
+    /// Seed of the random weights: the same seed gives the same file.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// List shapes and types.
+    #[arg(long)]
+    pub list: bool,
+}
+
+const SYNTH_EXAMPLES: &str = "Examples:
+  undine synth --list
+  undine synth LFM2-1.2B --type Q4_0 -o /tmp/1.2b.gguf
+  undine synth 24B-A2B --type Q4_K_M -o /tmp/24b.gguf && undine bench /tmp/24b.gguf
+
+The weights are random: such a file is for measuring speed and memory, its answers are noise.";
+
+/// `undine inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
+pub struct InspectArgs {
+    /// A .gguf file or a checkpoint folder; without one, the demo model.
+    #[arg(env = "UNDINE_MODEL")]
+    pub model: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// List every tensor too.
+    #[arg(long)]
+    pub tensors: bool,
+}
+
+const INSPECT_EXAMPLES: &str = "Examples:
+  undine inspect model.gguf
+  undine inspect ./LFM2-350M --tensors
+  undine inspect model.gguf --json | jq .memory";
+
+/// `undine bench`.
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchArgs {
+    /// A .gguf file or a checkpoint folder; without one, the demo model.
+    #[arg(env = "UNDINE_MODEL")]
+    pub model: Option<PathBuf>,
+    /// Prompt lengths to measure prefill with; 0 for none.
+    #[arg(short = 'p', long, value_name = "TOKENS", value_delimiter = ',', default_value = "512")]
+    pub n_prompt: Vec<u32>,
+    /// Numbers of tokens to measure decode with; 0 for none.
+    #[arg(short = 'n', long, value_name = "TOKENS", value_delimiter = ',', default_value = "128")]
+    pub n_gen: Vec<u32>,
+    /// Repetitions of each test.
+    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub repetitions: u32,
+    /// Runs before the measured ones.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub warmup: u32,
+    /// Most rows in one step of the prefill.
+    #[arg(short, long, default_value = "512", value_parser = parse_count_u32)]
+    pub batch: u32,
+    /// Print a JSON list, one object per test.
+    #[arg(long)]
+    pub json: bool,
+    /// How to run.
+    #[command(flatten)]
+    pub executor: ExecutorArgs,
+}
+
+const BENCH_EXAMPLES: &str = "Examples:
+  undine bench model.gguf
+  undine bench model.gguf -p 128,512,2048 -n 64 -t 2 -r 10 --json
+
+pp is prompt processing of random tokens, with logits of the last token only; tg is generation one token at a time
+from an empty context. Both are what llama-bench measures under these names.";
+
+fn parse_float(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err("expected a number".to_owned()),
+    }
+}
+
+/// A number of at least 0.
+pub fn parse_non_negative(text: &str) -> Result<f32, String> {
+    parse_float(text).and_then(|value| within(value, value >= 0.0, "at least 0"))
+}
+
+/// A number above 0.
+pub fn parse_positive(text: &str) -> Result<f32, String> {
+    parse_float(text).and_then(|value| within(value, value > 0.0, "above 0"))
+}
+
+/// A number from 0 to 1.
+pub fn parse_fraction(text: &str) -> Result<f32, String> {
+    parse_float(text).and_then(|value| within(value, (0.0..=1.0).contains(&value), "from 0 to 1"))
+}
+
+/// A number above 0, up to 1.
+pub fn parse_top_p(text: &str) -> Result<f32, String> {
+    parse_float(text).and_then(|value| within(value, value > 0.0 && value <= 1.0, "above 0, at most 1"))
+}
+
+/// A number from -2 to 2, as OpenAI defines penalties.
+pub fn parse_penalty(text: &str) -> Result<f32, String> {
+    parse_float(text).and_then(|value| within(value, (-2.0..=2.0).contains(&value), "from -2 to 2"))
+}
+
+fn within(value: f32, holds: bool, range: &str) -> Result<f32, String> {
+    if holds { Ok(value) } else { Err(format!("expected a number {range}, found {value}")) }
+}
+
+/// A size in bytes with an optional unit.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    parse_count(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_parse_or_not() {
+        for (line, accepted) in [
+            ("run", true),
+            ("run m.gguf -p hi --temperature 0.2 --top-k 50 --seed 1 --stop a --stop b", true),
+            ("run m.gguf --ctx 32K", true),
+            ("run m.gguf --max-model-len 25.6k", true),
+            ("run m.gguf --presence-penalty -1", true),
+            ("run --temperature -1", false),
+            ("run --temperature nan", false),
+            ("run --top-p 0", false),
+            ("run --threads 0", false),
+            ("run --raw --system x", false),
+            ("run --no-such-flag", false),
+            ("synth LFM2-350M -o x.gguf --type q4_k_m", true),
+            ("synth LFM2-350M -o x.gguf --type q9", false),
+            ("synth LFM2-350M", false),
+            ("synth --list", true),
+            ("bench m.gguf -p 128,512 -n 0,64 -t 2 -r 3", true),
+            ("bench m.gguf -r 0", false),
+            ("serve m.gguf --port 1 --max-num-seqs 4 --enforce-eager --max-model-len 32K", true),
+            ("serve --model m.gguf", true),
+            ("serve m.gguf --model n.gguf", false),
+            ("serve m.gguf --no-such-flag", false),
+        ] {
+            let parsed = Cli::try_parse_from(["undine"].into_iter().chain(line.split(' ')));
+            assert_eq!(parsed.is_ok(), accepted, "{line}: {:?}", parsed.err().map(|error| error.to_string()));
+        }
+    }
+}

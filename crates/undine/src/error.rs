@@ -1,0 +1,125 @@
+//! What can go wrong in a command, and the exit code that tells it.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use undine_core::ExecutorError;
+
+/// Exit code of a command that failed.
+pub const EXIT_FAILURE: u8 = 1;
+/// Exit code of a command that was asked for wrongly; the argument parser uses the same.
+pub const EXIT_USAGE: u8 = 2;
+/// Exit code of an answer stopped with Ctrl-C: 128 plus the number of the signal.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The arguments make no sense together.
+    #[error("{0}")]
+    Usage(String),
+    /// The reader of the output went away: not a failure.
+    #[error("the reader of the output is gone")]
+    BrokenPipe,
+    /// The answer was stopped with Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// The checkpoint cannot be opened or written.
+    #[error(transparent)]
+    Weights(#[from] undine_weights::Error),
+    /// The tokenizer or the chat template cannot be used.
+    #[error(transparent)]
+    Text(#[from] undine_text::TextError),
+    /// The model cannot run on this processor.
+    #[error(transparent)]
+    Cpu(#[from] undine_cpu::Error),
+    /// The engine's limits make no sense.
+    #[error(transparent)]
+    Engine(#[from] undine_engine::EngineError),
+    /// The engine refuses the request.
+    #[error(transparent)]
+    Add(#[from] undine_engine::AddError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] ExecutorError),
+    /// The server ended.
+    #[error(transparent)]
+    Server(#[from] undine_server::ServerError),
+    /// The operating system refused something about a file.
+    #[error("{}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The operating system refused something else.
+    #[error("{0}")]
+    Io(#[source] io::Error),
+    /// What was asked cannot be done with this model or file.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Error {
+    /// Wrong arguments.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// Something this model or file cannot do.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::Refused(message.into())
+    }
+
+    /// An error of the system about `path`.
+    pub fn file(path: &Path, source: io::Error) -> Self {
+        Self::File { path: path.to_owned(), source }
+    }
+
+    /// The message with its causes, each after a colon; a cause already part of the message is not repeated.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let next = error.to_string();
+            if !text.contains(&next) {
+                text = format!("{text}: {next}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+
+    /// The exit code of a process that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::BrokenPipe => 0,
+            Self::Usage(_) => EXIT_USAGE,
+            Self::Interrupted => EXIT_INTERRUPTED,
+            _ => EXIT_FAILURE,
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "no such thing");
+        assert_eq!(Error::file(Path::new("a.json"), source).chain(), "a.json: no such thing");
+        assert_eq!(Error::Io(io::Error::other("odd")).chain(), "odd");
+    }
+}

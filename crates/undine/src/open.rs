@@ -1,0 +1,105 @@
+//! The MODEL argument: a file, a folder, or the demo model inside the program; and the text side of a checkpoint.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use undine_core::TokenId;
+use undine_text::{ChatInput, ChatTemplate, Reasoning, SpecialText, Tokenizer, ends_in_think};
+use undine_weights::Checkpoint;
+
+use crate::error::Error;
+
+/// The demo model, if this program was built with one.
+const DEMO: Option<&[u8]> = None;
+/// What the demo model is called in messages.
+pub const DEMO_NAME: &str = "undine-demo";
+
+/// Opens MODEL and reports repairs on standard error, one line each.
+pub fn open(model: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
+    let checkpoint = match (model, DEMO) {
+        (Some(path), _) => Checkpoint::open(path)?,
+        (None, Some(bytes)) => Checkpoint::from_static_gguf(bytes)?,
+        (None, None) => {
+            return Err(Error::usage("expected a MODEL: this program was built without the demo model"));
+        }
+    };
+    for repair in checkpoint.repairs() {
+        eprintln!("repaired: {repair}");
+    }
+    Ok(Arc::new(checkpoint))
+}
+
+/// A name for people: the file's or folder's, or the demo's.
+pub fn display_name(model: Option<&Path>) -> String {
+    let Some(path) = model else { return DEMO_NAME.to_owned() };
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Text to tokens and back, and messages to text.
+pub struct ModelText {
+    /// The checkpoint's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template; a base model has none.
+    pub template: Option<ChatTemplate>,
+    /// Every token that ends an answer.
+    pub eos: Vec<TokenId>,
+}
+
+/// A prompt as the engine takes it, and where the answer to it begins.
+pub struct Prompt {
+    /// At least one token.
+    pub tokens: Vec<TokenId>,
+    /// Whether the answer may reason, or has already begun to.
+    pub reasoning: Reasoning,
+}
+
+/// The checkpoint's tokenizer, if it has one.
+pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Arc<Tokenizer>>, Error> {
+    let tokenizer = Tokenizer::new(checkpoint.vocabulary(), checkpoint.special_tokens())?;
+    Ok(tokenizer.map(Arc::new))
+}
+
+/// A chat template with the texts of the special tokens it may use.
+pub fn template(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, Error> {
+    let text =
+        |id: Option<&TokenId>| id.map_or_else(String::new, |&id| tokenizer.decode(&[id], SpecialText::Keep));
+    let (bos, eos) = (text(tokenizer.bos().as_ref()), text(tokenizer.eos().first()));
+    Ok(ChatTemplate::new(source, &bos, &eos)?)
+}
+
+impl ModelText {
+    /// Fails for a checkpoint without a tokenizer.
+    pub fn new(checkpoint: &Checkpoint) -> Result<Self, Error> {
+        let missing = || {
+            Error::refused(
+                "this checkpoint has no tokenizer, so it takes and gives only token ids; \
+                 expected tokenizer.json in the folder, or tokenizer.ggml.tokens in the GGUF file",
+            )
+        };
+        let tokenizer = tokenizer(checkpoint)?.ok_or_else(missing)?;
+        let template = checkpoint.chat_template().map(|source| template(source, &tokenizer)).transpose()?;
+        let eos = checkpoint.special_tokens().eos.clone();
+        Ok(Self { tokenizer, template, eos })
+    }
+
+    /// Renders messages, or `None` for a model without a template.
+    pub fn chat_prompt(&self, messages: &[Json]) -> Result<Option<Prompt>, Error> {
+        let Some(template) = &self.template else { return Ok(None) };
+        let kwargs = serde_json::Map::new();
+        let input = ChatInput { messages, tools: None, add_generation_prompt: true, kwargs: &kwargs };
+        let text = template.render(&input)?;
+        let reasoning = if ends_in_think(&text) { Reasoning::SplitStartInside } else { Reasoning::Split };
+        let tokens = self.tokenizer.encode(&text, self.tokenizer.default_bos());
+        Ok(Some(Prompt { tokens, reasoning }))
+    }
+
+    /// A text to be continued as it is.
+    pub fn raw_prompt(&self, text: &str) -> Prompt {
+        Prompt {
+            tokens: self.tokenizer.encode(text, self.tokenizer.default_bos()),
+            reasoning: Reasoning::Off,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `undine synth`: a GGUF file of a true shape with random weights, so that anyone can measure without downloading.
+//!
+//! Written tensor by tensor, a chunk at a time: a 24B file needs as little memory as a small one.
+
+mod mix;
+mod plan;
+mod random;
+pub mod shapes;
+mod vocabulary;
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use undine_weights::{GgufWriter, TensorDeclaration};
+
+pub use mix::Mix;
+use plan::{Fill, Tensor};
+use random::BlockSource;
+use shapes::Shape;
+
+use crate::args::SynthArgs;
+use crate::error::Error;
+use crate::format::Bytes;
+
+/// Bytes made at a time; whole blocks of every type are cut from it.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Runs the command.
+pub fn run(args: &SynthArgs) -> Result<(), Error> {
+    if args.list {
+        return list();
+    }
+    let name =
+        args.shape.as_deref().ok_or_else(|| Error::usage("expected a SHAPE; see `undine synth --list`"))?;
+    let shape = shapes::find(name)
+        .ok_or_else(|| Error::usage(format!("no shape is named {name:?}; see `undine synth --list`")))?;
+    let output = args.output.as_deref().ok_or_else(|| Error::usage("expected -o FILE to write to"))?;
+    if let Some(note) = &shape.note {
+        eprintln!("note: {}: {note}", shape.names[0]);
+    }
+    let started = Instant::now();
+    let bytes = write(&shape, args.mix, args.seed, output)?;
+    eprintln!("wrote {} ({}) in {:.1} s", output.display(), Bytes(bytes), started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn list() -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{:<16} {:>6} {:>6} {:>7} {:>8}  also", "SHAPE", "layers", "hidden", "vocab", "params")?;
+    for shape in shapes::all().into_iter().filter(|shape| !shape.hidden_from_list) {
+        let parameters: usize = plan::tensors(&shape, Mix::F16)
+            .iter()
+            .map(|tensor| tensor.declaration.shape.iter().product::<usize>())
+            .sum();
+        writeln!(
+            out,
+            "{:<16} {:>6} {:>6} {:>7} {:>7.2}B  {}",
+            shape.names[0],
+            shape.pattern.len(),
+            shape.hidden,
+            shape.vocab,
+            parameters as f64 / 1e9,
+            shape.names[1..].join(", ")
+        )?;
+        if let Some(note) = &shape.note {
+            writeln!(out, "{:<16} note: {note}", "")?;
+        }
+    }
+    let types: Vec<_> = Mix::ALL.iter().map(|mix| mix.name()).collect();
+    writeln!(out, "\ntypes: {}", types.join(", "))?;
+    Ok(())
+}
+
+/// Writes the file and returns the bytes of its weights. The same seed gives the same file.
+fn write(shape: &Shape, mix: Mix, seed: u64, output: &Path) -> Result<u64, Error> {
+    let tensors = plan::tensors(shape, mix);
+    let declarations: Vec<TensorDeclaration> =
+        tensors.iter().map(|tensor| tensor.declaration.clone()).collect();
+    let mut metadata = plan::metadata(shape, mix);
+    metadata.extend(vocabulary::metadata(shape));
+    let total = tensors.iter().map(tensor_bytes).sum();
+    let progress = progress_bar(total);
+    let mut writer = GgufWriter::create(output, &metadata, &declarations)?;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    for tensor in &tensors {
+        match tensor.fill {
+            Fill::Ones => {
+                let ones: Vec<u8> =
+                    (0..tensor.declaration.shape[0]).flat_map(|_| 1.0_f32.to_le_bytes()).collect();
+                writer.append(&ones)?;
+                progress.inc(ones.len() as u64);
+            }
+            Fill::Random { deviation } => {
+                let source = BlockSource::new(tensor.declaration.dtype, deviation);
+                let block = tensor.declaration.dtype.block_bytes();
+                let whole_blocks = CHUNK_BYTES / block * block;
+                let mut left = tensor_bytes(tensor);
+                while left > 0 {
+                    let part = &mut chunk[..whole_blocks.min(left as usize)];
+                    source.fill(&mut random, part);
+                    writer.append(part)?;
+                    left -= part.len() as u64;
+                    progress.inc(part.len() as u64);
+                }
+            }
+        }
+    }
+    writer.commit()?;
+    progress.finish_and_clear();
+    Ok(total)
+}
+
+fn tensor_bytes(tensor: &Tensor) -> u64 {
+    let TensorDeclaration { shape, dtype, .. } = &tensor.declaration;
+    let elems: usize = shape.iter().product();
+    (elems / dtype.block_elems() * dtype.block_bytes()) as u64
+}
+
+fn progress_bar(total: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+        .expect("the template is a constant");
+    ProgressBar::new(total).with_style(style)
+}
