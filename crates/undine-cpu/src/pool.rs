@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
 
 /// Spins before a waiting thread lets others run, in case there are more threads than free cores.
-const SPINS_BEFORE_YIELD: u32 = 20_000;
+const SPINS_BEFORE_YIELD: u32 = 1_000;
 /// Yields before an idle thread parks.
-const YIELDS_BEFORE_PARK: u32 = 50;
+const YIELDS_BEFORE_PARK: u32 = 200;
 /// Threads at the most.
 pub const THREADS_MAX: usize = 256;
 

@@ -39,7 +39,7 @@ pub struct MatMul<'a> {
     pub inputs: Range<usize>,
     /// Added to each output.
     pub bias: Option<&'a [f32]>,
-    /// Where to: input row `t` of `inputs` is row `t` of the output, counted from 0 of the activations.
+    /// Where to: row `t` of the activations gives row `t` of the output.
     pub out: Output,
 }
 

@@ -126,7 +126,7 @@ impl<F: Format32, const NT: usize> Kernel for Rows32<'_, F, NT> {
             }
             for (t, y) in y.into_iter().enumerate() {
                 // SAFETY: the caller gave this range of outputs to this call alone.
-                unsafe { out.put(t, n, y + bias.map_or(0.0, |bias| bias[n])) };
+                unsafe { out.put(first + t, n, y + bias.map_or(0.0, |bias| bias[n])) };
             }
         }
     }
@@ -254,7 +254,7 @@ impl<F: Format256, const NT: usize> Kernel for Rows256<'_, F, NT> {
             }
             for (t, y) in y.into_iter().enumerate() {
                 // SAFETY: the caller gave this range of outputs to this call alone.
-                unsafe { out.put(t, n, y + bias.map_or(0.0, |bias| bias[n])) };
+                unsafe { out.put(first + t, n, y + bias.map_or(0.0, |bias| bias[n])) };
             }
         }
     }
