@@ -167,7 +167,7 @@ impl Chat {
         let context = self.ready.session.context();
         let used = self.last.map_or(0, |last| last.prompt_tokens + last.completion_tokens);
         let mut text = format!(
-            "{} answers, {} tokens generated, {used} of {context} tokens of context used",
+            "answers: {}, tokens generated: {}, context used: {used} of {context} tokens",
             self.answers, self.answer_tokens
         );
         if let Some(last) = &self.last {

@@ -1,0 +1,7 @@
+//! The binary as its users meet it: arguments, pipes, exit codes, a terminal, HTTP.
+
+mod chat;
+mod common;
+mod run;
+mod serve;
+mod tools;

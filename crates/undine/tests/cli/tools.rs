@@ -1,0 +1,104 @@
+//! `undine synth`, `inspect` and `bench`.
+
+use crate::common::{json, models, oracle, run, stderr, stdout, text};
+
+#[test]
+fn every_type_is_written_inspected_measured_and_run() {
+    let types = "F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_0 Q5_1 Q4_K_M Q4_0 Q4_1 Q3_K_M Q2_K IQ4_NL IQ4_XS";
+    for (shape, mix) in types.split(' ').map(|mix| ("tiny", mix)).chain([("tiny-moe", "Q4_K_M")]) {
+        let path = models().place(&format!("{shape}-{mix}.gguf"));
+        let output = run(&["synth", shape, "--type", mix, "-o", text(&path)]);
+        assert!(output.status.success(), "{mix}: {}", stderr(&output));
+        let info = json(&run(&["inspect", text(&path), "--json"]));
+        assert_eq!(info["repairs"], serde_json::json!([]), "{mix}");
+        let base = mix.trim_end_matches("_M");
+        assert!(info["types"][base]["tensors"].as_u64() > Some(4), "{mix}: {}", info["types"]);
+        let speed =
+            json(&run(&["bench", text(&path), "-p", "16", "-n", "4", "-r", "1", "--warmup", "0", "--json"]));
+        assert_eq!(speed.as_array().map(Vec::len), Some(2), "{mix}");
+        let answer = json(&run(&["run", text(&path), "-p", "hello", "--max-tokens", "4", "--json"]));
+        assert!(answer["usage"]["completion_tokens"].as_u64() > Some(0), "{mix}");
+    }
+}
+
+#[test]
+fn the_same_seed_writes_the_same_file() {
+    let write = |name: &str, seed: &str| {
+        let path = models().place(name);
+        let output = run(&["synth", "tiny", "--type", "Q4_0", "--seed", seed, "-o", text(&path)]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        std::fs::read(path).expect("written")
+    };
+    let first = write("seed-a.gguf", "1");
+    assert_eq!(first, write("seed-b.gguf", "1"));
+    assert_ne!(first, write("seed-c.gguf", "2"));
+}
+
+#[test]
+fn synth_lists_shapes_and_refuses_others() {
+    let list = stdout(&run(&["synth", "--list"]));
+    for part in ["LFM2-350M", "LFM2.5-8B-A1B", "LFM2-24B-A2B", "guess", "Q4_K_M"] {
+        assert!(list.contains(part), "{part}: {list}");
+    }
+    assert!(!list.contains("tiny"), "{list}");
+    let output = run(&["synth", "LFM2-7B", "-o", "/tmp/never.gguf"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--list"), "{}", stderr(&output));
+    let output = run(&["synth", "tiny", "-o", "/no/such/folder/x.gguf"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/no/such/folder"), "{}", stderr(&output));
+}
+
+#[test]
+fn inspect_tells_shape_memory_tokenizer_and_template() {
+    let info = json(&run(&["inspect", text(&models().chat()), "--json", "--tensors"]));
+    assert_eq!(info["layers"]["pattern"], "ccacac");
+    assert_eq!(info["context_length"], 128_000);
+    // Two attention layers, keys and values, two heads of 64.
+    assert_eq!(info["memory"]["kv_bytes_per_token"]["float16"], 2 * 2 * 2 * 64 * 2);
+    // Four convolution layers, two taps of state, 256 channels of 4 bytes.
+    assert_eq!(info["memory"]["conv_state_bytes_per_sequence"], 4 * 2 * 256 * 4);
+    assert_eq!(info["tokenizer"]["eos"][0]["text"], "<|im_end|>");
+    assert_eq!(info["chat_template"]["supports_tools"], false);
+    let sizes = info["tensors"].as_array().expect("a list").iter().map(|tensor| tensor["bytes"].as_u64());
+    let by_type = info["types"].as_object().expect("a map").values().map(|total| total["bytes"].as_u64());
+    assert_eq!(sizes.flatten().sum::<u64>(), by_type.flatten().sum::<u64>());
+    let table = stdout(&run(&["inspect", text(&oracle("moe")), "--tensors"]));
+    for part in ["ccacac", "16 of width", "safetensors", "base model", "128,000 tokens", "metadata"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
+
+#[test]
+fn bench_reports_each_test_with_median_and_spread() {
+    let model = models().synthetic();
+    let words = ["bench", text(&model), "-p", "8,16", "-n", "0,4", "-r", "3", "--warmup", "0"];
+    let reports = json(&run(&[&words[..], &["--json"]].concat()));
+    let names: Vec<&str> =
+        reports.as_array().expect("a list").iter().filter_map(|report| report["test"].as_str()).collect();
+    assert_eq!(names, ["pp8", "pp16", "tg4"]);
+    for report in reports.as_array().expect("a list") {
+        let number = |name: &str| report[name].as_f64().expect("a number");
+        assert!(0.0 < number("min_ts") && number("min_ts") <= number("median_ts"));
+        assert!(number("median_ts") <= number("max_ts"));
+        assert_eq!(report["samples_ts"].as_array().map(Vec::len), Some(3));
+        assert_eq!(report["threads"], 2);
+    }
+    let table = stdout(&run(&words));
+    assert!(table.contains("pp16") && table.contains("min .. max"), "{table}");
+    let nothing = run(&["bench", text(&models().synthetic()), "-p", "0", "-n", "0"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    let long = run(&["bench", text(&models().synthetic()), "-p", "5000", "-n", "0"]);
+    assert_eq!(long.status.code(), Some(1));
+    assert!(stderr(&long).contains("4096"), "{}", stderr(&long));
+}
+
+#[test]
+fn help_has_examples() {
+    for command in ["run", "serve", "synth", "inspect", "bench"] {
+        let output = run(&[command, "--help"]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains("Examples:"), "{command}");
+    }
+    assert!(stdout(&run(&["--version"])).starts_with("undine "));
+}
