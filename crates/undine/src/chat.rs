@@ -28,6 +28,11 @@ const PROMPT: &str = ">>> ";
 /// Lines of history kept from chat to chat.
 const HISTORY_MAX: usize = 1000;
 
+/// Prints a line; unlike `println!` it survives a reader that has left.
+fn tell(line: impl std::fmt::Display) -> Result<(), Error> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+
 /// Whether the chat goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
@@ -82,7 +87,7 @@ impl Chat {
         }
         let mode =
             if self.completes { "no chat template: it completes text" } else { "/help lists commands" };
-        println!("{} ({mode}, Ctrl-D leaves)", self.ready.name);
+        tell(format_args!("{} ({mode}, Ctrl-D leaves)", self.ready.name))?;
         let result = loop {
             match editor.readline(PROMPT) {
                 Ok(line) => {
@@ -94,7 +99,7 @@ impl Chat {
                         Err(error) => break Err(error),
                     }
                 }
-                Err(ReadlineError::Interrupted) => println!("(Ctrl-D or /bye leaves)"),
+                Err(ReadlineError::Interrupted) => tell("(Ctrl-D or /bye leaves)")?,
                 Err(ReadlineError::Eof) => break Ok(()),
                 Err(ReadlineError::Io(error)) => break Err(error.into()),
                 Err(error) => break Err(Error::refused(format!("the line editor failed: {error}"))),
@@ -119,7 +124,7 @@ impl Chat {
             Ok(()) => Ok(Next::Line),
             Err(error @ (Error::BrokenPipe | Error::Device(_) | Error::Io(_))) => Err(error),
             Err(error) => {
-                println!("{}", error.chain());
+                tell(error.chain())?;
                 Ok(Next::Line)
             }
         }
@@ -127,10 +132,10 @@ impl Chat {
 
     fn obey(&mut self, command: Command) -> Result<(), Error> {
         match command {
-            Command::Help => println!("{}", command::HELP),
+            Command::Help => tell(command::HELP)?,
             Command::ShowSystem => match &self.conversation.system {
-                Some(system) => println!("{system}"),
-                None => println!("(no system prompt)"),
+                Some(system) => tell(system)?,
+                None => tell("(no system prompt)")?,
             },
             Command::System(_) if self.completes => {
                 return Err(Error::refused(
@@ -138,7 +143,7 @@ impl Chat {
                 ));
             }
             Command::System(text) => self.conversation.system = (!text.is_empty()).then_some(text),
-            Command::ShowSettings => println!("{}", self.ready.settings.describe()),
+            Command::ShowSettings => tell(self.ready.settings.describe())?,
             Command::Set { name, value } => {
                 self.ready
                     .settings
@@ -147,16 +152,16 @@ impl Chat {
             }
             Command::Clear => {
                 self.conversation.messages.clear();
-                println!("(the conversation is empty)");
+                tell("(the conversation is empty)")?;
             }
-            Command::Stats => println!("{}", self.stats()),
+            Command::Stats => tell(self.stats())?,
             Command::Save(path) => {
                 self.conversation.save(Path::new(&path))?;
-                println!("(saved {} messages to {path})", self.conversation.messages.len());
+                tell(format_args!("(saved {} messages to {path})", self.conversation.messages.len()))?;
             }
             Command::Load(path) => {
                 self.conversation = Conversation::load(Path::new(&path))?;
-                println!("(loaded {} messages from {path})", self.conversation.messages.len());
+                tell(format_args!("(loaded {} messages from {path})", self.conversation.messages.len()))?;
             }
             Command::Bye => unreachable!("handled by the caller"),
         }
@@ -216,10 +221,10 @@ impl Chat {
         self.answer_tokens += answer.numbers.completion_tokens;
         self.last = Some(answer.numbers);
         match answer.numbers.end {
-            End::Interrupted => println!("(stopped)"),
-            End::Finished(FinishReason::ContextFull) => println!("{CONTEXT_FULL}"),
+            End::Interrupted => tell("(stopped)")?,
+            End::Finished(FinishReason::ContextFull) => tell(CONTEXT_FULL)?,
             End::Finished(FinishReason::MaxTokens) if self.is_context_full(&answer.numbers) => {
-                println!("{CONTEXT_FULL}");
+                tell(CONTEXT_FULL)?;
             }
             _ => {}
         }

@@ -40,14 +40,14 @@ pub fn run(args: &InspectArgs) -> Result<(), Error> {
     let checkpoint = open::open(args.model.as_deref())?;
     let mut out = std::io::stdout().lock();
     if args.json {
-        let mut json = describe(&checkpoint, args.model.as_deref())?;
+        let mut json = describe(&checkpoint, args.model.as_deref());
         if args.tensors {
             json["tensors"] = tensors_json(&checkpoint);
         }
         writeln!(out, "{}", serde_json::to_string_pretty(&json).expect("a JSON value is JSON"))?;
         return Ok(());
     }
-    print_summary(&mut out, &describe(&checkpoint, args.model.as_deref())?)?;
+    print_summary(&mut out, &describe(&checkpoint, args.model.as_deref()))?;
     print_types(&mut out, &checkpoint)?;
     print_metadata(&mut out, &checkpoint)?;
     if args.tensors {
@@ -73,7 +73,7 @@ fn pattern(config: &Config) -> String {
     config.layers.iter().map(letter).collect()
 }
 
-fn describe(checkpoint: &Checkpoint, path: Option<&Path>) -> Result<Json, Error> {
+fn describe(checkpoint: &Checkpoint, path: Option<&Path>) -> Json {
     let config = checkpoint.config();
     let moe = config
         .moe
@@ -85,10 +85,10 @@ fn describe(checkpoint: &Checkpoint, path: Option<&Path>) -> Result<Json, Error>
     let types: serde_json::Map<String, Json> =
         types(checkpoint).into_iter().map(|(dtype, total)| (dtype.name().to_owned(), json!(total))).collect();
     let kv = config.kv_elems_per_token();
-    let (tokenizer, template) = describe_text(checkpoint)?;
+    let (tokenizer, template) = describe_text(checkpoint);
     let metadata: serde_json::Map<String, Json> =
         checkpoint.metadata().iter().map(|(key, value)| (key.clone(), value_json(value))).collect();
-    Ok(json!({
+    json!({
         "name": checkpoint.name(),
         "path": path,
         "format": checkpoint.format(),
@@ -117,7 +117,7 @@ fn describe(checkpoint: &Checkpoint, path: Option<&Path>) -> Result<Json, Error>
         "sampling_defaults": sampling(checkpoint),
         "repairs": checkpoint.repairs(),
         "metadata": metadata,
-    }))
+    })
 }
 
 fn sampling(checkpoint: &Checkpoint) -> Json {
@@ -128,14 +128,18 @@ fn sampling(checkpoint: &Checkpoint) -> Json {
     })
 }
 
-/// The tokenizer and the chat template; null for what is not there.
-fn describe_text(checkpoint: &Checkpoint) -> Result<(Json, Json), Error> {
+/// The tokenizer and the chat template; null for what is not there, and the reason for what cannot be used.
+fn describe_text(checkpoint: &Checkpoint) -> (Json, Json) {
     let source = match checkpoint.vocabulary() {
         Vocabulary::HuggingFace(_) => "tokenizer.json".to_owned(),
         Vocabulary::Gguf { pre, .. } => format!("GGUF, pre-tokenizer {pre}"),
-        Vocabulary::None => return Ok((Json::Null, Json::Null)),
+        Vocabulary::None => return (Json::Null, Json::Null),
     };
-    let Some(tokenizer) = open::tokenizer(checkpoint)? else { return Ok((Json::Null, Json::Null)) };
+    let tokenizer = match open::tokenizer(checkpoint) {
+        Ok(Some(tokenizer)) => tokenizer,
+        Ok(None) => return (Json::Null, Json::Null),
+        Err(error) => return (json!({"error": error.chain()}), Json::Null),
+    };
     let SpecialTokens { bos, eos, pad, .. } = checkpoint.special_tokens();
     let token = |id: &u32| json!({"id": id, "text": tokenizer.decode(&[*id], SpecialText::Keep)});
     let description = json!({
@@ -148,16 +152,16 @@ fn describe_text(checkpoint: &Checkpoint) -> Result<(Json, Json), Error> {
     });
     let template = match checkpoint.chat_template() {
         None => Json::Null,
-        Some(source) => {
-            let template = open::template(source, &tokenizer)?;
-            json!({
+        Some(source) => match open::template(source, &tokenizer) {
+            Ok(template) => json!({
                 "generation": generation(source, &template),
                 "supports_tools": template.supports_tools(),
                 "bytes": source.len(),
-            })
-        }
+            }),
+            Err(error) => json!({"error": error.chain()}),
+        },
     };
-    Ok((description, template))
+    (description, template)
 }
 
 /// Which of the published template generations a template belongs to, by what sets each apart.
@@ -221,22 +225,31 @@ fn print_summary(out: &mut impl Write, json: &Json) -> Result<(), Error> {
     row("K/V per token", format!("{} in float16, {} in float32", Bytes(half), Bytes(full)))?;
     let state = number("/memory/conv_state_bytes_per_sequence");
     row("conv state", format!("{} per sequence", Bytes(state)))?;
-    match json["tokenizer"].is_object() {
-        true => row(
-            "tokenizer",
-            format!("{}, {} tokens", text("/tokenizer/source"), number("/tokenizer/tokens")),
-        )?,
-        false => row("tokenizer", "none: only token ids can be used".to_owned())?,
-    }
-    let tools = if json["chat_template"]["supports_tools"] == true { "tools" } else { "no tools" };
-    match json["chat_template"].is_object() {
-        true => row("chat template", format!("{}, {tools}", text("/chat_template/generation")))?,
-        false => row("chat template", "none: a base model, which completes text".to_owned())?,
-    }
+    row("tokenizer", tokenizer_row(&json["tokenizer"]))?;
+    row("chat template", template_row(&json["chat_template"]))?;
     for repair in json["repairs"].as_array().into_iter().flatten() {
         row("repaired", repair.as_str().unwrap_or_default().to_owned())?;
     }
     Ok(())
+}
+
+fn tokenizer_row(json: &Json) -> String {
+    let text = |key: &str| json[key].as_str().unwrap_or_default();
+    match json {
+        Json::Null => "none: only token ids can be used".to_owned(),
+        _ if json["error"].is_string() => format!("cannot be used: {}", text("error")),
+        _ => format!("{}, {} tokens", text("source"), json["tokens"]),
+    }
+}
+
+fn template_row(json: &Json) -> String {
+    let text = |key: &str| json[key].as_str().unwrap_or_default();
+    match json {
+        Json::Null => "none: a base model, which completes text".to_owned(),
+        _ if json["error"].is_string() => format!("cannot be used: {}", text("error")),
+        _ if json["supports_tools"] == true => format!("{}, tools", text("generation")),
+        _ => format!("{}, no tools", text("generation")),
+    }
 }
 
 fn print_types(out: &mut impl Write, checkpoint: &Checkpoint) -> Result<(), Error> {

@@ -32,6 +32,8 @@ pub struct Printer<W: Write> {
     style: Style,
     control: Control,
     in_reasoning: bool,
+    /// Reasoning has just ended, in the middle of a line.
+    after_reasoning: bool,
     ends_in_newline: bool,
 }
 
@@ -51,7 +53,7 @@ pub fn colour_is_wanted() -> bool {
 impl<W: Write> Printer<W> {
     /// Starts an answer.
     pub fn new(out: W, style: Style, control: Control) -> Self {
-        Self { out, style, control, in_reasoning: false, ends_in_newline: true }
+        Self { out, style, control, in_reasoning: false, after_reasoning: false, ends_in_newline: true }
     }
 
     /// Writes one piece, at once.
@@ -63,6 +65,11 @@ impl<W: Write> Printer<W> {
             }
             Piece::Content(text) => {
                 self.leave_reasoning()?;
+                // A colour alone would run thought and answer together on one line.
+                if self.style == Style::Dim && self.after_reasoning && !text.starts_with('\n') {
+                    self.out.write_all(b"\n")?;
+                }
+                self.after_reasoning = false;
                 text
             }
         };
@@ -98,6 +105,7 @@ impl<W: Write> Printer<W> {
         if !std::mem::replace(&mut self.in_reasoning, false) {
             return Ok(());
         }
+        self.after_reasoning = !self.ends_in_newline;
         self.ends_in_newline = false;
         self.out.write_all(if self.style == Style::Dim { RESET } else { THINK_END }.as_bytes())
     }
@@ -123,7 +131,7 @@ mod tests {
             Piece::Content("4\x1b[31m".to_owned()),
         ];
         let dim = printed(Style::Dim, Control::Drop, &pieces);
-        assert_eq!(dim, "\x1b[2mtwo and two\x1b[0m4[31m\n");
+        assert_eq!(dim, "\x1b[2mtwo and two\x1b[0m\n4[31m\n");
         let markers = printed(Style::Markers, Control::Keep, &pieces);
         assert_eq!(markers, "<think>two and two</think>4\x1b[31m\n");
         assert_eq!(printed(Style::Dim, Control::Drop, &pieces[..1]), "\x1b[2mtwo \x1b[0m\n");

@@ -61,6 +61,7 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
     let load_time = started.elapsed();
     if args.verbose {
         eprintln!("loaded {name} in {:.3} s, context {context} tokens", load_time.as_secs_f64());
+        eprintln!("sampling: {}", settings.describe().replace('\n', ", "));
     }
     Ok(Ready { session, text, settings, name, load_time })
 }

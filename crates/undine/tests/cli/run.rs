@@ -93,6 +93,24 @@ fn verbose_tells_load_time_and_speeds_on_standard_error() {
 }
 
 #[test]
+fn the_preset_of_the_model_applies_unless_overridden() {
+    // The file is named after a model with a published preset.
+    let words =
+        ["run", text(&models().synthetic()), "-p", "Hi", "--max-tokens", "1", "--verbose"].map(str::to_owned);
+    let sampling = |more: &[&str]| {
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        stderr(&run(&words))
+    };
+    let preset = sampling(&[]);
+    assert!(
+        preset.contains("temperature 0.3, top_k 0, top_p 1, min_p 0.15, repetition_penalty 1.05"),
+        "{preset}"
+    );
+    let overridden = sampling(&["--min-p", "0", "--top-k", "5"]);
+    assert!(overridden.contains("temperature 0.3, top_k 5, top_p 1, min_p 0, repetition"), "{overridden}");
+}
+
+#[test]
 fn key_value_types_are_accepted() {
     for more in [["--kv-cache-dtype", "float16"], ["--dtype", "float32"], ["--dtype", "bfloat16"]] {
         let output = run_greedy(text(&models().base()), &[&["-p", "Hi"], &more[..]].concat());

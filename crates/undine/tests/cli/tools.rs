@@ -70,6 +70,20 @@ fn inspect_tells_shape_memory_tokenizer_and_template() {
 }
 
 #[test]
+fn inspect_shows_a_template_that_does_not_parse() {
+    let folder = models().place("bad-template");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(oracle("dense").join(file), folder.join(file)).expect("copies");
+    }
+    std::fs::write(folder.join("chat_template.jinja"), "{% if %}").expect("writes");
+    let table = stdout(&run(&["inspect", text(&folder)]));
+    assert!(table.contains("cannot be used: the chat template does not parse"), "{table}");
+    let output = run(&["run", text(&folder), "-p", "x"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn bench_reports_each_test_with_median_and_spread() {
     let model = models().synthetic();
     let words = ["bench", text(&model), "-p", "8,16", "-n", "0,4", "-r", "3", "--warmup", "0"];
