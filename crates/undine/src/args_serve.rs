@@ -11,8 +11,8 @@ use crate::format::parse_count_u32;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeArgs {
-    /// A .gguf file or a checkpoint folder; without one, the little demo model inside the program.
-    #[arg(env = "UNDINE_MODEL")]
+    /// A .gguf file or a checkpoint folder [env: UNDINE_MODEL]; without one, the demo model inside the program.
+    // Not `env`: a value from there would count as given, and contradict --model.
     pub model: Option<PathBuf>,
     /// The same as the positional MODEL.
     #[arg(long = "model", value_name = "MODEL", id = "model_flag", conflicts_with = "model")]

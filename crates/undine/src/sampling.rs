@@ -1,7 +1,6 @@
 //! Sampling settings: what the checkpoint recommends, else the model's published preset, else the plain distribution;
 //! flags and `/set` override each on its own.
 
-use std::fmt::Write;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use undine_core::SamplingParams;
@@ -105,15 +104,13 @@ impl Settings {
         let or = |value: Option<String>, other: &str| value.unwrap_or_else(|| other.to_owned());
         let seed = or(self.seed.map(|seed| seed.to_string()), "another each time");
         let max_tokens = or(self.max_tokens.map(|max| max.to_string()), "as many as fit");
-        let mut text = format!(
+        let quoted: Vec<String> = self.stop.iter().map(|stop| format!("{stop:?}")).collect();
+        let stop = if quoted.is_empty() { "at none".to_owned() } else { quoted.join(" ") };
+        format!(
             "temperature {temperature}\ntop_k {top_k}\ntop_p {top_p}\nmin_p {min_p}\n\
              repetition_penalty {repetition_penalty}\npresence_penalty {presence_penalty}\n\
-             frequency_penalty {frequency_penalty}\nseed {seed}\nmax_tokens {max_tokens}\nstop"
-        );
-        for stop in &self.stop {
-            write!(text, " {stop:?}").expect("a String takes all text");
-        }
-        text
+             frequency_penalty {frequency_penalty}\nseed {seed}\nmax_tokens {max_tokens}\nstop {stop}"
+        )
     }
 }
 

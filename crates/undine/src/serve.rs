@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const TEMPLATE_BYTES_MAX: u64 = undine_text::template::TEMPLATE_BYTES_MAX as u64
 
 /// What the load needs of the arguments, on another thread.
 struct LoadPlan {
-    model: Option<std::path::PathBuf>,
+    model: Option<PathBuf>,
     max_model_len: Option<u32>,
     max_num_seqs: u32,
     max_num_batched_tokens: u32,
@@ -126,6 +126,7 @@ async fn is_ready(address: SocketAddr) -> bool {
 impl LoadPlan {
     fn new(args: &ServeArgs) -> Result<Self, Error> {
         let model = args.model_flag.clone().or_else(|| args.model.clone());
+        let model = model.or_else(|| std::env::var_os("UNDINE_MODEL").map(PathBuf::from));
         let names = match args.served_model_name.as_slice() {
             [] => default_names(model.as_deref()),
             names => names.to_vec(),

@@ -67,6 +67,20 @@ fn a_server_answers_and_ends_at_sigterm() {
 }
 
 #[test]
+fn the_environment_names_a_model_unless_the_command_line_does() {
+    let model = models().base();
+    for words in [
+        vec!["serve", "--port", "0", "/no/such/positional"],
+        vec!["serve", "--port", "0", "--model", "/no/such/flag"],
+    ] {
+        let output = undine().args(&words).env("UNDINE_MODEL", &model).output().expect("starts");
+        assert!(stderr(&output).contains("/no/such/"), "{words:?}: {}", stderr(&output));
+    }
+    let output = undine().args(["serve", "--port", "0"]).env("UNDINE_MODEL", "/no/such/env").output();
+    assert!(stderr(&output.expect("starts")).contains("/no/such/env"));
+}
+
+#[test]
 fn flags_of_vllm_are_accepted_with_a_warning() {
     let model = models().base();
     let server =

@@ -108,6 +108,16 @@ fn bench_reports_each_test_with_median_and_spread() {
 }
 
 #[test]
+fn without_a_model_there_is_the_demo_or_a_word_about_it() {
+    let output = run(&["inspect", "--json"]);
+    if output.status.code() == Some(2) {
+        assert!(stderr(&output).contains("without the demo model"), "{}", stderr(&output));
+    } else {
+        assert_eq!(json(&output)["name"], "Undine demo");
+    }
+}
+
+#[test]
 fn help_has_examples() {
     for command in ["run", "serve", "synth", "inspect", "bench"] {
         let output = run(&[command, "--help"]);
