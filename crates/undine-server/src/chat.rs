@@ -57,7 +57,8 @@ fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form,
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
     prompt::check_sequences(ready, 1, common.choices)?;
-    let prompt = prompt::from_conversation(ready, &request.conversation, common.add_special_tokens)?;
+    let rendered = prompt::render(ready, &request.conversation)?;
+    let prompt = rendered.into_prompt(ready, common.add_special_tokens)?;
     let max_tokens = prompt::room_for_answer(ready, "messages", &prompt.tokens, request.max_tokens)?;
     let wanted =
         Wanted { common, max_tokens, logprobs: request.logprobs, prompt_logprobs: common.prompt_logprobs };

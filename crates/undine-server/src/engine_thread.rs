@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use undine_core::{ExecutorError, FinishReason, GenerateRequest, RequestId, RowOutput};
 use undine_engine::{AddError, Engine, EngineStats, Event};
 
+use crate::prompt;
 use crate::serve::{Load, Loaded, ServerError};
 use crate::state::{Ready, Status, unix_time};
 use crate::wire::error::{ApiError, ApiResult};
@@ -195,8 +196,10 @@ fn run(
     };
     lifeline.load_failed = None;
     let stats = Arc::new(Mutex::new(engine.stats()));
+    let prompt_bytes_max = prompt::text_bytes_max(&model, engine.max_context());
     let ready = Ready {
         model,
+        prompt_bytes_max,
         vocab: engine.capacity().vocab,
         max_model_len: engine.max_context(),
         sequences_max: SEQUENCES_MAX.min(engine.config().max_waiting as usize),

@@ -7,6 +7,7 @@ use undine_core::{GenerateRequest, StopRules, TokenId};
 use undine_text::{Bos, ChatInput, Tokenizer, ends_in_think};
 
 use crate::generation::StartsIn;
+use crate::serve::ServerModel;
 use crate::state::Ready;
 use crate::wire::chat::{Conversation, PromptEnd};
 use crate::wire::common::Common;
@@ -31,13 +32,15 @@ pub(crate) struct Wanted<'a> {
     pub(crate) prompt_logprobs: Option<u32>,
 }
 
-/// Renders and encodes a conversation.
-pub(crate) fn from_conversation(
-    ready: &Ready,
-    conversation: &Conversation,
-    bos: Option<bool>,
-) -> ApiResult<Prompt> {
-    let tokenizer = tokenizer(ready, "messages")?;
+/// A conversation as the model's text.
+pub(crate) struct Rendered {
+    pub(crate) text: String,
+    starts_in: StartsIn,
+}
+
+/// Renders a conversation.
+pub(crate) fn render(ready: &Ready, conversation: &Conversation) -> ApiResult<Rendered> {
+    tokenizer(ready, "messages")?;
     let Some(template) = &ready.model.template else {
         return Err(ApiError::field(
             "messages",
@@ -63,9 +66,16 @@ pub(crate) fn from_conversation(
         (Some(_), true) => StartsIn::Reasoning,
         (Some(_), false) => StartsIn::Content,
     };
-    let tokens = tokenizer.encode(&text, bos_of(tokenizer, bos));
-    check_tokens("messages", &tokens, ready.vocab)?;
-    Ok(Prompt { tokens, starts_in })
+    Ok(Rendered { text, starts_in })
+}
+
+impl Rendered {
+    /// Encodes it.
+    pub(crate) fn into_prompt(self, ready: &Ready, bos: Option<bool>) -> ApiResult<Prompt> {
+        let tokens = encode_prompt(ready, "messages", &self.text, bos)?;
+        check_tokens("messages", &tokens, ready.vocab)?;
+        Ok(Prompt { tokens, starts_in: self.starts_in })
+    }
 }
 
 /// Removes what the template wrote after the text of the last message.
@@ -87,10 +97,7 @@ pub(crate) fn from_input(
     bos: Option<bool>,
 ) -> ApiResult<Prompt> {
     let tokens = match input {
-        PromptInput::Text(text) => {
-            let tokenizer = tokenizer(ready, path)?;
-            tokenizer.encode(text, bos_of(tokenizer, bos))
-        }
+        PromptInput::Text(text) => encode_prompt(ready, path, text, bos)?,
         PromptInput::Tokens(tokens) => tokens.clone(),
     };
     check_tokens(path, &tokens, ready.vocab)?;
@@ -103,12 +110,37 @@ pub(crate) fn tokenizer<'a>(ready: &'a Ready, path: &str) -> ApiResult<&'a Token
     ready.model.tokenizer.as_deref().ok_or_else(missing)
 }
 
-fn bos_of(tokenizer: &Tokenizer, add_special_tokens: Option<bool>) -> Bos {
-    match add_special_tokens {
+/// Encodes a text, however long.
+pub(crate) fn encode(tokenizer: &Tokenizer, text: &str, add_special_tokens: Option<bool>) -> Vec<TokenId> {
+    let bos = match add_special_tokens {
         Some(false) => Bos::Omit,
         Some(true) => Bos::Add,
         None => tokenizer.default_bos(),
+    };
+    tokenizer.encode(text, bos)
+}
+
+/// Encodes a text that has a chance to fit: megabytes of it would keep a core busy for seconds just to be refused.
+fn encode_prompt(ready: &Ready, path: &str, text: &str, bos: Option<bool>) -> ApiResult<Vec<TokenId>> {
+    let tokenizer = tokenizer(ready, path)?;
+    if text.len() > ready.prompt_bytes_max {
+        let message = format!(
+            "the prompt has {} bytes, and the context of {} tokens holds at most {}; shorten it",
+            text.len(),
+            ready.max_model_len,
+            ready.prompt_bytes_max
+        );
+        return Err(ApiError::context_length(path, message));
     }
+    Ok(encode(tokenizer, text, bos))
+}
+
+/// Most bytes that so many tokens can stand for: each byte of a text is in one of its tokens.
+pub(crate) fn text_bytes_max(model: &ServerModel, tokens: u32) -> usize {
+    let Some(tokenizer) = &model.tokenizer else { return 0 };
+    let ids = 0..u32::try_from(tokenizer.vocab_size()).unwrap_or(u32::MAX);
+    let longest = ids.map(|id| tokenizer.token_bytes(id).len()).max().unwrap_or_default();
+    longest.saturating_mul(tokens as usize)
 }
 
 fn check_tokens(path: &str, tokens: &[TokenId], vocab: u32) -> ApiResult<()> {
@@ -194,7 +226,10 @@ pub(crate) fn requests(
 fn stop_rules(ready: &Ready, common: &Common, max_tokens: u32) -> ApiResult<StopRules> {
     let stop = &common.stop;
     if stop.min_tokens > max_tokens {
-        let message = format!("expected at most max_tokens, {max_tokens}, found {}", stop.min_tokens);
+        let message = format!(
+            "expected at most max_tokens, which is {max_tokens} here, found {}; raise max_tokens",
+            stop.min_tokens
+        );
         return Err(ApiError::field("min_tokens", message));
     }
     if let Some(token) = stop.tokens.iter().find(|&&token| token >= ready.vocab) {

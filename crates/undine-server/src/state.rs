@@ -31,6 +31,8 @@ pub(crate) struct Ready {
     pub(crate) vocab: u32,
     /// Most tokens of prompt and answer together.
     pub(crate) max_model_len: u32,
+    /// Most bytes of text that `max_model_len` tokens can stand for.
+    pub(crate) prompt_bytes_max: usize,
     /// Most sequences one request can have: they enter the engine's queue together.
     pub(crate) sequences_max: usize,
     pub(crate) engine: EngineHandle,

@@ -11,7 +11,6 @@ use crate::routes::Post;
 use crate::state::Ready;
 use crate::wire::chat::Conversation;
 use crate::wire::common::{TokenNames, read_token_list};
-use crate::wire::completion::PromptInput;
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::Fields;
 
@@ -50,7 +49,8 @@ fn tokenize_body(ready: &Ready, body: &[u8]) -> ApiResult<Tokenized> {
     let tokens = match prompt {
         Some(text) => {
             fields.finish()?;
-            prompt::from_input(ready, "prompt", &PromptInput::Text(text), special)?.tokens
+            // Nothing is no prompt, but it is a text.
+            prompt::encode(prompt::tokenizer(ready, "prompt")?, &text, special)
         }
         None => {
             let conversation =
@@ -59,7 +59,8 @@ fn tokenize_body(ready: &Ready, body: &[u8]) -> ApiResult<Tokenized> {
                     _ => error,
                 })?;
             fields.finish()?;
-            prompt::from_conversation(ready, &conversation, special)?.tokens
+            let rendered = prompt::render(ready, &conversation)?;
+            prompt::encode(prompt::tokenizer(ready, "messages")?, &rendered.text, special)
         }
     };
     let texts = TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: TokenNames::Text };

@@ -225,6 +225,27 @@ fn prompt_logprobs_belong_to_the_answer() {
     assert!(scores[0].is_null() && scores[1..].iter().all(|score| score.as_object().unwrap().len() == 1));
 }
 
+/// Stop strings begin to hold after `min_tokens`: wherever that is, the text stays as it was.
+#[test]
+fn nothing_is_lost_where_min_tokens_end() {
+    let tokenizer = support::tokenizer();
+    let of = |bytes: &[u8]| (0..1024).find(|&id| tokenizer.token_bytes(id) == bytes).unwrap();
+    let mut answer = vec![THINK_START, of(b"n")];
+    answer.extend("🎉".bytes().map(|byte| of(&[byte])));
+    answer.extend([THINK_END, of(b"\n\n"), of(b"s"), of(b" \xe2\x80"), of(b"\x99"), of(b"c")]);
+    let server = scripted(of(b"\n"), &answer).start();
+    let length = answer.len();
+    for min_tokens in 0..=length {
+        let body = json!({
+            "messages": user("hi"), "temperature": 0, "max_tokens": length, "min_tokens": min_tokens, "stop": "never",
+        });
+        let answer = ask(server.address, PATH, &body);
+        let message = &answer["choices"][0]["message"];
+        assert_eq!((&message["reasoning"], &message["content"]), (&json!("n🎉"), &json!("s ’c")), "{body}");
+        assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    }
+}
+
 #[test]
 fn tokenize_and_detokenize() {
     let server = Setup::default().start();
@@ -239,6 +260,8 @@ fn tokenize_and_detokenize() {
     let strings: String =
         with["token_strs"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     assert_eq!(strings, "<|startoftext|>The fox");
+    let nothing = ask(server.address, "/tokenize", &json!({"prompt": "", "add_special_tokens": false}));
+    assert_eq!((&nothing["count"], &nothing["tokens"]), (&json!(0), &json!([])));
     let text = ask(server.address, "/detokenize", &json!({"model": "mock", "tokens": without["tokens"]}));
     assert_eq!(text, json!({"prompt": "The fox"}));
     for (path, body, param) in [

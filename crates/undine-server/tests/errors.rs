@@ -172,6 +172,16 @@ fn what_does_not_fit() {
         (status, param.as_deref(), code.as_deref()),
         (400, Some("messages"), Some("context_length_exceeded"))
     );
+    // Megabytes are refused by their length: to tokenize them takes seconds.
+    let book = "x ".repeat(4 << 20);
+    for (path, body) in [
+        ("/v1/completions", json!({"prompt": book})),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": book}]})),
+    ] {
+        let (_, _, code, message) = error(&post(server.address, path, &body));
+        assert_eq!(code.as_deref(), Some("context_length_exceeded"));
+        assert!(message.contains("bytes") && message.contains("400 tokens"), "{message}");
+    }
     // More than the 64 that can wait would never be accepted: that is not a matter of trying again.
     for (many, blamed) in [
         (json!({"prompt": vec!["x"; 33], "n": 2}), "n"),
