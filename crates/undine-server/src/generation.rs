@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use undine_core::{FinishReason, GenerateRequest, RowOutput, TokenId};
-use undine_text::{IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream};
+use undine_text::{
+    IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, Tokenizer,
+};
 
 use crate::engine_thread::{Running, Update};
 use crate::state::{App, Ready};
@@ -52,6 +54,8 @@ pub(crate) enum StartsIn {
 /// One choice as it grows.
 pub(crate) struct Choice {
     text: Option<TextStream>,
+    /// What follows the `min_tokens`, if there are stop strings that must wait for it.
+    after_minimum: Option<AfterMinimum>,
     /// Ids of the markers, if reasoning is counted.
     think: Option<(TokenId, TokenId)>,
     in_think: bool,
@@ -59,6 +63,14 @@ pub(crate) struct Choice {
     completion_tokens: u32,
     reasoning_tokens: u32,
     pieces: Vec<Piece>,
+}
+
+/// Stop strings that hold only for the text after the first `min_tokens`: until then another stream, without stop
+/// strings, makes the text.
+struct AfterMinimum {
+    min_tokens: u32,
+    tokenizer: Arc<Tokenizer>,
+    options: StreamOptions,
 }
 
 impl Choice {
@@ -69,18 +81,24 @@ impl Choice {
             (Some(_), StartsIn::Content) => Reasoning::Split,
             (Some(_), StartsIn::Reasoning) => Reasoning::SplitStartInside,
         };
-        let options = StreamOptions {
+        let mut options = StreamOptions {
             stop: common.stop.strings.clone(),
             include_stop: if common.stop.include_in_output { IncludeStop::Yes } else { IncludeStop::No },
             special: special_text(common.special),
             reasoning,
         };
+        let tokenizer = ready.model.tokenizer.as_ref();
+        let mut after_minimum = None;
+        if let (Some(tokenizer), min_tokens @ 1.., false) =
+            (tokenizer, common.stop.min_tokens, options.stop.is_empty())
+        {
+            let tokenizer = Arc::clone(tokenizer);
+            after_minimum = Some(AfterMinimum { min_tokens, tokenizer, options: options.clone() });
+            options.stop.clear();
+        }
         Self {
-            text: ready
-                .model
-                .tokenizer
-                .as_ref()
-                .map(|tokenizer| TextStream::new(Arc::clone(tokenizer), options)),
+            text: tokenizer.map(|tokenizer| TextStream::new(Arc::clone(tokenizer), options)),
+            after_minimum,
             think,
             in_think: reasoning == Reasoning::SplitStartInside,
             include_stop: common.stop.include_in_output,
@@ -122,6 +140,30 @@ impl Choice {
         if let StreamState::Stopped { stop } = text.push(id, &mut self.pieces) {
             delta.finish = Some(Finish { reason: "stop", stop_reason: Some(StopReason::Text(stop)) });
         }
+        self.end_minimum(id);
+    }
+
+    /// Lets stop strings hold for what follows, once `min_tokens` are out and their text is out to the last byte.
+    fn end_minimum(&mut self, id: TokenId) {
+        let tokens = self.completion_tokens;
+        let is_over = |after: &mut AfterMinimum| {
+            tokens >= after.min_tokens && ends_with_character(after.tokenizer.token_bytes(id))
+        };
+        // A token without text may have left something open: half a character, or white space after `</think>`.
+        if self.pieces.is_empty() {
+            return;
+        }
+        let Some(after) = self.after_minimum.take_if(is_over) else { return };
+        let AfterMinimum { tokenizer, mut options, .. } = after;
+        if let Some(text) = &mut self.text {
+            text.finish(&mut self.pieces);
+        }
+        options.reasoning = match (options.reasoning, self.in_think) {
+            (Reasoning::Off, _) => Reasoning::Off,
+            (_, true) => Reasoning::SplitStartInside,
+            (_, false) => Reasoning::Split,
+        };
+        self.text = Some(TextStream::new(tokenizer, options));
     }
 
     /// Reasoning tokens are those from `<think>` to `</think>`, both included.
@@ -195,10 +237,43 @@ impl Generation {
     }
 }
 
+/// Whether the last character that begins in these bytes also ends in them.
+fn ends_with_character(bytes: &[u8]) -> bool {
+    let is_start = |byte: &u8| (*byte as i8) >= -0x40;
+    match bytes.iter().rposition(is_start) {
+        Some(start) => {
+            !matches!(std::str::from_utf8(&bytes[start..]), Err(error) if error.error_len().is_none())
+        }
+        None => true,
+    }
+}
+
 /// The detokenizer's word for the request's.
 pub(crate) fn special_text(wanted: SpecialTokensWanted) -> SpecialText {
     match wanted {
         SpecialTokensWanted::Skip => SpecialText::Skip,
         SpecialTokensWanted::Keep => SpecialText::Keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_characters_are_seen() {
+        let euro = "a€".as_bytes();
+        for (bytes, whole) in [
+            (&b"ab"[..], true),
+            (euro, true),
+            (&euro[..2], false),
+            (&euro[..3], false),
+            // The end of a character that began before.
+            (&euro[2..], true),
+            (&b"\xff"[..], true),
+            (b"", true),
+        ] {
+            assert_eq!(ends_with_character(bytes), whole, "{bytes:?}");
+        }
     }
 }

@@ -291,6 +291,39 @@ fn ends() {
     assert_eq!(shown["text"], format!("{before}{stop}"));
 }
 
+/// As in vLLM: `min_tokens` holds off stop strings too.
+#[test]
+fn stop_strings_wait_for_min_tokens() {
+    let tokenizer = support::tokenizer();
+    let text = |ids: &[u32]| tokenizer.decode(ids, undine_text::SpecialText::Skip);
+    // Ascii, so that each is a character of its own; `a b c a b c ...`
+    let id = |text: &str| tokenizer.token_id(text).unwrap();
+    let ring = [id("a"), id("b"), id("c")];
+    let successors = (0..3).map(|i| (ring[i], ring[(i + 1) % 3])).collect();
+    let mock = MockExecutor { successors, ..MockExecutor::default() };
+    let server = Setup { mock, ..Setup::default() }.start();
+    assert_eq!(text(&ring), "abc");
+    for (min_tokens, want) in [(0, "ab"), (1, "ab"), (2, "ab"), (3, "abcab"), (5, "abcab"), (6, "abcabcab")] {
+        for (shown, include) in [("", false), ("c", true)] {
+            let body = json!({
+                "prompt": [1, ring[2]], "max_tokens": 12, "min_tokens": min_tokens, "temperature": 0,
+                "stop": ["never", "c"], "include_stop_str_in_output": include,
+            });
+            let choice = ask(server.address, PATH, &body)["choices"][0].clone();
+            assert_eq!(choice["text"], format!("{want}{shown}"), "{body}");
+            assert_eq!((&choice["finish_reason"], &choice["stop_reason"]), (&json!("stop"), &json!("c")));
+            let parts = ask_stream(server.address, PATH, &body);
+            let parts = parts.iter().map(|chunk| chunk["choices"][0]["text"].as_str().unwrap());
+            assert_eq!(parts.collect::<String>(), format!("{want}{shown}"), "{body}");
+        }
+    }
+    let body = json!({
+        "prompt": [1, ring[2]], "max_tokens": 4, "min_tokens": 4, "temperature": 0, "stop": "c",
+    });
+    let choice = ask(server.address, PATH, &body)["choices"][0].clone();
+    assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!("abca"), &json!("length")));
+}
+
 #[test]
 fn sampling_fields_reach_the_sampler() {
     let server = Setup::default().start();
