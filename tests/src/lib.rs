@@ -1,5 +1,7 @@
 //! Shared parts of the tests in `tests/`: the oracle checkpoints, steps without an engine, comparisons.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -229,6 +229,8 @@ impl<T: KvFloat> Attend<'_, T> {
     }
 
     /// Scores of the page's positions; minus infinity from `valid` on.
+    /// # Safety
+    /// `head_dim * PAGE` keys are readable at `keys`.
     #[inline(always)]
     unsafe fn scores<S: Simd, const G: usize>(
         &self,
@@ -279,6 +281,8 @@ impl<T: KvFloat> Attend<'_, T> {
     }
 
     /// Adds the weighted values of the first `valid` positions.
+    /// # Safety
+    /// `valid * head_dim` values are readable at `values`, and `valid` is at most `PAGE`.
     #[inline(always)]
     unsafe fn add_values<S: Simd, const G: usize>(
         &self,

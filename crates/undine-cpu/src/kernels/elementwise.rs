@@ -131,6 +131,9 @@ impl Kernel for SiluMul<'_> {
     }
 }
 
+/// `silu(gate) * up` of eight values.
+/// # Safety
+/// 8 values are readable at both pointers, and `gate` is writable.
 #[inline(always)]
 unsafe fn silu_mul_8<S: Simd>(s: S, gate: *mut f32, up: *const f32) {
     // SAFETY: the caller gives 8 values at each pointer.
@@ -190,6 +193,10 @@ impl Kernel for ShortConvRows<'_> {
 }
 
 impl ShortConvRows<'_> {
+    /// One row of eight channels.
+    /// # Safety
+    /// The row and the state are valid as the fields say, no other thread uses these channels of them, and
+    /// `channel + 8` is at most `hidden`.
     #[inline(always)]
     unsafe fn eight_channels<S: Simd>(&self, s: S, taps: usize, row: usize, channel: usize) {
         // SAFETY: the caller vouches for eight channels of the row, the state, the filter and the bias.
@@ -215,6 +222,8 @@ impl ShortConvRows<'_> {
     }
 
     /// The same operations on one channel.
+    /// # Safety
+    /// As above, with `channel` below `hidden`.
     #[inline(always)]
     unsafe fn one_channel(&self, taps: usize, row: usize, channel: usize) {
         // SAFETY: the caller vouches for the channel of the row, the state, the filter and the bias.

@@ -146,6 +146,8 @@ fn tile<S: Simd, W: Float, const NW: usize, const NX: usize>(s: S, g: &FloatKern
 }
 
 /// Sixteen values of K.
+/// # Safety
+/// [`WIDE`] values are readable at each pointer.
 #[inline(always)]
 unsafe fn step<S: Simd, W: Float, const NW: usize, const NX: usize>(
     s: S,

@@ -61,6 +61,9 @@ pub trait Format256: Format {
     unsafe fn scales(block: *const u8) -> Scales256;
 }
 
+/// A half float, widened.
+/// # Safety
+/// 2 bytes are readable at `p`.
 #[inline(always)]
 unsafe fn half_at(p: *const u8) -> f32 {
     // SAFETY: the caller gives two readable bytes.
@@ -194,6 +197,8 @@ impl Format256 for Q3_K {
 }
 
 /// Scales of Q4_K and Q5_K: `d`, `dmin`, then twelve bytes of 6-bit scales and mins.
+/// # Safety
+/// 16 bytes are readable at `block`.
 #[inline(always)]
 unsafe fn scales_6bit(block: *const u8) -> Scales256 {
     // SAFETY: the caller gives a block with its 16 bytes of scales in front.

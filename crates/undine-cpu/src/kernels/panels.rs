@@ -243,6 +243,8 @@ fn both_halves(low: i16, high: i16) -> i32 {
 }
 
 /// Stores 8 rows of 32 bytes as 8 groups of `8 rows x 4 bytes`.
+/// # Safety
+/// 256 bytes are writable at `panel`.
 #[inline(always)]
 unsafe fn pack_quads<S: Simd>(s: S, rows: [S::B; TILE], panel: *mut u8) {
     let quads = s.transpose(rows);
@@ -307,7 +309,9 @@ fn chunk_32<S: Simd, F: Format32, const NT: usize>(
     }
 }
 
-/// `sum q a` over one block of 32 for `NT` input rows.
+/// `sum q a` over one block of 32 for `NT` input rows. The input's block is `at`, that of the next row `stride` further.
+/// # Safety
+/// `panel` holds a block of 32 for each row of the tile, and the input has those blocks.
 #[inline(always)]
 unsafe fn block_32<S: Simd, F: Format32, const NT: usize>(
     s: S,
@@ -391,6 +395,8 @@ fn chunk_256<S: Simd, F: Format256, const NT: usize>(
 }
 
 /// `sum over 16 of scale * sum of activations`, per lane.
+/// # Safety
+/// 8 vectors are readable at `pairs`, and 32 bytes at `sums`.
 #[inline(always)]
 unsafe fn weighted<S: Simd>(s: S, pairs: *const i32, sums: *const i8) -> S::I {
     let mut total = s.i_splat(0);
@@ -404,6 +410,8 @@ unsafe fn weighted<S: Simd>(s: S, pairs: *const i32, sums: *const i8) -> S::I {
 }
 
 /// `sum over sub-blocks of sc * sum q a` over one block of 256. `[at_x, stride]` find the input's blocks.
+/// # Safety
+/// The panel holds block `at`, and the input has its blocks.
 #[inline(always)]
 unsafe fn super_block<S: Simd, F: Format256, const NT: usize>(
     s: S,

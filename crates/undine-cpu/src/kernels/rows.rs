@@ -133,6 +133,8 @@ impl<F: Format32, const NT: usize> Kernel for Rows32<'_, F, NT> {
 }
 
 /// Adds eight blocks of a row at `w`. The input's blocks start at `at`, those of the next row `stride` further.
+/// # Safety
+/// Eight blocks are readable at `w`, and the input has its blocks.
 #[inline(always)]
 unsafe fn eight_blocks<S: Simd, F: Format32, const NT: usize>(
     s: S,
@@ -186,6 +188,8 @@ fn add_lanes<S: Simd, F: Format32>(s: S, isum: S::I, sums: S::I, [d, m, da]: [S:
 }
 
 /// The last, fewer than eight, blocks of a chunk: the missing ones have scale 0. `[at, stride, count]` as above.
+/// # Safety
+/// `count` blocks are readable at `w`, `count` is at most 8, and the input has its blocks.
 #[inline(always)]
 unsafe fn rest<S: Simd, F: Format32, const NT: usize>(
     s: S,
@@ -261,6 +265,8 @@ impl<F: Format256, const NT: usize> Kernel for Rows256<'_, F, NT> {
 }
 
 /// `isum` and `msum` of one block for each input row. The input's block is `at`, that of the next row `stride` further.
+/// # Safety
+/// A block is readable at `w`, and the input has its blocks.
 #[inline(always)]
 unsafe fn super_block<S: Simd, F: Format256, const NT: usize>(
     s: S,
