@@ -200,18 +200,19 @@ impl<T: KvFloat> Attend<'_, T> {
                 let base = self.cache.add(block.0 as usize * self.page_bytes);
                 let scores = self.scores::<S, G>(s, head, base.add(self.keys_at), valid);
                 for g in 0..G {
-                    let page_max =
-                        scores[g].into_iter().fold(f32::NEG_INFINITY, |m, v| m.max(s.f_max_lane(v)));
-                    let new = max[g].max(page_max);
+                    let mut new = max[g];
+                    for score in scores[g] {
+                        new = new.max(s.f_max_lane(score));
+                    }
                     let shrink = s.f_splat((max[g] - new).exp());
                     max[g] = new;
-                    let p: [S::F; VECTORS] =
-                        std::array::from_fn(|i| exp_neg(s, s.f_sub(scores[g][i], s.f_splat(new))));
+                    let mut p = scores[g];
+                    for i in 0..VECTORS {
+                        p[i] = exp_neg(s, s.f_sub(p[i], s.f_splat(new)));
+                        s.f_store(weights[g].as_mut_ptr().add(i * LANES), p[i]);
+                    }
                     let lanes = s.f_add(s.f_add(p[0], p[1]), s.f_add(p[2], p[3]));
                     total[g] = s.f_fma(total[g], shrink, lanes);
-                    for (i, p) in p.into_iter().enumerate() {
-                        s.f_store(weights[g].as_mut_ptr().add(i * LANES), p);
-                    }
                     for d in (0..padded).step_by(LANES) {
                         let at = sums[g].as_mut_ptr().add(d);
                         s.f_store(at, s.f_mul(s.f_load(at), shrink));
@@ -273,8 +274,10 @@ impl<T: KvFloat> Attend<'_, T> {
                     unsafe { s.f_store(all.as_mut_ptr().add(i * LANES), scores[g][i]) };
                 }
                 all[valid..].fill(f32::NEG_INFINITY);
-                // SAFETY: the array has every vector.
-                scores[g] = std::array::from_fn(|i| unsafe { s.f_load(all.as_ptr().add(i * LANES)) });
+                for i in 0..VECTORS {
+                    // SAFETY: the array has every vector.
+                    scores[g][i] = unsafe { s.f_load(all.as_ptr().add(i * LANES)) };
+                }
             }
         }
         scores
@@ -297,7 +300,10 @@ impl<T: KvFloat> Attend<'_, T> {
         for d in (0..whole).step_by(LANES) {
             // SAFETY: the page holds `PAGE x dim` values, and the sums hold `dim`.
             unsafe {
-                let mut sum: [S::F; G] = std::array::from_fn(|g| s.f_load(sums[g].as_ptr().add(d)));
+                let mut sum = [s.f_splat(0.0); G];
+                for g in 0..G {
+                    sum[g] = s.f_load(sums[g].as_ptr().add(d));
+                }
                 for position in 0..valid {
                     let v = T::load(s, values.add((position * dim + d) * T::BYTES));
                     for g in 0..G {

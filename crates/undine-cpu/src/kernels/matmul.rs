@@ -129,6 +129,7 @@ impl MatMul<'_> {
         let Self { weight, cols, rows, x, inputs, bias, out, .. } = self;
         let group_rows = (GROUP_BYTES / cols / TILE).max(1) * TILE;
         let input_block = (INPUT_BYTES / cols.max(QK_K)).max(LANES) / 4 * 4;
+        let input_block = input_block.min(inputs.len());
         for first in rows.clone().step_by(group_rows) {
             let rows = first..(first + group_rows).min(rows.end);
             let inputs = inputs.clone();

@@ -88,7 +88,7 @@ impl<F: Format32> Kernel for Panels32<'_, F> {
         let mut first = g.inputs.start;
         while first < g.inputs.end {
             let count = g.input_block.min(g.inputs.end - first);
-            g.memory.sums.fill(0.0);
+            g.memory.sums[..tiles * g.input_block * TILE].fill(0.0);
             for tile in 0..tiles {
                 for chunk in (0..blocks).step_by(CHUNK / QK) {
                     let range = chunk..(chunk + CHUNK / QK).min(blocks);
@@ -126,7 +126,7 @@ impl<F: Format256> Kernel for Panels256<'_, F> {
         let mut first = g.inputs.start;
         while first < g.inputs.end {
             let count = g.input_block.min(g.inputs.end - first);
-            g.memory.sums.fill(0.0);
+            g.memory.sums[..tiles * g.input_block * TILE].fill(0.0);
             for tile in 0..tiles {
                 for chunk in (0..blocks).step_by(CHUNK / QK_K) {
                     let range = chunk..(chunk + CHUNK / QK_K).min(blocks);
@@ -152,8 +152,7 @@ impl Group {
         grow(&mut self.quants, tiles * blocks_32 * QK * TILE);
         grow(&mut self.d, tiles * scales * TILE);
         grow(&mut self.m, tiles * scales * TILE);
-        self.sums.clear();
-        self.sums.resize(tiles * input_block * TILE, 0.0);
+        grow(&mut self.sums, tiles * input_block * TILE);
     }
 
     fn reserve_32(&mut self, tiles: usize, blocks: usize, input_block: usize) {
@@ -189,11 +188,11 @@ fn pack_tile_32<S: Simd, F: Format32>(s: S, g: &mut GroupKernel<F>, tile: usize)
             std::array::from_fn(|lane| g.weight.as_ptr().add(lane_row(g, tile, lane) * blocks * bytes));
         for b in 0..blocks {
             let at = tile * blocks + b;
-            pack_quads(
-                s,
-                row.map(|row| F::quants(s, row.add(b * bytes), 0)),
-                g.memory.quants.as_mut_ptr().add(at * QK * TILE),
-            );
+            let mut quants = [s.b_splat(0); TILE];
+            for lane in 0..TILE {
+                quants[lane] = F::quants(s, row[lane].add(b * bytes), 0);
+            }
+            pack_quads(s, quants, g.memory.quants.as_mut_ptr().add(at * QK * TILE));
             for lane in 0..TILE {
                 let half = |p: *const u8| half::f16::from_bits(p.cast::<u16>().read_unaligned()).to_f32();
                 g.memory.d[at * TILE + lane] = half(row[lane].add(b * bytes));
@@ -215,13 +214,16 @@ fn pack_tile_256<S: Simd, F: Format256>(s: S, g: &mut GroupKernel<F>, tile: usiz
             std::array::from_fn(|lane| g.weight.as_ptr().add(lane_row(g, tile, lane) * blocks * bytes));
         for b in 0..blocks {
             let at = tile * blocks + b;
-            let block = row.map(|row| row.add(b * bytes));
             let panel = g.memory.quants.as_mut_ptr().add(at * QK_K * TILE);
             each_sub!(SUB, {
-                pack_quads(s, block.map(|block| F::quants(s, block, SUB)), panel.add(SUB * QK * TILE))
+                let mut quants = [s.b_splat(0); TILE];
+                for lane in 0..TILE {
+                    quants[lane] = F::quants(s, row[lane].add(b * bytes), SUB);
+                }
+                pack_quads(s, quants, panel.add(SUB * QK * TILE));
             });
-            for (lane, block) in block.into_iter().enumerate() {
-                let scales = F::scales(block);
+            for (lane, row) in row.into_iter().enumerate() {
+                let scales = F::scales(row.add(b * bytes));
                 g.memory.d[at * TILE + lane] = scales.d;
                 g.memory.m[at * TILE + lane] = scales.neg_dmin;
                 for k in 0..16 {
@@ -366,7 +368,10 @@ fn chunk_256<S: Simd, F: Format256, const NT: usize>(
     // the sums have a vector for each tile and row of the block.
     unsafe {
         let place = g.memory.sums.as_mut_ptr().add((tile * g.input_block + t) * TILE);
-        let mut acc: [S::F; NT] = std::array::from_fn(|i| s.f_load(place.add(i * TILE)));
+        let mut acc = [s.f_splat(0.0); NT];
+        for i in 0..NT {
+            acc[i] = s.f_load(place.add(i * TILE));
+        }
         for b in range {
             let at = tile * blocks + b;
             let d = s.f_load(g.memory.d.as_ptr().add(at * TILE));
