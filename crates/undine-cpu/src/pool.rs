@@ -87,17 +87,17 @@ impl Pool {
             generation: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
-        let threads: Vec<_> = (1..threads)
-            .map(|index| {
-                let shared = Arc::clone(&shared);
-                let count = threads;
-                std::thread::Builder::new()
-                    .name(format!("undine-cpu-{index}"))
-                    .spawn(move || work(&shared, index, count))
-            })
-            .collect::<Result<_, _>>()?;
-        let handles = threads.iter().map(|thread| thread.thread().clone()).collect();
-        Ok(Self { shared, threads, handles })
+        // Dropping the pool stops the threads that have started, should one of them not.
+        let mut pool = Self { shared, threads: Vec::new(), handles: Vec::new() };
+        for index in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("undine-cpu-{index}"))
+                .spawn(move || work(&shared, index, threads))?;
+            pool.handles.push(thread.thread().clone());
+            pool.threads.push(thread);
+        }
+        Ok(pool)
     }
 
     /// Threads in a region.
