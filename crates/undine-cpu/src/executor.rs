@@ -220,7 +220,7 @@ impl State {
     /// Copies the batch and works out each row's token, position and sequence.
     fn load(&mut self, batch: &Batch, last_token: &[u32]) {
         batch.check(&self.capacity);
-        self.batch.clone_from(batch);
+        copy_batch(&mut self.batch, batch);
         self.rows.clear();
         for (s, sequence) in batch.sequences.iter().enumerate() {
             for (position, row) in (sequence.start..).zip(sequence.rows.clone()) {
@@ -233,6 +233,18 @@ impl State {
             }
         }
     }
+}
+
+/// Copies every vector into the memory of the one before; `clone_from` of a derived `Clone` would allocate new ones.
+fn copy_batch(to: &mut Batch, from: &Batch) {
+    let Batch { tokens, sequences, block_tables, outputs, history, biases, masks } = from;
+    to.tokens.clone_from(tokens);
+    to.sequences.clone_from(sequences);
+    to.block_tables.clone_from(block_tables);
+    to.outputs.clone_from(outputs);
+    to.history.clone_from(history);
+    to.biases.clone_from(biases);
+    to.masks.clone_from(masks);
 }
 
 fn no_output() -> RowOutput {
