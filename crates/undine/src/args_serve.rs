@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::args::{ExecutorArgs, parse_bytes};
 use crate::format::parse_count_u32;
@@ -35,14 +36,16 @@ pub struct ServeArgs {
     /// Memory for keys and values, such as 4G [default: 4G, or what one full sequence needs].
     #[arg(long, env = "UNDINE_KV_CACHE_MEMORY_BYTES", value_name = "BYTES", value_parser = parse_bytes)]
     pub kv_cache_memory_bytes: Option<u64>,
-    /// Names clients may ask for; the first is the one in responses [default: the model's].
-    #[arg(long, env = "UNDINE_SERVED_MODEL_NAME", value_name = "NAME", num_args = 1.., value_delimiter = ',')]
+    /// A name clients may ask for, repeatable; the first is the one in responses [default: the model's].
+    // One value per flag: `--served-model-name N MODEL` must not take the model for a second name.
+    #[arg(long, env = "UNDINE_SERVED_MODEL_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub served_model_name: Vec<String>,
     /// A Jinja template to use instead of the checkpoint's.
     #[arg(long, env = "UNDINE_CHAT_TEMPLATE", value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
-    /// Tokens of which clients must send one.
-    #[arg(long, env = "UNDINE_API_KEY", hide_env_values = true, value_name = "KEY", num_args = 1.., value_delimiter = ',')]
+    /// A token clients must send, repeatable: one of them is enough.
+    // One value per flag, as above. An empty one, as of an unset variable, could not be sent.
+    #[arg(long, env = "UNDINE_API_KEY", hide_env_values = true, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     pub api_key: Vec<String>,
     /// Seconds that running requests may go on after SIGTERM.
     #[arg(long, env = "UNDINE_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
@@ -116,9 +119,36 @@ ignored! {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
 
+    use super::ServeArgs;
     use crate::args::{Cli, Command};
+
+    fn serve<'a>(line: impl IntoIterator<Item = &'a str>) -> Result<ServeArgs, clap::Error> {
+        match Cli::try_parse_from(["undine", "serve"].into_iter().chain(line))?.command {
+            Command::Serve(args) => Ok(*args),
+            _ => panic!("serve"),
+        }
+    }
+
+    #[test]
+    fn keys_and_names_take_one_value_each() {
+        for line in [
+            "--api-key a --api-key b,c --served-model-name x --served-model-name y,z model",
+            "--api-key a --served-model-name x model --api-key b,c --served-model-name=y,z",
+        ] {
+            let args = serve(line.split(' ')).unwrap();
+            assert_eq!(args.model.as_deref(), Some(Path::new("model")), "{line}");
+            assert_eq!(args.api_key, ["a", "b,c"], "{line}");
+            assert_eq!(args.served_model_name, ["x", "y,z"], "{line}");
+        }
+        for flag in ["--api-key", "--served-model-name"] {
+            assert!(serve([flag, "", "model"]).is_err(), "an empty {flag}");
+            assert!(serve(["model", flag]).is_err(), "no {flag}");
+        }
+    }
 
     #[test]
     fn flags_of_vllm_are_named_as_ignored() {
