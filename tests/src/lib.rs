@@ -2,10 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod synthetic;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use undine_core::{Batch, BatchSequence, BlockId, Capacity, Executor, OutputKind, OutputRow, Slot, TokenId};
+use undine_core::{
+    Batch, BatchSequence, BlockId, Capacity, DType, Executor, OutputKind, OutputRow, Slot, TokenId,
+};
 use undine_cpu::{CpuExecutor, CpuOptions, Isa, KvType};
 use undine_model::Model;
 use undine_weights::Checkpoint;
@@ -24,7 +28,7 @@ pub fn model(path: &std::path::Path) -> Arc<Model> {
 /// What every test reserves.
 pub fn capacity(model: &Model) -> Capacity {
     Capacity {
-        blocks: 64,
+        blocks: 128,
         block_size: undine_cpu::BLOCK_SIZE,
         slots: 16,
         rows: 512,
@@ -36,18 +40,19 @@ pub fn capacity(model: &Model) -> Capacity {
 
 /// CPU options with the same reservation.
 pub fn cpu_options(isa: Isa, threads: usize, kv: KvType) -> CpuOptions {
-    CpuOptions { threads, blocks: 64, slots: 16, rows: 512, outputs: 512, kv, isa }
+    CpuOptions { threads, blocks: 128, slots: 16, rows: 512, outputs: 512, kv, isa }
 }
 
 /// A CPU executor on the best instruction set with f32 keys and values.
 pub fn cpu(model: &Arc<Model>, threads: usize) -> CpuExecutor {
-    CpuExecutor::new(Arc::clone(model), cpu_options(Isa::detect(), threads, KvType::F32)).expect("the shape is supported")
+    CpuExecutor::new(Arc::clone(model), cpu_options(Isa::detect(), threads, KvType::F32))
+        .expect("the shape is supported")
 }
 
 /// One part of one sequence in a step.
 #[derive(Clone, Copy)]
 pub struct Part<'a> {
-    /// Which sequence: it has slot `sequence` and blocks `4 sequence ..`.
+    /// Which sequence: it has slot `sequence` and blocks `8 sequence ..`.
     pub sequence: u32,
     /// Position of the first token.
     pub start: u32,
@@ -56,7 +61,7 @@ pub struct Part<'a> {
 }
 
 /// Blocks each test sequence owns.
-const BLOCKS: u32 = 4;
+const BLOCKS: u32 = 8;
 
 /// A batch of these parts that asks for the logits of every row.
 pub fn batch(parts: &[Part]) -> Batch {
@@ -74,7 +79,8 @@ pub fn batch(parts: &[Part]) -> Batch {
             blocks: table..table + BLOCKS,
         });
     }
-    batch.outputs = (0..batch.tokens.len() as u32).map(|row| OutputRow { row, kind: OutputKind::Logits }).collect();
+    batch.outputs =
+        (0..batch.tokens.len() as u32).map(|row| OutputRow { row, kind: OutputKind::Logits }).collect();
     batch
 }
 
@@ -113,8 +119,14 @@ impl Expected {
     pub fn tokens(&self, name: &str) -> Vec<TokenId> {
         let (dtype, bytes) = self.bytes(name);
         match dtype.as_str() {
-            "I64" => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes")) as TokenId).collect(),
-            "I32" => bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("four bytes")) as TokenId).collect(),
+            "I64" => bytes
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes")) as TokenId)
+                .collect(),
+            "I32" => bytes
+                .chunks_exact(4)
+                .map(|b| i32::from_le_bytes(b.try_into().expect("four bytes")) as TokenId)
+                .collect(),
             other => panic!("{name} is {other}"),
         }
     }
@@ -123,5 +135,28 @@ impl Expected {
 /// The largest difference of two equally long slices.
 pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |max, d| if d.is_nan() { f32::INFINITY } else { max.max(d) })
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |max, d| if d.is_nan() { f32::INFINITY } else { max.max(d) })
+}
+
+/// The demo model that the program carries.
+pub fn demo() -> PathBuf {
+    data("../../demo/undine-demo.gguf")
+}
+
+/// The mixes of types in which the demo model is compared with llama.cpp.
+pub const PEER_TYPES: [&str; 4] = ["Q8_0", "Q4_0", "Q4_K_M", "Q6_K"];
+
+/// Writes the demo model with matrices of the named mix. Always the same bytes.
+pub fn quantized_demo(name: &str, path: &std::path::Path) {
+    let checkpoint = Checkpoint::open(&demo()).expect("the demo model opens");
+    let dtype_of = |tensor: &str, _: &undine_weights::Weight| match name {
+        "Q4_0" if tensor.starts_with("token_embd") => DType::Q6_K,
+        "Q4_K_M" if tensor.starts_with("token_embd") || tensor.contains("ffn_down") => DType::Q6_K,
+        "Q4_K_M" => DType::Q4_K,
+        name => DType::parse(name).expect("a type's name"),
+    };
+    undine_weights::write_gguf(&checkpoint, dtype_of, path).expect("the file can be written");
 }
