@@ -1,5 +1,6 @@
 //! The oracle checkpoints against the outputs transformers gave for them (float32, CPU), on both backends and from
 //! every container: the safetensors folder, and GGUF files written from it.
+#![allow(clippy::unwrap_used, reason = "clippy does not count helpers of integration tests as tests")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -62,12 +63,16 @@ fn the_cpu_agrees_on_every_instruction_set() {
         let folder = data("oracle").join(case);
         let (expected, model) = (Expected::open(&folder), model(&folder));
         for isa in Isa::available() {
-            for threads in [1, 2, 3] {
+            // Plain Rust takes most of the time; that its bits do not depend on threads is for same_tokens to say.
+            let portable = matches!(isa, Isa::Portable(_));
+            for threads in if portable { 2..=2 } else { 1..=3 } {
                 let options = cpu_options(isa, threads, KvType::F32);
                 let mut cpu = CpuExecutor::new(Arc::clone(&model), options).unwrap();
                 let what = format!("{case} on {} with {threads} threads", isa.name());
                 check_logits(&mut cpu, &expected, &what);
-                check_greedy(&mut cpu, &expected, &what);
+                if threads == 2 {
+                    check_greedy(&mut cpu, &expected, &what);
+                }
             }
         }
     }
