@@ -137,7 +137,7 @@ impl CpuExecutor {
         record: impl FnOnce(&Model, &mut PlanRecorder),
     ) -> Result<Self, Error> {
         let config = model.config();
-        if config.head_dim > HEAD_DIM_MAX || config.head_dim % 2 != 0 {
+        if config.head_dim > HEAD_DIM_MAX || !config.head_dim.is_multiple_of(2) {
             return Err(Error::HeadDim { found: config.head_dim });
         }
         let threads = options.threads;

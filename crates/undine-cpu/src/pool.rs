@@ -218,7 +218,9 @@ mod tests {
             pool.run(&|worker| {
                 let share = worker.share(items, 8);
                 assert!(share.start % 8 == 0 || share.is_empty());
-                share.for_each(|i| drop(seen[i].fetch_add(1, Ordering::Relaxed)));
+                for i in share {
+                    seen[i].fetch_add(1, Ordering::Relaxed);
+                }
             });
             assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) == 1));
         }

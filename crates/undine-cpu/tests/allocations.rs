@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use undine_core::{
-    Batch, BatchSequence, BlockId, DType, Executor, OutputKind, OutputRow, SamplingParams, Slot, TOKEN_FROM_SLOT,
+    Batch, BatchSequence, BlockId, DType, Executor, OutputKind, OutputRow, SamplingParams, Slot,
+    TOKEN_FROM_SLOT,
 };
 use undine_cpu::{CpuExecutor, CpuOptions, Isa, KvType};
 use undine_model::Model;
@@ -91,7 +92,8 @@ fn allocations(executor: &mut CpuExecutor, sequences: u32) -> usize {
 #[test]
 fn a_step_allocates_its_output_alone() {
     for (case, dtype) in [("dense", DType::Q4_K), ("dense", DType::BF16), ("moe", DType::Q8_0)] {
-        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/oracle")).join(case);
+        let folder =
+            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/oracle")).join(case);
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("model.gguf");
         write_gguf(&Checkpoint::open(&folder).unwrap(), |_, _| dtype, &file).unwrap();

@@ -7,6 +7,10 @@
 //! Kernels use loops where `std::array::from_fn` and `map` would be shorter. What is passed to those is compiled as a
 //! function of its own, without the instruction set of the kernel around it, and then each intrinsic in it is a call with
 //! its registers in memory.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "lanes and rows index several arrays at once, some of them by pointer"
+)]
 
 pub mod activations;
 pub mod attention;
