@@ -10,19 +10,16 @@ use undine_weights::Checkpoint;
 
 use crate::error::Error;
 
-/// The demo model, if this program was built with one.
-const DEMO: Option<&[u8]> = None;
+/// The demo model; `demo/README.md` says what it is and how it was made.
+const DEMO: &[u8] = include_bytes!("../../../demo/undine-demo.gguf");
 /// What the demo model is called in messages.
 pub const DEMO_NAME: &str = "undine-demo";
 
 /// Opens MODEL and reports repairs on standard error, one line each.
 pub fn open(model: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
-    let checkpoint = match (model, DEMO) {
-        (Some(path), _) => Checkpoint::open(path)?,
-        (None, Some(bytes)) => Checkpoint::from_static_gguf(bytes)?,
-        (None, None) => {
-            return Err(Error::usage("expected a MODEL: this program was built without the demo model"));
-        }
+    let checkpoint = match model {
+        Some(path) => Checkpoint::open(path)?,
+        None => Checkpoint::from_static_gguf(DEMO)?,
     };
     for repair in checkpoint.repairs() {
         eprintln!("repaired: {repair}");

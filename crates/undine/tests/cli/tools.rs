@@ -108,13 +108,11 @@ fn bench_reports_each_test_with_median_and_spread() {
 }
 
 #[test]
-fn without_a_model_there_is_the_demo_or_a_word_about_it() {
-    let output = run(&["inspect", "--json"]);
-    if output.status.code() == Some(2) {
-        assert!(stderr(&output).contains("without the demo model"), "{}", stderr(&output));
-    } else {
-        assert_eq!(json(&output)["name"], "Undine demo");
-    }
+fn without_a_model_there_is_the_demo() {
+    assert_eq!(json(&run(&["inspect", "--json"]))["name"], "Undine demo");
+    let answer = json(&run(&["run", "--json", "-p", "What is 17 + 25?"]));
+    assert!(answer["text"].as_str().unwrap().contains("42"), "{answer}");
+    assert!(answer["reasoning"].as_str().unwrap().contains("17 + 25"), "{answer}");
 }
 
 #[test]
