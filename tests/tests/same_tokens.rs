@@ -11,10 +11,10 @@ use undine_model::Model;
 use undine_tests::{Part, cpu_options, data, logits, model};
 use undine_weights::{Checkpoint, write_gguf};
 
-/// Positions each test sequence has: more than a page of the cache, and not a multiple of anything.
-const LENGTH: usize = 37;
-/// Sequences that run together: more rows than the kernels for few rows take, and not a multiple of anything either.
-const SEQUENCES: u32 = 5;
+/// Positions each test sequence has: more than two pages of the cache, more than the largest chunk, and no multiple of either.
+const LENGTH: usize = 70;
+/// Sequences that run together.
+const SEQUENCES: u32 = 8;
 
 fn tokens(sequence: u32) -> Vec<TokenId> {
     (0..LENGTH as u32).map(|i| 16 + (i * i * 7 + i * 31 + sequence * 577) % 1000).collect()
@@ -53,12 +53,12 @@ fn check(model: &Arc<Model>, isa: Isa, kv: KvType, what: &str) -> Vec<Vec<f32>> 
     let expected: Vec<_> = (0..SEQUENCES).map(|sequence| alone(&mut cpu, sequence)).collect();
     let wanted: Vec<_> = expected.iter().map(|rows| bits(rows)).collect();
     assert_ne!(wanted[0], wanted[1], "{what}: the sequences differ");
-    for chunk in [1, 7] {
+    for chunk in [1, 7, 64] {
         let found = together(&mut executor(1), 0..1, chunk);
         assert!(bits(&found[0]) == wanted[0], "{what}: prefill in chunks of {chunk}");
     }
     // One row of three sequences meets the kernels for few rows, the others those for many.
-    for (sequences, chunk) in [(SEQUENCES, 1), (SEQUENCES, 7), (SEQUENCES, LENGTH), (3, 1)] {
+    for (sequences, chunk) in [(SEQUENCES, 1), (SEQUENCES, 7), (SEQUENCES, 64), (3, 1)] {
         for (found, wanted) in together(&mut cpu, 0..sequences, chunk).iter().zip(&wanted) {
             assert!(bits(found) == *wanted, "{what}: {sequences} sequences in chunks of {chunk}");
         }

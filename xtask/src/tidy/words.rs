@@ -87,7 +87,7 @@ fn check_declarations(file: &File, number: usize, code: &str, found: &mut Vec<Fi
     }
 }
 
-/// Whether `path` begins in `line` where a path can begin: `net/work/` is not the path that `BANNED_PATHS` means.
+/// Whether `path` begins in `line` where a path can begin: a longer word before it makes it another path.
 fn has_path(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| !line[..at].ends_with(|c| is_word(c) || c == '.' || c == '}'))
 }
