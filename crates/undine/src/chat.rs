@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
-use rustyline::history::FileHistory;
+use rustyline::history::{FileHistory, History};
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Cmd, Completer, Config, Editor, EventHandler, Helper, Highlighter, Hinter, KeyEvent};
 
@@ -85,6 +85,7 @@ impl Chat {
             // No history yet is not an error.
             drop(editor.load_history(path));
         }
+        let mut entered = Vec::new();
         let mode =
             if self.completes { "no chat template: it completes text" } else { "/help lists commands" };
         tell(format_args!("{} ({mode}, Ctrl-D leaves)", self.ready.name))?;
@@ -93,6 +94,7 @@ impl Chat {
                 Ok(line) => {
                     // A history that cannot grow is no reason to stop.
                     drop(editor.add_history_entry(line.trim_end()));
+                    entered.push(line.trim_end().to_owned());
                     match self.take(&line) {
                         Ok(Next::Line) => {}
                         Ok(Next::Leave) => break Ok(()),
@@ -106,7 +108,7 @@ impl Chat {
             }
         };
         if let Some(path) = &history {
-            drop(editor.save_history(path));
+            drop(extend_history(path, entered));
         }
         result
     }
@@ -247,11 +249,28 @@ const CONTEXT_FULL: &str = "(the context is full; /clear starts a new conversati
 
 fn editor() -> Result<Editor<Multiline, FileHistory>, Error> {
     let failed = |error: ReadlineError| Error::refused(format!("the line editor cannot start: {error}"));
-    let config = Config::builder().max_history_size(HISTORY_MAX).map_err(failed)?.build();
-    let mut editor = Editor::with_config(config).map_err(failed)?;
+    let mut editor = Editor::with_config(history_config().map_err(failed)?).map_err(failed)?;
     editor.set_helper(Some(Multiline));
     editor.bind_sequence(KeyEvent::alt('\r'), EventHandler::Simple(Cmd::Newline));
     Ok(editor)
+}
+
+fn history_config() -> Result<Config, ReadlineError> {
+    Ok(Config::builder().max_history_size(HISTORY_MAX)?.build())
+}
+
+/// Adds lines to the history on disk, where other chats may have added theirs meanwhile.
+fn extend_history(path: &Path, lines: Vec<String>) -> Result<(), ReadlineError> {
+    let lock = std::fs::File::create(path.with_extension("lock"))?;
+    lock.lock()?;
+    let mut history = FileHistory::with_config(&history_config()?);
+    if path.exists() {
+        history.load(path)?;
+    }
+    for line in lines {
+        history.add_owned(line)?;
+    }
+    history.save(path)
 }
 
 /// Where the history is kept; `None` if there is no place for it.

@@ -58,6 +58,22 @@ fn a_chat_answers_obeys_commands_and_ends() {
 }
 
 #[test]
+fn chats_at_the_same_time_keep_the_lines_of_both() {
+    let model = models().chat();
+    let words = ["run", text(&model), "--temperature", "0", "--max-tokens", "2"];
+    let (mut one, mut two) = (start(&words), start(&words));
+    say(&mut one, "said by one", "");
+    say(&mut two, "said by two", "");
+    for chat in [&mut one, &mut two] {
+        chat.send_line("/bye").expect("types");
+        chat.exp_eof().expect("ends");
+    }
+    let history = models().place("state").join("undine/history.txt");
+    let history = std::fs::read_to_string(history).expect("history");
+    assert!(history.contains("said by one") && history.contains("said by two"), "{history}");
+}
+
+#[test]
 fn control_c_stops_the_answer_and_keeps_the_chat() {
     let mut chat = start(&["run", text(&models().chat()), "--temperature", "0"]);
     chat.send_line("Hello").expect("types");
