@@ -213,9 +213,19 @@ pub struct BenchArgs {
     /// Runs before the measured ones.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub warmup: u32,
+    /// Tokens of context before each test; filling it is not timed.
+    #[arg(short, long, value_name = "TOKENS", value_delimiter = ',', default_value = "0")]
+    pub depth: Vec<u32>,
+    /// Numbers of sequences to decode together; speeds are of all of them.
+    #[arg(short = 'B', long, value_name = "SEQUENCES", value_delimiter = ',', default_value = "1",
+          value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: Vec<u32>,
     /// Most rows in one step of the prefill.
-    #[arg(short, long, default_value = "512", value_parser = parse_count_u32)]
-    pub batch: u32,
+    #[arg(short, long, value_name = "ROWS", default_value = "512", value_parser = parse_count_u32)]
+    pub ubatch: u32,
+    /// Instruction set to compute with: auto, or one that this CPU has.
+    #[arg(long, default_value = "auto")]
+    pub isa: String,
     /// Print a JSON list, one object per test.
     #[arg(long)]
     pub json: bool,
@@ -227,9 +237,15 @@ pub struct BenchArgs {
 const BENCH_EXAMPLES: &str = "Examples:
   undine bench model.gguf
   undine bench model.gguf -p 128,512,2048 -n 64 -t 2 -r 10 --json
+  undine bench model.gguf -p 0 -n 32 --depth 0,4096,16384
+  undine bench model.gguf -p 0 -n 32 --batch 1,4,8,16
 
-pp is prompt processing of random tokens, with logits of the last token only; tg is generation one token at a time
-from an empty context. Both are what llama-bench measures under these names.";
+pp is prompt processing of random tokens, with logits of the last token only; tg is generation one token at a time.
+Both are what llama-bench measures under these names, @ d4096 meaning after 4096 tokens of context. tg32 x8 is
+generation of 32 tokens in each of eight sequences at once, as llama-batched-bench measures it.
+
+The answers of every test are computed again in other steps, which is not timed; unless they are equal to the bit, the
+command fails.";
 
 fn parse_float(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
@@ -302,7 +318,9 @@ mod tests {
             ("synth LFM2-350M", false),
             ("synth --list", true),
             ("bench m.gguf -p 128,512 -n 0,64 -t 2 -r 3", true),
+            ("bench m.gguf -d 0,4096 -B 1,8 --ubatch 256 --isa avx2", true),
             ("bench m.gguf -r 0", false),
+            ("bench m.gguf --batch 0", false),
             ("serve m.gguf --port 1 --max-num-seqs 4 --enforce-eager --max-model-len 32K", true),
             ("serve --model m.gguf", true),
             ("serve m.gguf --model n.gguf", false),

@@ -1,17 +1,18 @@
 //! `undine bench`: prefill and decode speed on random tokens, straight on the executor, as llama-bench measures them.
 //!
-//! A `pp` test computes a prompt from an empty context, with logits of its last row only. A `tg` test computes single
-//! tokens from an empty context. Tokens are random and nothing is sampled but the best token, which nobody uses.
+//! A `pp` test computes a prompt, with logits of its last row only. A `tg` test computes single tokens of one or
+//! several sequences. Both start from an empty context or from a depth that is filled before the clock starts.
+//! Nothing is sampled but the best token. The answers of every test are computed a second time in other steps, outside
+//! the timed part, and must be equal to the bit.
+
+mod runner;
+mod test;
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use undine_core::{
-    Batch, BatchSequence, BlockId, Executor, OutputKind, OutputRow, SamplingParams, Slot, TokenId,
-};
-use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
+use undine_cpu::{Isa, KvType};
 use undine_model::Model;
 use undine_weights::Checkpoint;
 
@@ -20,35 +21,13 @@ use crate::error::Error;
 use crate::format::Bytes;
 use crate::open;
 use crate::session::{self, speed};
+use runner::{Runner, Settings, compare};
+use test::{Kind, Test};
 
-/// Seed of the random tokens: every run computes the same.
-const TOKEN_SEED: u64 = 1;
+/// What `--isa` calls the best instruction set of the CPU.
+const ISA_AUTO: &str = "auto";
 
-/// What a test computes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Test {
-    /// A prompt of so many tokens.
-    Prefill(u32),
-    /// So many single tokens.
-    Decode(u32),
-}
-
-impl Test {
-    fn tokens(self) -> u32 {
-        match self {
-            Self::Prefill(tokens) | Self::Decode(tokens) => tokens,
-        }
-    }
-
-    fn name(self) -> String {
-        match self {
-            Self::Prefill(tokens) => format!("pp{tokens}"),
-            Self::Decode(tokens) => format!("tg{tokens}"),
-        }
-    }
-}
-
-/// One line of the report; speeds in tokens per second.
+/// One line of the report; speeds in tokens per second, all sequences together.
 #[derive(Serialize)]
 struct Report {
     model: String,
@@ -58,10 +37,12 @@ struct Report {
     isa: String,
     threads: usize,
     kv_cache_dtype: &'static str,
-    batch: u32,
+    ubatch: u32,
     test: String,
     n_prompt: u32,
     n_gen: u32,
+    depth: u32,
+    batch: u32,
     repetitions: u32,
     median_ts: f64,
     min_ts: f64,
@@ -72,37 +53,42 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<(), Error> {
-    let mut tests: Vec<Test> = args.n_prompt.iter().map(|&tokens| Test::Prefill(tokens)).collect();
-    tests.extend(args.n_gen.iter().map(|&tokens| Test::Decode(tokens)));
-    tests.retain(|test| test.tokens() > 0);
-    let Some(longest) = tests.iter().map(|test| test.tokens()).max() else {
-        return Err(Error::usage("nothing to measure: every -p and -n is 0"));
-    };
+    let tests = tests(args)?;
+    let isa = isa(&args.isa)?;
     let checkpoint = open::open(args.model.as_deref())?;
     let context = checkpoint.config().context_max;
-    if longest as usize > context {
+    if let Some(test) = tests.iter().find(|test| test.end() as usize > context) {
         return Err(Error::refused(format!(
-            "a test of {longest} tokens does not fit the model's context of {context}"
+            "{test}: {} tokens do not fit the model's context of {context}",
+            test.end()
         )));
     }
-    let mut bench = Bench::new(args, Arc::clone(&checkpoint), longest)?;
+    let threads = session::threads(&args.executor);
+    let kv = session::kv_type(&args.executor, &checkpoint);
+    let settings = Settings { threads, kv, isa, ubatch: args.ubatch };
+    let mut runner = Runner::new(Arc::new(Model::bind(Arc::clone(&checkpoint))), &settings, &tests)?;
     let mut out = std::io::stdout().lock();
     if !args.json {
-        print_header(&mut out, &checkpoint, &bench)?;
+        print_header(&mut out, &checkpoint, &settings)?;
     }
     let mut reports = Vec::new();
     for test in tests {
         for _ in 0..args.warmup {
-            bench.run(test)?;
+            runner.run(test)?;
         }
-        let mut samples = Vec::with_capacity(args.repetitions as usize);
-        for _ in 0..args.repetitions {
-            samples.push(speed(test.tokens() as usize, bench.run(test)?));
+        let (time, answers) = runner.run(test)?;
+        let mut samples = vec![speed(test.total() as usize, time)];
+        for _ in 1..args.repetitions {
+            let (time, again) = runner.run(test)?;
+            compare(test, &again, &answers)?;
+            samples.push(speed(test.total() as usize, time));
         }
-        let report = bench.report(args, &checkpoint, test, samples);
+        let settings = Settings { ubatch: runner.ubatch(), ..settings };
+        let report = report(args, &checkpoint, &settings, test, samples);
         if !args.json {
             print_line(&mut out, &report)?;
         }
+        runner.check(test, &answers)?;
         reports.push(report);
     }
     if args.json {
@@ -112,102 +98,75 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
     Ok(())
 }
 
-struct Bench {
-    executor: CpuExecutor,
-    batch: Batch,
-    random: fastrand::Rng,
-    vocab: TokenId,
-    blocks: u32,
-    rows: u32,
-    threads: usize,
-    kv: KvType,
-    isa: Isa,
-}
-
-impl Bench {
-    fn new(args: &BenchArgs, checkpoint: Arc<Checkpoint>, longest: u32) -> Result<Self, Error> {
-        let (threads, kv) = (session::threads(&args.executor), session::kv_type(&args.executor, &checkpoint));
-        let (blocks, rows, isa) = (longest.div_ceil(BLOCK_SIZE), args.batch.min(longest), Isa::detect());
-        let vocab = checkpoint.config().vocab as TokenId;
-        let options = CpuOptions { threads, blocks, slots: 1, rows, outputs: 1, kv, isa };
-        let executor = CpuExecutor::new(Arc::new(Model::bind(checkpoint)), options)?;
-        let random = fastrand::Rng::with_seed(TOKEN_SEED);
-        Ok(Self { executor, batch: Batch::default(), random, vocab, blocks, rows, threads, kv, isa })
-    }
-
-    /// The time one test takes, from an empty context.
-    fn run(&mut self, test: Test) -> Result<Duration, Error> {
-        let started = Instant::now();
-        let (total, step) = match test {
-            Test::Prefill(tokens) => (tokens, self.rows),
-            Test::Decode(tokens) => (tokens, 1),
-        };
-        let mut position = 0;
-        while position < total {
-            let rows = step.min(total - position);
-            let wants_logits = matches!(test, Test::Decode(_)) || position + rows == total;
-            self.fill(position, rows);
-            if wants_logits {
-                self.batch.outputs.push(best_token_of(rows - 1));
-            }
-            let ticket = self.executor.submit(&self.batch)?;
-            while self.executor.try_collect(ticket)?.is_none() {
-                std::thread::yield_now();
-            }
-            position += rows;
-        }
-        Ok(started.elapsed())
-    }
-
-    /// Writes rows `position..position + rows` of the only sequence, without outputs.
-    fn fill(&mut self, position: u32, rows: u32) {
-        self.batch.clear();
-        self.batch.tokens.extend((0..rows).map(|_| self.random.u32(..self.vocab)));
-        self.batch.block_tables.extend((0..self.blocks).map(BlockId));
-        let sequence =
-            BatchSequence { rows: 0..rows, start: position, slot: Slot(0), blocks: 0..self.blocks };
-        self.batch.sequences.push(sequence);
-    }
-
-    fn report(&self, args: &BenchArgs, checkpoint: &Checkpoint, test: Test, samples: Vec<f64>) -> Report {
-        let mut sorted = samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        let (n_prompt, n_gen) = match test {
-            Test::Prefill(tokens) => (tokens, 0),
-            Test::Decode(tokens) => (0, tokens),
-        };
-        Report {
-            model: open::display_name(args.model.as_deref()),
-            model_bytes: checkpoint.file_bytes(),
-            parameters: crate::inspect::parameters(checkpoint),
-            backend: "cpu",
-            isa: self.isa.name().to_owned(),
-            threads: self.threads,
-            kv_cache_dtype: kv_name(self.kv),
-            batch: self.rows,
-            test: test.name(),
-            n_prompt,
-            n_gen,
-            repetitions: args.repetitions,
-            median_ts: median(&sorted),
-            min_ts: sorted[0],
-            max_ts: sorted[sorted.len() - 1],
-            mean_ts: sorted.iter().sum::<f64>() / sorted.len() as f64,
-            samples_ts: samples,
+/// Every prefill at every depth, then every decode at every depth with every number of sequences.
+fn tests(args: &BenchArgs) -> Result<Vec<Test>, Error> {
+    let mut tests = Vec::new();
+    for &depth in &args.depth {
+        for &tokens in &args.n_prompt {
+            tests.push(Test { kind: Kind::Prefill, depth, tokens, sequences: 1 });
         }
     }
+    for &sequences in &args.batch {
+        for &depth in &args.depth {
+            for &tokens in &args.n_gen {
+                tests.push(Test { kind: Kind::Decode, depth, tokens, sequences });
+            }
+        }
+    }
+    tests.retain(|test| test.tokens > 0);
+    if tests.is_empty() {
+        return Err(Error::usage("nothing to measure: every -p and -n is 0"));
+    }
+    Ok(tests)
 }
 
-fn best_token_of(row: u32) -> OutputRow {
-    let kind = OutputKind::Sample {
-        params: SamplingParams::greedy(),
-        output_index: 0,
-        history: 0..0,
-        history_prompt: 0,
-        biases: 0..0,
-        mask: 0..0,
+/// The instruction set of that name.
+fn isa(name: &str) -> Result<Isa, Error> {
+    if name.eq_ignore_ascii_case(ISA_AUTO) {
+        return Ok(Isa::detect());
+    }
+    let available = Isa::available();
+    let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+    let found = available.iter().find(|isa| isa.name().eq_ignore_ascii_case(name));
+    found.copied().ok_or_else(|| {
+        Error::usage(format!("--isa {name}: expected {ISA_AUTO} or what this CPU has: {}", names.join(", ")))
+    })
+}
+
+fn report(
+    args: &BenchArgs,
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    test: Test,
+    samples: Vec<f64>,
+) -> Report {
+    let mut sorted = samples.clone();
+    sorted.sort_by(f64::total_cmp);
+    let (n_prompt, n_gen) = match test.kind {
+        Kind::Prefill => (test.tokens, 0),
+        Kind::Decode => (0, test.tokens),
     };
-    OutputRow { row, kind }
+    Report {
+        model: open::display_name(args.model.as_deref()),
+        model_bytes: checkpoint.file_bytes(),
+        parameters: crate::inspect::parameters(checkpoint),
+        backend: "cpu",
+        isa: settings.isa.name().to_owned(),
+        threads: settings.threads,
+        kv_cache_dtype: kv_name(settings.kv),
+        ubatch: settings.ubatch,
+        test: test.to_string(),
+        n_prompt,
+        n_gen,
+        depth: test.depth,
+        batch: test.sequences,
+        repetitions: args.repetitions,
+        median_ts: median(&sorted),
+        min_ts: sorted[0],
+        max_ts: sorted[sorted.len() - 1],
+        mean_ts: sorted.iter().sum::<f64>() / sorted.len() as f64,
+        samples_ts: samples,
+    }
 }
 
 fn kv_name(kv: KvType) -> &'static str {
@@ -223,19 +182,20 @@ fn median(sorted: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-fn print_header(out: &mut impl Write, checkpoint: &Checkpoint, bench: &Bench) -> Result<(), Error> {
+fn print_header(out: &mut impl Write, checkpoint: &Checkpoint, settings: &Settings) -> Result<(), Error> {
     let parameters = crate::inspect::parameters(checkpoint) as f64 / 1e9;
     let size = Bytes(checkpoint.file_bytes());
     writeln!(out, "{}: {size}, {parameters:.2}B parameters", checkpoint.name())?;
-    let kv = kv_name(bench.kv);
-    writeln!(out, "cpu {}, {} threads, K/V {kv}, batch {}", bench.isa.name(), bench.threads, bench.rows)?;
-    writeln!(out, "\n{:<10} {:>12} {:>26}", "test", "tok/s", "min .. max")?;
+    let Settings { threads, kv, isa, ubatch } = settings;
+    let kv = kv_name(*kv);
+    writeln!(out, "cpu {}, {threads} threads, K/V {kv}, prefill in steps of {ubatch} rows", isa.name())?;
+    writeln!(out, "\n{:<18} {:>12} {:>26}", "test", "tok/s", "min .. max")?;
     Ok(())
 }
 
 fn print_line(out: &mut impl Write, report: &Report) -> Result<(), Error> {
     let spread = format!("{:.2} .. {:.2}", report.min_ts, report.max_ts);
-    writeln!(out, "{:<10} {:>12.2} {:>26}", report.test, report.median_ts, spread)?;
+    writeln!(out, "{:<18} {:>12.2} {:>26}", report.test, report.median_ts, spread)?;
     out.flush()?;
     Ok(())
 }
@@ -248,5 +208,15 @@ mod tests {
     fn the_median_is_in_the_middle() {
         assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
         assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+    }
+
+    #[test]
+    fn instruction_sets_have_names() {
+        for isa in Isa::available() {
+            assert_eq!(super::isa(isa.name()).expect("available").name(), isa.name());
+        }
+        assert_eq!(super::isa("auto").expect("always").name(), Isa::detect().name());
+        let error = super::isa("mmx").expect_err("unknown").to_string();
+        assert!(error.contains("portable"), "{error}");
     }
 }

@@ -108,6 +108,33 @@ fn bench_reports_each_test_with_median_and_spread() {
 }
 
 #[test]
+fn bench_measures_at_depth_and_several_sequences_together() {
+    let model = models().synthetic();
+    let words = ["bench", text(&model), "-p", "8", "-n", "4", "-d", "0,70", "-B", "1,3", "-r", "2", "--json"];
+    let reports = json(&run(&[&words[..], &["--warmup", "0", "--ubatch", "16"]].concat()));
+    let reports = reports.as_array().expect("a list");
+    let names: Vec<&str> = reports.iter().filter_map(|report| report["test"].as_str()).collect();
+    let all = ["pp8", "pp8 @ d70", "tg4", "tg4 @ d70", "tg4 x3", "tg4 x3 @ d70"];
+    assert_eq!(names, all);
+    assert_eq!(reports[5]["depth"], 70);
+    assert_eq!(reports[5]["batch"], 3);
+    assert!(reports.iter().all(|report| report["ubatch"] == 16));
+    let deep = run(&["bench", text(&model), "-p", "0", "-n", "1", "-d", "4096"]);
+    assert_eq!(deep.status.code(), Some(1));
+    assert!(stderr(&deep).contains("tg1 @ d4096: 4097 tokens"), "{}", stderr(&deep));
+}
+
+#[test]
+fn bench_runs_on_the_instruction_set_it_is_told() {
+    let model = models().synthetic();
+    let words = ["bench", text(&model), "-p", "8", "-n", "0", "-r", "1", "--warmup", "0", "--json", "--isa"];
+    assert_eq!(json(&run(&[&words[..], &["portable"]].concat()))[0]["isa"], "portable");
+    let unknown = run(&[&words[..], &["mmx"]].concat());
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("portable"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn without_a_model_there_is_the_demo() {
     assert_eq!(json(&run(&["inspect", "--json"]))["name"], "Undine demo");
     let answer = json(&run(&["run", "--json", "-p", "What is 17 + 25?"]));
