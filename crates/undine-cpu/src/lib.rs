@@ -11,9 +11,11 @@ mod moe;
 mod ops;
 pub mod plan;
 pub mod pool;
+pub mod roofline;
 pub mod simd;
 
 pub use executor::{CpuExecutor, CpuOptions, Error, KvType};
+pub use roofline::Roofline;
 pub use simd::Isa;
 
 /// Positions in a page of the K/V cache.

@@ -210,7 +210,7 @@ pub struct BenchArgs {
     /// Repetitions of each test.
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub repetitions: u32,
-    /// Runs before the measured ones.
+    /// Runs before the measured ones, of at most 512 tokens of prefill or 16 of decode.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub warmup: u32,
     /// Tokens of context before each test; filling it is not timed.
@@ -226,6 +226,10 @@ pub struct BenchArgs {
     /// Instruction set to compute with: auto, or one that this CPU has.
     #[arg(long, default_value = "auto")]
     pub isa: String,
+    /// Measure what this machine can read and compute (takes 1 GiB of memory for a moment), and say how much of
+    /// that limit each test reaches.
+    #[arg(long)]
+    pub roofline: bool,
     /// Print a JSON list, one object per test.
     #[arg(long)]
     pub json: bool,
@@ -243,6 +247,11 @@ const BENCH_EXAMPLES: &str = "Examples:
 pp is prompt processing of random tokens, with logits of the last token only; tg is generation one token at a time.
 Both are what llama-bench measures under these names, @ d4096 meaning after 4096 tokens of context. tg32 x8 is
 generation of 32 tokens in each of eight sequences at once, as llama-batched-bench measures it.
+
+The limit that --roofline compares with is the slower of two: reading each weight of the file that a step uses once,
+with keys and values of the context, at the measured bandwidth; and two operations per weight and token at the
+measured peak of byte products (of float products for float weights). A mixture of experts counts the experts a token
+chooses; for several tokens in a step the distinct ones among E, if each takes k at random: E (1 - (1 - k/E)^tokens).
 
 The answers of every test are computed again in other steps, which is not timed; unless they are equal to the bit, the
 command fails.";

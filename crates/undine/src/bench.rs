@@ -5,51 +5,27 @@
 //! Nothing is sampled but the best token. The answers of every test are computed a second time in other steps, outside
 //! the timed part, and must be equal to the bit.
 
+mod limits;
+mod report;
 mod runner;
 mod test;
 
 use std::io::Write;
 use std::sync::Arc;
 
-use serde::Serialize;
-use undine_cpu::{Isa, KvType};
+use undine_cpu::{Isa, Roofline};
 use undine_model::Model;
-use undine_weights::Checkpoint;
 
 use crate::args::BenchArgs;
 use crate::error::Error;
-use crate::format::Bytes;
 use crate::open;
 use crate::session::{self, speed};
+use report::{Subject, print_line};
 use runner::{Runner, Settings, compare};
 use test::{Kind, Test};
 
 /// What `--isa` calls the best instruction set of the CPU.
 const ISA_AUTO: &str = "auto";
-
-/// One line of the report; speeds in tokens per second, all sequences together.
-#[derive(Serialize)]
-struct Report {
-    model: String,
-    model_bytes: u64,
-    parameters: u64,
-    backend: &'static str,
-    isa: String,
-    threads: usize,
-    kv_cache_dtype: &'static str,
-    ubatch: u32,
-    test: String,
-    n_prompt: u32,
-    n_gen: u32,
-    depth: u32,
-    batch: u32,
-    repetitions: u32,
-    median_ts: f64,
-    min_ts: f64,
-    max_ts: f64,
-    mean_ts: f64,
-    samples_ts: Vec<f64>,
-}
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<(), Error> {
@@ -58,23 +34,27 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
     let checkpoint = open::open(args.model.as_deref())?;
     let context = checkpoint.config().context_max;
     if let Some(test) = tests.iter().find(|test| test.end() as usize > context) {
-        return Err(Error::refused(format!(
-            "{test}: {} tokens do not fit the model's context of {context}",
-            test.end()
-        )));
+        let tokens = test.end();
+        let message = format!("{test}: {tokens} tokens do not fit the model's context of {context}");
+        return Err(Error::refused(message));
     }
     let threads = session::threads(&args.executor);
     let kv = session::kv_type(&args.executor, &checkpoint);
+    let model = Arc::new(Model::bind(checkpoint));
+    // Before the model takes memory, because this does too.
+    let roofline = args.roofline.then(|| Roofline::measure(threads)).transpose()?;
     let settings = Settings { threads, kv, isa, ubatch: args.ubatch };
-    let mut runner = Runner::new(Arc::new(Model::bind(Arc::clone(&checkpoint))), &settings, &tests)?;
+    let mut runner = Runner::new(Arc::clone(&model), &settings, &tests)?;
+    let settings = Settings { ubatch: runner.ubatch(), ..settings };
+    let subject = Subject { path: args.model.as_deref(), model: &model, settings, roofline };
     let mut out = std::io::stdout().lock();
     if !args.json {
-        print_header(&mut out, &checkpoint, &settings)?;
+        subject.print_header(&mut out)?;
     }
     let mut reports = Vec::new();
     for test in tests {
         for _ in 0..args.warmup {
-            runner.run(test)?;
+            runner.warm_up(test)?;
         }
         let (time, answers) = runner.run(test)?;
         let mut samples = vec![speed(test.total() as usize, time)];
@@ -83,8 +63,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
             compare(test, &again, &answers)?;
             samples.push(speed(test.total() as usize, time));
         }
-        let settings = Settings { ubatch: runner.ubatch(), ..settings };
-        let report = report(args, &checkpoint, &settings, test, samples);
+        let report = subject.report(test, samples);
         if !args.json {
             print_line(&mut out, &report)?;
         }
@@ -133,82 +112,9 @@ fn isa(name: &str) -> Result<Isa, Error> {
     })
 }
 
-fn report(
-    args: &BenchArgs,
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    test: Test,
-    samples: Vec<f64>,
-) -> Report {
-    let mut sorted = samples.clone();
-    sorted.sort_by(f64::total_cmp);
-    let (n_prompt, n_gen) = match test.kind {
-        Kind::Prefill => (test.tokens, 0),
-        Kind::Decode => (0, test.tokens),
-    };
-    Report {
-        model: open::display_name(args.model.as_deref()),
-        model_bytes: checkpoint.file_bytes(),
-        parameters: crate::inspect::parameters(checkpoint),
-        backend: "cpu",
-        isa: settings.isa.name().to_owned(),
-        threads: settings.threads,
-        kv_cache_dtype: kv_name(settings.kv),
-        ubatch: settings.ubatch,
-        test: test.to_string(),
-        n_prompt,
-        n_gen,
-        depth: test.depth,
-        batch: test.sequences,
-        repetitions: args.repetitions,
-        median_ts: median(&sorted),
-        min_ts: sorted[0],
-        max_ts: sorted[sorted.len() - 1],
-        mean_ts: sorted.iter().sum::<f64>() / sorted.len() as f64,
-        samples_ts: samples,
-    }
-}
-
-fn kv_name(kv: KvType) -> &'static str {
-    match kv {
-        KvType::F32 => "float32",
-        KvType::F16 => "float16",
-    }
-}
-
-/// The middle of sorted values; of an even number the mean of the two in the middle.
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
-}
-
-fn print_header(out: &mut impl Write, checkpoint: &Checkpoint, settings: &Settings) -> Result<(), Error> {
-    let parameters = crate::inspect::parameters(checkpoint) as f64 / 1e9;
-    let size = Bytes(checkpoint.file_bytes());
-    writeln!(out, "{}: {size}, {parameters:.2}B parameters", checkpoint.name())?;
-    let Settings { threads, kv, isa, ubatch } = settings;
-    let kv = kv_name(*kv);
-    writeln!(out, "cpu {}, {threads} threads, K/V {kv}, prefill in steps of {ubatch} rows", isa.name())?;
-    writeln!(out, "\n{:<18} {:>12} {:>26}", "test", "tok/s", "min .. max")?;
-    Ok(())
-}
-
-fn print_line(out: &mut impl Write, report: &Report) -> Result<(), Error> {
-    let spread = format!("{:.2} .. {:.2}", report.min_ts, report.max_ts);
-    writeln!(out, "{:<18} {:>12.2} {:>26}", report.test, report.median_ts, spread)?;
-    out.flush()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
-        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
-    }
 
     #[test]
     fn instruction_sets_have_names() {

@@ -21,8 +21,12 @@ use crate::error::Error;
 
 /// Seed of the random tokens: every run computes the same.
 const TOKEN_SEED: u64 = 1;
+/// Most tokens of a prefill to warm up with.
+const WARMUP_PREFILL_TOKENS_MAX: u32 = 512;
+/// Most tokens of a decode to warm up with.
+const WARMUP_DECODE_TOKENS_MAX: u32 = 16;
 /// Longest end of a test whose answers are computed a second time.
-pub const CHECK_TOKENS_MAX: u32 = 512;
+const CHECK_TOKENS_MAX: u32 = 512;
 /// Most rows of a batched decode that are computed a second time; sequences in between are left out.
 const CHECK_ROWS_MAX: u32 = 512;
 /// Rows in a step when a decode is computed a second time, each with an output.
@@ -133,8 +137,17 @@ impl Runner {
         Ok((started.elapsed(), answers))
     }
 
+    /// Computes the beginning of a test, so that weights and memory are where they will be.
+    pub fn warm_up(&mut self, test: Test) -> Result<(), Error> {
+        let tokens = match test.kind {
+            Kind::Prefill => WARMUP_PREFILL_TOKENS_MAX,
+            Kind::Decode => WARMUP_DECODE_TOKENS_MAX,
+        };
+        self.run(test.first(tokens)).map(|_| ())
+    }
+
     /// Compares the answers of a run with those of the same tokens computed in other steps, to the bit. Of a long
-    /// test its last [`CHECK_TOKENS_MAX`] tokens are computed twice more.
+    /// test its last `CHECK_TOKENS_MAX` tokens are computed twice more.
     pub fn check(&mut self, test: Test, answers: &[Answer]) -> Result<(), Error> {
         let window = test.last(CHECK_TOKENS_MAX);
         let again;

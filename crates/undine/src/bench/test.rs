@@ -35,6 +35,11 @@ impl Test {
         self.depth.saturating_add(self.tokens)
     }
 
+    /// The test of its first `tokens` tokens, or itself if it has no more.
+    pub fn first(self, tokens: u32) -> Self {
+        Self { tokens: tokens.min(self.tokens), ..self }
+    }
+
     /// The test of its last `tokens` tokens, or itself if it has no more.
     pub fn last(self, tokens: u32) -> Self {
         let tokens = tokens.min(self.tokens);
@@ -81,5 +86,7 @@ mod tests {
         assert_eq!(test.last(100), test);
         assert_eq!(test.last(30), Test { depth: 80, tokens: 30, ..test });
         assert_eq!(test.last(30).end(), test.end());
+        assert_eq!(test.first(30), Test { tokens: 30, ..test });
+        assert_eq!(test.first(1000), test);
     }
 }

@@ -135,6 +135,24 @@ fn bench_runs_on_the_instruction_set_it_is_told() {
 }
 
 #[test]
+fn bench_compares_with_the_limits_of_the_machine() {
+    let model = models().synthetic();
+    let words = ["bench", text(&model), "-p", "8", "-n", "2", "-r", "1", "--warmup", "0", "--roofline"];
+    let reports = json(&run(&[&words[..], &["--json"]].concat()));
+    for report in reports.as_array().expect("a list") {
+        let number = |name: &str| report[name].as_f64().expect("a number");
+        let percent = 100.0 * number("median_ts") / number("limit_ts");
+        assert!((number("percent_of_limit") - percent).abs() < 1e-6, "{report}");
+        // All weights, of which the embedding table is the head too, and no more than some keys and values.
+        let bytes = number("bytes_per_token") * if report["test"] == "pp8" { 8.0 } else { 1.0 };
+        assert!((0.9..1.1).contains(&(bytes / number("model_bytes"))), "{report}");
+        assert!(report["roofline"]["read"].as_f64() > Some(1e8), "{report}");
+    }
+    let table = stdout(&run(&words));
+    assert!(table.contains("GB/s") && table.contains("of it"), "{table}");
+}
+
+#[test]
 fn without_a_model_there_is_the_demo() {
     assert_eq!(json(&run(&["inspect", "--json"]))["name"], "Undine demo");
     let answer = json(&run(&["run", "--json", "-p", "What is 17 + 25?"]));
