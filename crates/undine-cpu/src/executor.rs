@@ -1,5 +1,7 @@
 //! The CPU executor: memory for sequences, and the replay of the plan for each batch.
 
+mod kv;
+
 use std::sync::Arc;
 
 use undine_core::sampling::SamplerScratch;
@@ -10,7 +12,7 @@ use undine_core::{
 use undine_model::{Model, Rows, lfm2};
 
 use crate::kernels::activations::Activations;
-use crate::kernels::attention::{HEAD_DIM_MAX, KvF16, KvF32, page_head_bytes};
+use crate::kernels::attention::{HEAD_DIM_MAX, Scratch};
 use crate::kernels::panels::Group;
 use crate::memory::SharedSlice;
 use crate::moe::MoeMemory;
@@ -19,14 +21,8 @@ use crate::plan::{Plan, PlanRecorder};
 use crate::pool::Pool;
 use crate::simd::Isa;
 
-/// Element type of the K/V cache.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KvType {
-    /// 4 bytes a value; what the reference computes with.
-    F32,
-    /// 2 bytes a value.
-    F16,
-}
+pub use kv::KvType;
+pub(crate) use kv::{KvCache, PIECES_PER_THREAD};
 
 /// How much to reserve and how to run.
 #[derive(Clone, Copy, Debug)]
@@ -77,13 +73,6 @@ pub struct CpuExecutor {
     last_token: Vec<u32>,
 }
 
-/// Where the pages of a layer are, and what is in a page.
-pub(crate) struct KvLayout {
-    pub kind: KvType,
-    pub page_bytes: usize,
-    pub head_bytes: usize,
-}
-
 /// One row of the step.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Row {
@@ -105,9 +94,7 @@ pub(crate) struct State {
     pub cos: SharedSlice<f32>,
     pub sin: SharedSlice<f32>,
     pub frequencies: Vec<f32>,
-    pub kv_layout: KvLayout,
-    /// Per attention layer: the pages.
-    pub kv: Vec<SharedSlice<u8>>,
+    pub kv: KvCache,
     /// Per convolution layer: `slots x (taps - 1) x hidden`.
     pub conv: Vec<SharedSlice<f32>>,
     /// Filters of the convolution layers, `taps x hidden`.
@@ -121,7 +108,15 @@ pub(crate) struct State {
 #[derive(Default)]
 pub(crate) struct ThreadMemory {
     pub group: Group,
+    pub attention: Scratch,
     pub sampler: SamplerScratch,
+}
+
+impl ThreadMemory {
+    fn new(config: &Config) -> Self {
+        let attention = Scratch::new(config.head_dim, config.heads / config.kv_heads);
+        Self { attention, ..Self::default() }
+    }
 }
 
 impl CpuExecutor {
@@ -178,14 +173,6 @@ impl State {
             steps_in_flight: 1,
         };
         let rows = options.rows as usize;
-        let head_bytes = match options.kv {
-            KvType::F32 => page_head_bytes::<KvF32>(config.head_dim),
-            KvType::F16 => page_head_bytes::<KvF16>(config.head_dim),
-        };
-        let page_bytes = 2 * config.kv_heads * head_bytes;
-        let kv = (0..config.attention_layers())
-            .map(|_| SharedSlice::new(options.blocks as usize * page_bytes))
-            .collect();
         let state_len = options.slots as usize * (config.conv_taps - 1) * config.hidden;
         let conv = (0..config.conv_layers()).map(|_| SharedSlice::new(state_len)).collect();
         let input_rows = rows.max(options.outputs as usize);
@@ -197,12 +184,11 @@ impl State {
             cos: SharedSlice::new(rows * half),
             sin: SharedSlice::new(rows * half),
             frequencies: (0..half).map(frequency).collect(),
-            kv_layout: KvLayout { kind: options.kv, page_bytes, head_bytes },
-            kv,
+            kv: KvCache::new(config, options.kv, options.blocks as usize, options.threads),
             conv,
             filters: transposed_filters(&model),
             moe: config.moe.map(|moe| MoeMemory::new(config, &moe, rows, plan.kinds)),
-            threads: SharedSlice::from_vec((0..options.threads).map(|_| ThreadMemory::default()).collect()),
+            threads: SharedSlice::from_vec((0..options.threads).map(|_| ThreadMemory::new(config)).collect()),
             outputs: SharedSlice::from_vec((0..options.outputs).map(|_| no_output()).collect()),
             isa: options.isa,
             batch: Batch::default(),

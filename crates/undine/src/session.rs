@@ -47,6 +47,7 @@ pub fn kv_value_bytes(kv: KvType) -> u64 {
     match kv {
         KvType::F32 => 4,
         KvType::F16 => 2,
+        KvType::Q8_0 => 1,
     }
 }
 

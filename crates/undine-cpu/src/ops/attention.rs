@@ -3,11 +3,15 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use undine_core::BatchSequence;
 use undine_model::{Qkv, Rows, VectorId};
 
-use super::{Product, kinds_of, multiply, norm_input, output, values};
-use crate::executor::{KvType, State};
-use crate::kernels::attention::{Attend, KvF16, KvF32, KvFloat, StoreKv};
+use super::{Product, kinds_of, multiply, norm_input, output, values, values_mut};
+use crate::executor::{KvType, PIECES_PER_THREAD, State};
+use crate::kernels::attention::{
+    Attend, BLOCK_HEADS, Destination, KvElement, KvF16, KvF32, KvQ8, MergeRanges, PAGE, RANGE, StoreKv,
+    state_len,
+};
 use crate::kernels::elementwise::NormRope;
 use crate::kernels::rows::Accumulate;
 use crate::pool::Worker;
@@ -30,9 +34,10 @@ pub(super) fn qkv(state: &State, worker: Worker, op: Qkv, [x, key, value, query]
         norm_rope(state, query, row, &q_heads, op.query_norm);
         norm_rope(state, key, row, &kv_heads, op.key_norm);
         for head in kv_heads.clone() {
-            match state.kv_layout.kind {
+            match state.kv.kind {
                 KvType::F32 => store_kv::<KvF32>(state, op.layer, [key, value], row, head),
                 KvType::F16 => store_kv::<KvF16>(state, op.layer, [key, value], row, head),
+                KvType::Q8_0 => store_kv::<KvQ8>(state, op.layer, [key, value], row, head),
             }
         }
     }
@@ -54,63 +59,170 @@ fn norm_rope(state: &State, handle: Rows, row: usize, heads: &Range<usize>, norm
     }
 }
 
-fn store_kv<T: KvFloat>(state: &State, layer: u32, [key, value]: [Rows; 2], row: usize, head: usize) {
+fn store_kv<T: KvElement>(state: &State, layer: u32, [key, value]: [Rows; 2], row: usize, head: usize) {
     let dim = state.config().head_dim;
     let at = state.rows[row];
     let sequence = &state.batch.sequences[at.sequence as usize];
-    let size = crate::BLOCK_SIZE as usize;
-    let block = state.batch.block_tables[sequence.blocks.start as usize + at.position as usize / size];
-    let layout = &state.kv_layout;
-    let page = state.kv[layer as usize]
-        .as_ptr()
-        .wrapping_add(block.0 as usize * layout.page_bytes + 2 * head * layout.head_bytes);
+    let block = state.batch.block_tables[sequence.blocks.start as usize + at.position as usize / PAGE];
+    let page = block.0 as usize * state.kv.page_stride;
+    let [keys, page_values] = state.kv.head(layer, head);
     // SAFETY: this head of the rows and of the page is this thread's; `check` has put the block within the cache.
     unsafe {
         state.isa.run(StoreKv::<T> {
             key: &values(state, key, row..row + 1)[head * dim..][..dim],
             value: &values(state, value, row..row + 1)[head * dim..][..dim],
-            keys: page,
-            values: page.add(layout.head_bytes),
-            offset: at.position as usize % size,
+            keys: keys.add(page),
+            values: page_values.add(page),
+            offset: at.position as usize % PAGE,
             kind: PhantomData,
         });
     }
 }
 
-/// Attention of every row, for this thread's share of rows and heads.
+/// Attention of every row, for this thread's share of the work.
 pub(super) fn attend(state: &State, worker: Worker, query: Rows, layer: u32, y: Rows) {
-    match state.kv_layout.kind {
+    match state.kv.kind {
         KvType::F32 => attend_as::<KvF32>(state, worker, query, layer, y),
         KvType::F16 => attend_as::<KvF16>(state, worker, query, layer, y),
+        KvType::Q8_0 => attend_as::<KvQ8>(state, worker, query, layer, y),
     }
 }
 
-fn attend_as<T: KvFloat>(state: &State, worker: Worker, query: Rows, layer: u32, y: Rows) {
-    let (heads, kv_heads, dim) = (state.config().heads, state.config().kv_heads, state.config().head_dim);
-    let group = heads / kv_heads;
-    // An item is a key head of a row. Threads take every n-th, so that the longer rows are shared evenly.
-    for item in (worker.index..state.rows.len() * kv_heads).step_by(worker.count) {
-        let (row, head) = (item / kv_heads, item % kv_heads);
-        let at = state.rows[row];
-        let sequence = &state.batch.sequences[at.sequence as usize];
-        let width = state.plan.place(y).width;
-        let part = head * group * dim..(head + 1) * group * dim;
-        // SAFETY: these heads of the row are this thread's; queries and cache are complete since the last barrier.
-        unsafe {
-            let start = state.plan.place(y).start + row * width;
-            state.isa.run(Attend::<T> {
-                query: &values(state, query, row..row + 1)[part.clone()],
-                y: state.arena.write(start + part.start..start + part.end),
-                head_dim: dim,
-                table: &state.batch.block_tables
-                    [sequence.blocks.start as usize..sequence.blocks.end as usize],
-                positions: at.position as usize + 1,
-                cache: state.kv[layer as usize].as_ptr(),
-                page_bytes: state.kv_layout.page_bytes,
-                keys_at: 2 * head * state.kv_layout.head_bytes,
-                values_at: (2 * head + 1) * state.kv_layout.head_bytes,
-                kind: PhantomData,
-            });
+/// Some rows of a sequence and a key head.
+struct Piece<'a> {
+    sequence: &'a BatchSequence,
+    rows: Range<usize>,
+    head: usize,
+}
+
+impl Piece<'_> {
+    /// Position of the first row.
+    fn start(&self) -> usize {
+        self.sequence.start as usize + self.rows.start - self.sequence.rows.start as usize
+    }
+
+    /// Ranges of keys that a row looks at.
+    fn ranges_of(&self, row: usize) -> usize {
+        (self.start() + row - self.rows.start + 1).div_ceil(RANGE)
+    }
+
+    fn ranges(&self) -> usize {
+        self.ranges_of(self.rows.end - 1)
+    }
+}
+
+/// The pieces of a step, in order.
+fn pieces(state: &State) -> impl Iterator<Item = Piece<'_>> {
+    let config = state.config();
+    let rows = (BLOCK_HEADS / (config.heads / config.kv_heads)).max(1);
+    state.batch.sequences.iter().flat_map(move |sequence| {
+        (0..config.kv_heads).flat_map(move |head| {
+            let all = sequence.rows.start as usize..sequence.rows.end as usize;
+            all.clone().step_by(rows).map(move |row| Piece {
+                sequence,
+                rows: row..(row + rows).min(all.end),
+                head,
+            })
+        })
+    })
+}
+
+/// Which thread does an item: forwards and backwards in turn, since a sequence's items become longer and longer.
+fn is_mine(worker: Worker, item: usize) -> bool {
+    let (round, place) = (item / worker.count, item % worker.count);
+    let place = if round.is_multiple_of(2) { place } else { worker.count - 1 - place };
+    place == worker.index
+}
+
+fn attend_as<T: KvElement>(state: &State, worker: Worker, query: Rows, layer: u32, y: Rows) {
+    let group = state.config().heads / state.config().kv_heads;
+    let state_len = state_len(state.config().head_dim);
+    let (mut count, mut states) = (0, 0);
+    for piece in pieces(state) {
+        count += 1;
+        states += piece.rows.len() * group * piece.ranges() * state_len;
+    }
+    if count >= PIECES_PER_THREAD * worker.count || states > state.kv.states.len() {
+        for (i, piece) in pieces(state).enumerate() {
+            if is_mine(worker, i) {
+                let to = Destination::Rows(row_of(state, y, &piece));
+                attend_piece::<T>(state, worker, query, layer, &piece, to);
+            }
         }
+        return;
+    }
+    let (mut item, mut at) = (0, state.kv.states.as_ptr());
+    for piece in pieces(state) {
+        for range in 0..piece.ranges() {
+            if is_mine(worker, item) {
+                let to = Destination::Range(range, at);
+                attend_piece::<T>(state, worker, query, layer, &piece, to);
+            }
+            item += 1;
+            at = at.wrapping_add(piece.rows.len() * group * state_len);
+        }
+    }
+    worker.barrier();
+    merge_ranges(state, worker, y);
+}
+
+/// The first row's first head of a piece.
+fn row_of(state: &State, rows: Rows, piece: &Piece) -> *mut f32 {
+    let group = state.config().heads / state.config().kv_heads;
+    let place = state.plan.place(rows);
+    let at = place.start + piece.rows.start * place.width + piece.head * group * state.config().head_dim;
+    state.arena.as_ptr().wrapping_add(at)
+}
+
+fn attend_piece<T: KvElement>(
+    state: &State,
+    worker: Worker,
+    query: Rows,
+    layer: u32,
+    piece: &Piece,
+    to: Destination,
+) {
+    let [keys, page_values] = state.kv.head(layer, piece.head);
+    let blocks = piece.sequence.blocks.start as usize..piece.sequence.blocks.end as usize;
+    // SAFETY: each thread has memory of its own.
+    let memory = unsafe { &mut state.threads.write(worker.index..worker.index + 1)[0] };
+    state.isa.run(Attend::<T> {
+        queries: row_of(state, query, piece),
+        stride: state.plan.place(query).width,
+        rows: piece.rows.len(),
+        start: piece.start(),
+        group: state.config().heads / state.config().kv_heads,
+        head_dim: state.config().head_dim,
+        table: &state.batch.block_tables[blocks],
+        keys,
+        values: page_values,
+        page_stride: state.kv.page_stride,
+        scratch: &mut memory.attention,
+        to,
+        kind: PhantomData,
+    });
+}
+
+/// Puts the ranges of every row and head together, for this thread's share of them.
+fn merge_ranges(state: &State, worker: Worker, y: Rows) {
+    let (dim, group) = (state.config().head_dim, state.config().heads / state.config().kv_heads);
+    let (mut item, mut at) = (0, 0);
+    for piece in pieces(state) {
+        let heads = piece.rows.len() * group;
+        for i in 0..heads {
+            if is_mine(worker, item) {
+                let row = piece.rows.start + i / group;
+                let part = (piece.head * group + i % group) * dim;
+                // SAFETY: the states are complete since the barrier, and this head of the row is this thread's.
+                unsafe {
+                    let states = state.kv.states.as_ptr().add(at + i * state_len(dim));
+                    let y = &mut values_mut(state, y, row..row + 1)[part..part + dim];
+                    let (stride, ranges) = (heads * state_len(dim), piece.ranges_of(row));
+                    state.isa.run(MergeRanges { states, stride, ranges, y });
+                }
+            }
+            item += 1;
+        }
+        at += heads * piece.ranges() * state_len(dim);
     }
 }

@@ -7,10 +7,12 @@
 //! exact, and every f32 operation (fused multiply-add included) is correctly rounded and in the same order.
 
 mod portable;
+mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use portable::Portable;
+pub use wide::{WIDE, Wide};
 #[cfg(target_arch = "x86_64")]
 pub use x86::X86;
 
@@ -18,7 +20,7 @@ pub use x86::X86;
 pub const LANES: usize = 8;
 
 /// The operations. Lane `i` of a byte dot product is the sum of products `4 i .. 4 i + 4`.
-pub trait Simd: Copy + Send + Sync + 'static {
+pub trait Simd: Wide {
     /// 8 x f32.
     type F: Copy;
     /// 8 x i32.

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, Wide};
 
 /// Proof of AVX2, FMA and F16C, and of AVX-512 VNNI on 256-bit registers if `VNNI`.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,10 @@ macro_rules! op {
     };
 }
 
-impl<const VNNI: bool> Simd for X86<VNNI> {
+impl<const VNNI: bool> Simd for X86<VNNI>
+where
+    Self: Wide,
+{
     type F = __m256;
     type I = __m256i;
     type B = __m256i;

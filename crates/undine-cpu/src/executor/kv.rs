@@ -1,0 +1,80 @@
+//! Memory of keys and values.
+
+use undine_core::Config;
+
+use crate::kernels::attention::{BLOCK_HEADS, KvF16, KvF32, KvQ8, PAGE, RANGE, page_head_bytes, state_len};
+use crate::memory::SharedSlice;
+
+/// Keys start at whole cache lines; a page's keys are a multiple of one for every head size in use.
+const ALIGNMENT: usize = 64;
+/// A step whose pieces of work are fewer than this for each thread splits them further, by ranges of keys.
+pub(crate) const PIECES_PER_THREAD: usize = 4;
+/// Query heads for which there is memory to split a piece.
+const SPLIT_HEADS: usize = 16;
+
+/// Element type of the K/V cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KvType {
+    /// 4 bytes a value; what the reference computes with.
+    F32,
+    /// 2 bytes a value.
+    F16,
+    /// A byte a value, and an f32 scale for each head's key and value of a position.
+    Q8_0,
+}
+
+impl KvType {
+    /// Bytes of one position's key (as many are its value's) of one head.
+    pub fn head_bytes(self, head_dim: usize) -> usize {
+        self.page_head_bytes(head_dim) / PAGE
+    }
+
+    fn page_head_bytes(self, head_dim: usize) -> usize {
+        match self {
+            Self::F32 => page_head_bytes::<KvF32>(head_dim),
+            Self::F16 => page_head_bytes::<KvF16>(head_dim),
+            Self::Q8_0 => page_head_bytes::<KvQ8>(head_dim),
+        }
+    }
+}
+
+/// The cache: per layer the keys and then the values, `2 x heads x blocks` pages of one head. So a sequence whose blocks
+/// follow each other, as those of a fresh cache do, is read as one stream.
+pub(crate) struct KvCache {
+    pub kind: KvType,
+    /// Bytes from one page to the next.
+    pub page_stride: usize,
+    heads: usize,
+    blocks: usize,
+    layers: Vec<SharedSlice<u8>>,
+    /// Results of ranges, where a step splits its work so.
+    pub states: SharedSlice<f32>,
+}
+
+impl KvCache {
+    /// Room for `blocks` pages. Memory is taken as it is first used.
+    pub fn new(config: &Config, kind: KvType, blocks: usize, threads: usize) -> Self {
+        let page_stride = kind.page_head_bytes(config.head_dim);
+        let layer_bytes = 2 * config.kv_heads * blocks * page_stride + ALIGNMENT;
+        let ranges = (blocks * PAGE).min(config.context_max).div_ceil(RANGE);
+        let pieces = if threads > 1 { PIECES_PER_THREAD * threads } else { 0 };
+        Self {
+            kind,
+            page_stride,
+            heads: config.kv_heads,
+            blocks,
+            layers: (0..config.attention_layers()).map(|_| SharedSlice::new(layer_bytes)).collect(),
+            states: SharedSlice::new(
+                pieces * SPLIT_HEADS.min(BLOCK_HEADS) * ranges * state_len(config.head_dim),
+            ),
+        }
+    }
+
+    /// The keys and the values of a head in page 0.
+    pub fn head(&self, layer: u32, head: usize) -> [*mut u8; 2] {
+        let base = self.layers[layer as usize].as_ptr();
+        let base = base.wrapping_add(base.align_offset(ALIGNMENT));
+        let at = |part: usize| (part * self.heads + head) * self.blocks * self.page_stride;
+        [base.wrapping_add(at(0)), base.wrapping_add(at(1))]
+    }
+}
