@@ -322,7 +322,7 @@ pub fn compare(test: Test, found: &[Answer], expected: &[Answer]) -> Result<(), 
     let text = |answer: &Answer| format!("token {}, log-probability {:?}", answer.token, answer.logprob);
     Err(Error::refused(format!(
         "{test}: answer {i} of {} is {}, but computed in other steps it is {}; they must be equal to the bit: \
-         this is a bug in Undine, and the speed above counts for nothing",
+         this is a bug in Undine, and its speed counts for nothing",
         found.len(),
         text(&found[i]),
         text(&expected[i]),

@@ -110,14 +110,17 @@ fn bench_reports_each_test_with_median_and_spread() {
 #[test]
 fn bench_measures_at_depth_and_several_sequences_together() {
     let model = models().synthetic();
-    let words = ["bench", text(&model), "-p", "8", "-n", "4", "-d", "0,70", "-B", "1,3", "-r", "2", "--json"];
+    // 600 tokens: more than are computed a second time.
+    let words =
+        ["bench", text(&model), "-p", "8,600", "-n", "4", "-d", "0,70", "-B", "1,3", "-r", "2", "--json"];
     let reports = json(&run(&[&words[..], &["--warmup", "0", "--ubatch", "16"]].concat()));
     let reports = reports.as_array().expect("a list");
     let names: Vec<&str> = reports.iter().filter_map(|report| report["test"].as_str()).collect();
-    let all = ["pp8", "pp8 @ d70", "tg4", "tg4 @ d70", "tg4 x3", "tg4 x3 @ d70"];
+    let prefill = ["pp8", "pp600", "pp8 @ d70", "pp600 @ d70"];
+    let all = [&prefill[..], &["tg4", "tg4 @ d70", "tg4 x3", "tg4 x3 @ d70"]].concat();
     assert_eq!(names, all);
-    assert_eq!(reports[5]["depth"], 70);
-    assert_eq!(reports[5]["batch"], 3);
+    assert_eq!(reports[7]["depth"], 70);
+    assert_eq!(reports[7]["batch"], 3);
     assert!(reports.iter().all(|report| report["ubatch"] == 16));
     let deep = run(&["bench", text(&model), "-p", "0", "-n", "1", "-d", "4096"]);
     assert_eq!(deep.status.code(), Some(1));
