@@ -41,6 +41,9 @@ pub enum KvCacheDtype {
     Float32,
     /// 2 bytes a value.
     Float16,
+    /// A byte a value and a scale for each key and value of a head: half of float16, and less exact.
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 /// Type to compute in.

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use undine_core::{Config, DType, LayerKind, SpecialTokens, Vocabulary};
+use undine_cpu::KvType;
 use undine_text::{ChatInput, ChatTemplate, SpecialText, ends_in_think};
 use undine_weights::{Checkpoint, Value};
 
@@ -84,7 +85,7 @@ fn describe(checkpoint: &Checkpoint, path: Option<&Path>) -> Json {
     });
     let types: serde_json::Map<String, Json> =
         types(checkpoint).into_iter().map(|(dtype, total)| (dtype.name().to_owned(), json!(total))).collect();
-    let kv = config.kv_elems_per_token();
+    let kv = |kind: KvType| kind.token_bytes(config);
     let (tokenizer, template) = describe_text(checkpoint);
     let metadata: serde_json::Map<String, Json> =
         checkpoint.metadata().iter().map(|(key, value)| (key.clone(), value_json(value))).collect();
@@ -109,7 +110,7 @@ fn describe(checkpoint: &Checkpoint, path: Option<&Path>) -> Json {
         "norm_eps": config.norm_eps,
         "types": types,
         "memory": {
-            "kv_bytes_per_token": {"float32": kv * 4, "float16": kv * 2},
+            "kv_bytes_per_token": {"float32": kv(KvType::F32), "float16": kv(KvType::F16), "q8_0": kv(KvType::Q8_0)},
             "conv_state_bytes_per_sequence": config.conv_state_elems() * STATE_VALUE_BYTES,
         },
         "tokenizer": tokenizer,
@@ -220,9 +221,9 @@ fn print_summary(out: &mut impl Write, json: &Json) -> Result<(), Error> {
     }
     row("vocabulary", grouped(number("/vocab")))?;
     row("context", format!("{} tokens", grouped(number("/context_length"))))?;
-    let (half, full) =
-        (number("/memory/kv_bytes_per_token/float16"), number("/memory/kv_bytes_per_token/float32"));
-    row("K/V per token", format!("{} in float16, {} in float32", Bytes(half), Bytes(full)))?;
+    let kv = |kind: KvType| Bytes(number(&format!("/memory/kv_bytes_per_token/{}", kind.name())));
+    let [full, half, byte] = [KvType::F32, KvType::F16, KvType::Q8_0].map(kv);
+    row("K/V per token", format!("{half} in float16, {full} in float32, {byte} in q8_0"))?;
     let state = number("/memory/conv_state_bytes_per_sequence");
     row("conv state", format!("{} per sequence", Bytes(state)))?;
     row("tokenizer", tokenizer_row(&json["tokenizer"]))?;

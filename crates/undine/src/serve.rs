@@ -215,7 +215,7 @@ fn blocks(
 ) -> Result<u32, Error> {
     let for_one = context.div_ceil(BLOCK_SIZE);
     let wanted = u64::from(for_one) * u64::from(sequences);
-    let token_bytes = config.kv_elems_per_token() as u64 * session::kv_value_bytes(kv);
+    let token_bytes = kv.token_bytes(config) as u64;
     let block_bytes = (token_bytes * u64::from(BLOCK_SIZE)).max(1);
     let affordable = match bytes {
         Some(bytes) => bytes / block_bytes,

@@ -37,17 +37,9 @@ pub fn kv_type(args: &ExecutorArgs, checkpoint: &Checkpoint) -> KvType {
     match (args.kv_cache_dtype, args.dtype) {
         (KvCacheDtype::Float32, _) | (KvCacheDtype::Auto, ComputeDtype::Float32) => KvType::F32,
         (KvCacheDtype::Float16, _) => KvType::F16,
+        (KvCacheDtype::Q8_0, _) => KvType::Q8_0,
         (KvCacheDtype::Auto, _) if is_float() => KvType::F32,
         (KvCacheDtype::Auto, _) => KvType::F16,
-    }
-}
-
-/// Bytes of one key or value.
-pub fn kv_value_bytes(kv: KvType) -> u64 {
-    match kv {
-        KvType::F32 => 4,
-        KvType::F16 => 2,
-        KvType::Q8_0 => 1,
     }
 }
 

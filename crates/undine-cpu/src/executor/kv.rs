@@ -29,6 +29,20 @@ impl KvType {
         self.page_head_bytes(head_dim) / PAGE
     }
 
+    /// Bytes of one position's keys and values in all layers.
+    pub fn token_bytes(self, config: &Config) -> usize {
+        config.attention_layers() * config.kv_heads * 2 * self.head_bytes(config.head_dim)
+    }
+
+    /// What it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
     fn page_head_bytes(self, head_dim: usize) -> usize {
         match self {
             Self::F32 => page_head_bytes::<KvF32>(head_dim),

@@ -8,7 +8,7 @@
 
 use serde::Serialize;
 use undine_core::DType;
-use undine_cpu::Roofline;
+use undine_cpu::{KvType, Roofline};
 use undine_model::{BoundFeedForward, Linear, MatrixId, Model, Operator};
 
 use super::test::{Kind, Test};
@@ -77,8 +77,8 @@ fn distinct_experts(experts: usize, active: usize, tokens: f64) -> f64 {
     experts * (1.0 - (1.0 - active as f64 / experts).powf(tokens))
 }
 
-/// What a test costs with keys and values of `kv_value_bytes` each.
-pub fn work(model: &Model, kv_value_bytes: u64, test: Test) -> Work {
+/// What a test costs with keys and values of type `kv`.
+pub fn work(model: &Model, kv: KvType, test: Test) -> Work {
     let config = model.config();
     // A decode is so many steps of one row per sequence, a prefill at best one step.
     let (steps, rows) = match test.kind {
@@ -113,7 +113,7 @@ pub fn work(model: &Model, kv_value_bytes: u64, test: Test) -> Work {
     work.add(model, model.head, Use { read: steps, rows: steps * head_rows });
     let embedding = model.matrix(model.embedding);
     work.bytes += steps * rows * matrix_bytes(model, model.embedding) / embedding.rows as f64;
-    let kv_token_bytes = (config.kv_elems_per_token() as u64 * kv_value_bytes) as f64;
+    let kv_token_bytes = kv.token_bytes(config) as f64;
     let depth = f64::from(test.depth);
     work.bytes += kv_token_bytes
         * match test.kind {
@@ -198,7 +198,9 @@ mod tests {
     fn a_dense_token_reads_every_matrix_once() {
         let demo = Checkpoint::from_static_gguf(include_bytes!("../../../../demo/undine-demo.gguf"));
         let model = Model::bind(Arc::new(demo.expect("the demo opens")));
-        let of = |kind, tokens, sequences, depth| work(&model, 2, Test { kind, depth, tokens, sequences });
+        let of = |kind, tokens, sequences, depth| {
+            work(&model, KvType::F16, Test { kind, depth, tokens, sequences })
+        };
         let matrices: f64 = (0..model.matrix_count()).map(|i| matrix_bytes(&model, MatrixId(i as u32))).sum();
         let token = of(Kind::Decode, 1, 1, 0);
         let kv = 2.0 * model.config().kv_elems_per_token() as f64;

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
+use undine_cpu::Roofline;
 use undine_cpu::roofline::Peaks;
-use undine_cpu::{KvType, Roofline};
 use undine_model::Model;
 
 use super::limits::{self, Bound, Limit};
@@ -14,7 +14,6 @@ use super::test::{Kind, Test};
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::open;
-use crate::session;
 
 /// One test; speeds in tokens per second, all sequences together.
 #[derive(Serialize)]
@@ -87,7 +86,7 @@ impl Subject<'_> {
             Kind::Decode => (0, test.tokens),
         };
         let limit = self.roofline.as_ref().map(|roofline| {
-            let work = limits::work(self.model, session::kv_value_bytes(kv), test);
+            let work = limits::work(self.model, kv, test);
             Limit::new(test, work, roofline, median_ts)
         });
         Report {
@@ -97,7 +96,7 @@ impl Subject<'_> {
             backend: "cpu",
             isa: isa.name(),
             threads,
-            kv_cache_dtype: kv_name(kv),
+            kv_cache_dtype: kv.name(),
             ubatch,
             test: test.to_string(),
             n_prompt,
@@ -122,7 +121,7 @@ impl Subject<'_> {
         let size = Bytes(checkpoint.file_bytes());
         writeln!(out, "{}: {size}, {parameters:.2}B parameters", checkpoint.name())?;
         let Settings { threads, kv, isa, ubatch } = self.settings;
-        let (isa, kv) = (isa.name(), kv_name(kv));
+        let (isa, kv) = (isa.name(), kv.name());
         writeln!(out, "cpu {isa}, {threads} threads, K/V {kv}, prefill in steps of {ubatch} rows")?;
         if let Some(roofline) = &self.roofline {
             print_roofline(out, roofline)?;
@@ -185,14 +184,6 @@ pub fn print_line(out: &mut impl Write, report: &Report) -> Result<(), Error> {
     writeln!(out)?;
     out.flush()?;
     Ok(())
-}
-
-fn kv_name(kv: KvType) -> &'static str {
-    match kv {
-        KvType::F32 => "float32",
-        KvType::F16 => "float16",
-        KvType::Q8_0 => "q8_0",
-    }
 }
 
 /// The middle of sorted values; of an even number the mean of the two in the middle.

@@ -112,7 +112,12 @@ fn the_preset_of_the_model_applies_unless_overridden() {
 
 #[test]
 fn key_value_types_are_accepted() {
-    for more in [["--kv-cache-dtype", "float16"], ["--dtype", "float32"], ["--dtype", "bfloat16"]] {
+    for more in [
+        ["--kv-cache-dtype", "float16"],
+        ["--kv-cache-dtype", "q8_0"],
+        ["--dtype", "float32"],
+        ["--dtype", "bfloat16"],
+    ] {
         let output = run_greedy(text(&models().base()), &[&["-p", "Hi"], &more[..]].concat());
         assert!(output.status.success(), "{more:?}: {}", stderr(&output));
         assert_eq!(stderr(&output).contains("note:"), more[1] == "bfloat16", "{}", stderr(&output));

@@ -56,6 +56,8 @@ fn inspect_tells_shape_memory_tokenizer_and_template() {
     assert_eq!(info["context_length"], 128_000);
     // Two attention layers, keys and values, two heads of 64.
     assert_eq!(info["memory"]["kv_bytes_per_token"]["float16"], 2 * 2 * 2 * 64 * 2);
+    // A scale of 4 bytes for each of the heads' keys and values.
+    assert_eq!(info["memory"]["kv_bytes_per_token"]["q8_0"], 2 * 2 * 2 * (64 + 4));
     // Four convolution layers, two taps of state, 256 channels of 4 bytes.
     assert_eq!(info["memory"]["conv_state_bytes_per_sequence"], 4 * 2 * 256 * 4);
     assert_eq!(info["tokenizer"]["eos"][0]["text"], "<|im_end|>");
