@@ -13,7 +13,7 @@ use undine_model::{Model, Rows, lfm2};
 
 use crate::kernels::activations::Activations;
 use crate::kernels::attention::{HEAD_DIM_MAX, Scratch};
-use crate::kernels::panels::Group;
+use crate::kernels::panels::Panel;
 use crate::memory::SharedSlice;
 use crate::moe::MoeMemory;
 use crate::ops;
@@ -107,7 +107,7 @@ pub(crate) struct State {
 /// Memory of one thread.
 #[derive(Default)]
 pub(crate) struct ThreadMemory {
-    pub group: Group,
+    pub panel: Panel,
     pub attention: Scratch,
     pub sampler: SamplerScratch,
 }
@@ -179,7 +179,7 @@ impl State {
         let half = config.head_dim / 2;
         let frequency = |i: usize| f64::from(config.rope_theta).powf(-(i as f64) / half as f64) as f32;
         Self {
-            input: Activations::new(input_rows * plan.input_width, plan.kinds),
+            input: Activations::new(input_rows, plan.input_width, plan.kinds),
             arena: SharedSlice::new(plan.arena_len),
             cos: SharedSlice::new(rows * half),
             sin: SharedSlice::new(rows * half),

@@ -10,7 +10,7 @@ use undine_model::{Experts, Linear, MatrixId, Moe, Rows};
 
 use crate::executor::State;
 use crate::kernels::activations::{ActivationKinds, Activations, QuantizeRow};
-use crate::kernels::panels::TILE;
+use crate::kernels::panels::TILE_MAX;
 use crate::kernels::rows::{Accumulate, Output};
 use crate::memory::SharedSlice;
 use crate::ops::{Product, multiply, norm_input, silu_mul};
@@ -58,7 +58,7 @@ impl MoeMemory {
             place: SharedSlice::new(pairs),
             pair_row: SharedSlice::new(pairs),
             starts: SharedSlice::new(moe.experts + 1),
-            input: Activations::new(pairs * config.hidden.max(moe.width), kinds),
+            input: Activations::new(pairs, config.hidden.max(moe.width), kinds),
             gate: SharedSlice::new(pairs * moe.width),
             up: SharedSlice::new(pairs * moe.width),
             out: SharedSlice::new(pairs * config.hidden),
@@ -109,7 +109,7 @@ pub(crate) fn run(state: &State, worker: Worker, x: Rows, op: Moe) {
         });
     }
     worker.barrier();
-    let columns = worker.share(width, TILE);
+    let columns = worker.share(width, TILE_MAX);
     let (gate, up) = (MoeMemory::output(&memory.gate, width), MoeMemory::output(&memory.up, width));
     each_expert(memory, |expert, inputs| {
         let [gate_id, up_id, _] = op.experts.of(expert);
@@ -130,7 +130,7 @@ pub(crate) fn run(state: &State, worker: Worker, x: Rows, op: Moe) {
         state.isa.run(QuantizeRow { activations: &memory.input, row: pair, width, kinds: hidden_kinds });
     }
     worker.barrier();
-    let columns = worker.share(hidden, TILE);
+    let columns = worker.share(hidden, TILE_MAX);
     each_expert(memory, |expert, inputs| {
         let op = Linear { weight: op.experts.of(expert)[2], bias: None };
         let out = MoeMemory::output(&memory.out, hidden);

@@ -15,7 +15,7 @@ use crate::executor::State;
 use crate::kernels::activations::{ActivationKinds, Activations, QuantizeRow};
 use crate::kernels::elementwise::{RmsNorm, ShortConvRows, SiluMul};
 use crate::kernels::matmul::MatMul;
-use crate::kernels::panels::{Group, TILE};
+use crate::kernels::panels::{Panel, TILE_MAX};
 use crate::kernels::rows::{Accumulate, Output};
 use crate::moe;
 use crate::plan::Op;
@@ -65,9 +65,9 @@ pub(crate) fn output(state: &State, handle: Rows, accumulate: Accumulate) -> Out
 
 /// This thread's packing memory.
 #[allow(clippy::mut_from_ref)]
-pub(crate) fn group<'a>(state: &'a State, worker: Worker) -> &'a mut Group {
+pub(crate) fn panel<'a>(state: &'a State, worker: Worker) -> &'a mut Panel {
     // SAFETY: each thread has an element of its own.
-    unsafe { &mut state.threads.write(worker.index..worker.index + 1)[0].group }
+    unsafe { &mut state.threads.write(worker.index..worker.index + 1)[0].panel }
 }
 
 /// What the matrices want as input.
@@ -138,7 +138,7 @@ pub(crate) fn multiply(state: &State, worker: Worker, product: Product) {
         bias: op.bias.map(|bias| state.model.vector(bias)),
         out,
     };
-    matmul.run(state.isa, group(state, worker));
+    matmul.run(state.isa, panel(state, worker));
 }
 
 fn embed(state: &State, worker: Worker, table: MatrixId, y: Rows) {
@@ -169,7 +169,7 @@ fn short_conv(state: &State, worker: Worker, op: ShortConv, [x, bcx, y]: [Rows; 
     let hidden = state.config().hidden;
     let rows = state.rows.len();
     norm_input(state, worker, x, op.norm, kinds_of(state, [op.in_proj.weight]), rows);
-    let channels = worker.share(hidden, TILE);
+    let channels = worker.share(hidden, TILE_MAX);
     let out = output(state, bcx, Accumulate::No);
     for part in 0..3 {
         let weights = part * hidden + channels.start..part * hidden + channels.end;
@@ -207,7 +207,7 @@ fn short_conv(state: &State, worker: Worker, op: ShortConv, [x, bcx, y]: [Rows; 
 fn linear_add(state: &State, worker: Worker, x: Rows, op: Linear, residual: Rows) {
     let rows = state.rows.len();
     plain_input(state, worker, x, kinds_of(state, [op.weight]), rows);
-    let weights = worker.share(state.model.matrix(op.weight).rows, TILE);
+    let weights = worker.share(state.model.matrix(op.weight).rows, TILE_MAX);
     let out = output(state, residual, Accumulate::Yes);
     multiply(state, worker, Product { op, weights, input: &state.input, inputs: 0..rows, out });
 }
@@ -215,7 +215,7 @@ fn linear_add(state: &State, worker: Worker, x: Rows, op: Linear, residual: Rows
 fn swiglu(state: &State, worker: Worker, op: Swiglu, [x, up, y]: [Rows; 3]) {
     let rows = state.rows.len();
     norm_input(state, worker, x, op.norm, kinds_of(state, [op.gate, op.up]), rows);
-    let weights = worker.share(state.model.matrix(op.gate).rows, TILE);
+    let weights = worker.share(state.model.matrix(op.gate).rows, TILE_MAX);
     for (weight, handle) in [(op.gate, y), (op.up, up)] {
         let op = Linear { weight, bias: None };
         let out = output(state, handle, Accumulate::No);

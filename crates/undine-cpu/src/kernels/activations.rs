@@ -1,15 +1,17 @@
 //! Inputs of the matrix products: rows of f32, and the same rows as signed bytes with scales.
 //!
-//! * `Block32`: per 32 values `d = max|x| / 127`, `q = round(x / d)`, and the sum of the `q`. For weights in blocks of 32.
-//! * `Block256`: per 256 values `d` as above, and the sum of the `q` per 16. For weights in blocks of 256.
-//!
-//! Rounding is to nearest even. A quantized row depends on that row alone.
+//! Per block of 32 values: `d = max|x| / 127`, `q = round(x / d)` to nearest even, and the sums of the `q`. A quantized
+//! row depends on that row alone. Rows of bytes are padded with zeros to whole groups of 256 values, so that kernels
+//! know no shorter groups.
 
 use undine_core::DType;
-use undine_core::dtype::{QK, QK_K};
+use undine_core::dtype::QK;
 
 use crate::memory::SharedSlice;
 use crate::simd::{Kernel, LANES, Simd};
+
+/// Values in a group: eight blocks, one per lane.
+pub const GROUP: usize = QK * LANES;
 
 /// How a weight format wants its input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,18 +20,12 @@ pub enum ActivationKind {
     Float,
     /// Bytes with a scale per 32.
     Block32,
-    /// Bytes with a scale per 256.
-    Block256,
 }
 
 impl ActivationKind {
     /// The kind for a weight type.
     pub fn of(dtype: DType) -> Self {
-        match dtype.block_elems() {
-            1 => Self::Float,
-            QK => Self::Block32,
-            _ => Self::Block256,
-        }
+        if dtype.block_elems() == 1 { Self::Float } else { Self::Block32 }
     }
 }
 
@@ -49,41 +45,48 @@ impl ActivationKinds {
     }
 }
 
-/// Rows of input in every form; a form is valid only where it was asked for. Row `t` starts at `t * width` values.
+/// Groups in a row of `width` values.
+pub fn groups(width: usize) -> usize {
+    width.div_ceil(GROUP)
+}
+
+/// Rows of input in both forms; a form is valid only where it was asked for. Row `t` of `f32s` starts at `t * width`,
+/// row `t` of the others at group `t * groups(width)`.
 pub struct Activations {
     /// f32 rows.
     pub f32s: SharedSlice<f32>,
-    /// Bytes of `Block32`.
-    pub q32: SharedSlice<i8>,
-    /// Scales of `Block32`, one per 32 values.
-    pub d32: SharedSlice<f32>,
-    /// Sums of `Block32`, one per 32 values.
-    pub s32: SharedSlice<i32>,
-    /// Bytes of `Block256`.
-    pub q256: SharedSlice<i8>,
-    /// Scales of `Block256`, one per 256 values.
-    pub d256: SharedSlice<f32>,
-    /// Sums of `Block256`, one per 16 values.
-    pub s256: SharedSlice<i16>,
+    /// Bytes.
+    pub q: SharedSlice<i8>,
+    /// Scale of each block.
+    pub d: SharedSlice<f32>,
+    /// Sum of the bytes of each block.
+    pub sum: SharedSlice<i32>,
+    /// The same as f32.
+    pub sum_f32: SharedSlice<f32>,
+    /// Sum of the first 16 bytes of each block.
+    pub low: SharedSlice<i32>,
+    /// Sum of the last 16 bytes of each block.
+    pub high: SharedSlice<i32>,
 }
 
 impl Activations {
-    /// Room for `elems` values (rows times width), in the given kinds.
-    pub fn new(elems: usize, kinds: ActivationKinds) -> Self {
-        let room = |kind, n: usize| if kinds.contains(kind) { n } else { 0 };
+    /// Room for `rows` rows of at most `width` values, in the given kinds.
+    pub fn new(rows: usize, width: usize, kinds: ActivationKinds) -> Self {
+        let quantized = kinds.contains(ActivationKind::Block32);
+        let blocks = if quantized { rows * groups(width) * LANES } else { 0 };
         Self {
-            f32s: SharedSlice::new(elems),
-            q32: SharedSlice::new(room(ActivationKind::Block32, elems)),
-            d32: SharedSlice::new(room(ActivationKind::Block32, elems / QK)),
-            s32: SharedSlice::new(room(ActivationKind::Block32, elems / QK)),
-            q256: SharedSlice::new(room(ActivationKind::Block256, elems)),
-            d256: SharedSlice::new(room(ActivationKind::Block256, elems / QK_K)),
-            s256: SharedSlice::new(room(ActivationKind::Block256, elems / 16)),
+            f32s: SharedSlice::new(rows * width),
+            q: SharedSlice::new(blocks * QK),
+            d: SharedSlice::new(blocks),
+            sum: SharedSlice::new(blocks),
+            sum_f32: SharedSlice::new(blocks),
+            low: SharedSlice::new(blocks),
+            high: SharedSlice::new(blocks),
         }
     }
 }
 
-/// Quantizes row `row` of `activations.f32s` into the other kinds.
+/// Quantizes row `row` of `activations.f32s`, if that is wanted.
 pub struct QuantizeRow<'a> {
     /// The rows.
     pub activations: &'a Activations,
@@ -101,42 +104,39 @@ impl Kernel for QuantizeRow<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { activations: a, row, width, kinds } = self;
-        let range = row * width..(row + 1) * width;
-        // SAFETY: each row is quantized by one thread, and read by others only after a barrier.
-        unsafe {
-            let x = a.f32s.read(range.clone());
-            if kinds.contains(ActivationKind::Block32) {
-                let q = a.q32.write(range.clone());
-                let d = a.d32.write(range.start / QK..range.end / QK);
-                let sums = a.s32.write(range.start / QK..range.end / QK);
-                for (i, x) in x.chunks_exact(QK).enumerate() {
-                    let (scale, inverse) = scales(max_abs(s, x));
-                    d[i] = scale;
-                    sums[i] = quantize_32(s, x, inverse, &mut q[i * QK..(i + 1) * QK])[..].iter().sum();
-                }
-            }
-            if kinds.contains(ActivationKind::Block256) {
-                let q = a.q256.write(range.clone());
-                let d = a.d256.write(range.start / QK_K..range.end / QK_K);
-                let sums = a.s256.write(range.start / 16..range.end / 16);
-                for (i, x) in x.chunks_exact(QK_K).enumerate() {
-                    let (scale, inverse) = scales(max_abs(s, x));
-                    d[i] = scale;
-                    for (j, x) in x.chunks_exact(QK).enumerate() {
-                        let at = i * QK_K + j * QK;
-                        let [low, high] = quantize_32(s, x, inverse, &mut q[at..at + QK]);
-                        sums[at / 16] = low as i16;
-                        sums[at / 16 + 1] = high as i16;
-                    }
-                }
-            }
+        if !kinds.contains(ActivationKind::Block32) {
+            return;
         }
+        let blocks = row * groups(width) * LANES..(row + 1) * groups(width) * LANES;
+        // SAFETY: each row is quantized by one thread, and read by others only after a barrier.
+        let (x, q, d, sum, sum_f32, low, high) = unsafe {
+            (
+                a.f32s.read(row * width..(row + 1) * width),
+                a.q.write(blocks.start * QK..blocks.end * QK),
+                a.d.write(blocks.clone()),
+                a.sum.write(blocks.clone()),
+                a.sum_f32.write(blocks.clone()),
+                a.low.write(blocks.clone()),
+                a.high.write(blocks),
+            )
+        };
+        let whole = width / QK;
+        for b in 0..whole {
+            let x = &x[b * QK..(b + 1) * QK];
+            let max = max_abs(s, x);
+            d[b] = max / 127.0;
+            let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+            [low[b], high[b]] = quantize_32(s, x, inverse, &mut q[b * QK..(b + 1) * QK]);
+            sum[b] = low[b] + high[b];
+            sum_f32[b] = sum[b] as f32;
+        }
+        q[whole * QK..].fill(0);
+        d[whole..].fill(0.0);
+        sum[whole..].fill(0);
+        sum_f32[whole..].fill(0.0);
+        low[whole..].fill(0);
+        high[whole..].fill(0);
     }
-}
-
-#[inline(always)]
-fn scales(max: f32) -> (f32, f32) {
-    (max / 127.0, if max > 0.0 { 127.0 / max } else { 0.0 })
 }
 
 #[inline(always)]
@@ -156,12 +156,12 @@ fn quantize_32<S: Simd>(s: S, x: &[f32], inverse: f32, q: &mut [i8]) -> [i32; 2]
     let inverse = s.f_splat(inverse);
     // SAFETY: `x` has 32 values and `q` 32 bytes.
     unsafe {
-        let at = |i: usize| s.f_load(x.as_ptr().add(i * LANES));
+        let x = x.as_ptr();
         let v = [
-            s.f_to_i(s.f_mul(at(0), inverse)),
-            s.f_to_i(s.f_mul(at(1), inverse)),
-            s.f_to_i(s.f_mul(at(2), inverse)),
-            s.f_to_i(s.f_mul(at(3), inverse)),
+            s.f_to_i(s.f_mul(s.f_load(x), inverse)),
+            s.f_to_i(s.f_mul(s.f_load(x.add(LANES)), inverse)),
+            s.f_to_i(s.f_mul(s.f_load(x.add(2 * LANES)), inverse)),
+            s.f_to_i(s.f_mul(s.f_load(x.add(3 * LANES)), inverse)),
         ];
         s.b_store(q.as_mut_ptr().cast(), s.b_pack(v));
         [s.i_sum(s.i_add(v[0], v[1])), s.i_sum(s.i_add(v[2], v[3]))]

@@ -1,273 +1,219 @@
-//! How each quantized format gives its weights to the kernels: as unsigned bytes in natural order, with scales.
+//! How each quantized format gives its weights to the kernels: as bytes in natural order, with scales.
 //!
-//! A weight is `d * (q - OFFSET) + m` in the 32-value formats and `d * sc * (q - OFFSET) - dmin * mn` in the 256-value
-//! ones, with `sc` and `mn` per 16 or 32 values. The offset never touches the products: the sum of the activations is
-//! known, so `sum (q - OFFSET) a = sum q a - OFFSET sum a`, exactly, in integers.
+//! Every format is seen as blocks of 32 values, eight of them a group. A weight is `s * (q - OFFSET) + m`, where `s` and
+//! `m` are exact in f32 (a half float times an integer of at most 8 bits) and belong to 32 or to 16 values. Small
+//! formats give unsigned `q` of at most 7 bits; signed formats give all 8 bits. The offset never touches the products:
+//! the sum of the activations is known, so `sum (q - OFFSET) a = sum q a - OFFSET sum a`, exactly, in integers.
 //! Layouts as documented in `undine_core::quant`.
 
-use half::f16;
 use undine_core::DType;
 use undine_core::quant::IQ4_VALUES;
 
-use crate::simd::Simd;
+use crate::simd::{LANES, Simd};
+
+/// Scales of a group: lane `b` of `s[h]` and `m[h]` belongs to block `b`, or to its half `h` if [`Format::HALVES`].
+#[derive(Clone, Copy)]
+pub struct Scales<S: Simd> {
+    /// Factors.
+    pub s: [S::F; 2],
+    /// Summands; of use only if [`Format::HAS_MIN`].
+    pub m: [S::F; 2],
+}
 
 /// A quantized format.
 pub trait Format: Copy + Send + Sync + 'static {
     /// Which.
     const DTYPE: DType;
-    /// The largest `q`.
+    /// The largest `q` of a small format; [`SIGNED`] for signed ones.
     const MAX: u32;
     /// What a stored zero weight is.
     const OFFSET: i32;
-    /// How many products of `q` fit into 16 bits before they must be widened ([`Simd::d_step`]); 0: not even one pair.
-    const STEPS: usize = if Self::MAX > 128 { 0 } else { (32767 / (2 * 127 * Self::MAX)) as usize };
-
-    /// The 32 values of sub-block `sub` of the block at `block`.
-    /// # Safety
-    /// A whole block is readable at `block` and `sub` is within it.
-    unsafe fn quants<S: Simd>(s: S, block: *const u8, sub: usize) -> S::B;
-}
-
-/// A format with blocks of 32 values.
-pub trait Format32: Format {
     /// Whether there is an `m`.
     const HAS_MIN: bool;
-    /// Where `m` is within the block, in bytes; `d` is at 0. Both are half floats.
-    const MIN_AT: usize = 2;
-}
+    /// Whether the two halves of a block have scales of their own.
+    const HALVES: bool;
+    /// Bytes of a group of 256 values.
+    const GROUP_BYTES: usize = 256 / Self::DTYPE.block_elems() * Self::DTYPE.block_bytes();
 
-/// Scales of a block of 256 values, per 16 values.
-#[derive(Clone, Copy)]
-pub struct Scales256 {
-    /// `d`.
-    pub d: f32,
-    /// `-dmin`, 0 without mins.
-    pub neg_dmin: f32,
-    /// `sc`.
-    pub sc: [i16; 16],
-    /// `mn`.
-    pub mn: [i16; 16],
-}
-
-/// A format with blocks of 256 values.
-pub trait Format256: Format {
-    /// Whether there are `mn`.
-    const HAS_MIN: bool;
-    /// Values that share a scale: 16 or 32.
-    const SUB: usize;
-
+    /// The 32 values of block `block` of the group at `group`.
     /// # Safety
-    /// A whole block is readable at `block`.
-    unsafe fn scales(block: *const u8) -> Scales256;
+    /// A whole group is readable at `group`, and `block` is below 8.
+    unsafe fn quants<S: Simd>(s: S, group: *const u8, block: usize) -> S::B;
+
+    /// The scales of the group.
+    /// # Safety
+    /// A whole group is readable at `group`.
+    unsafe fn scales<S: Simd>(s: S, group: *const u8) -> Scales<S>;
 }
 
-/// A half float, widened.
-/// # Safety
-/// 2 bytes are readable at `p`.
-#[inline(always)]
-unsafe fn half_at(p: *const u8) -> f32 {
-    // SAFETY: the caller gives two readable bytes.
-    f16::from_bits(unsafe { p.cast::<u16>().read_unaligned() }).to_f32()
-}
-
-/// 32 nibbles: the low ones of 16 bytes, then the high ones.
-/// # Safety
-/// 16 bytes are readable at `p`.
-#[inline(always)]
-unsafe fn nibbles<S: Simd>(s: S, p: *const u8) -> S::B {
-    // SAFETY: as the caller says. Only the upper half of `shifted` is used, the lower half of `both`.
-    let both = unsafe { s.b_load_halves(p, p) };
-    s.b_and(s.b_blend_halves(both, s.b_shr::<4>(both)), s.b_splat(15))
-}
+/// [`Format::MAX`] of formats whose `q` are signed bytes.
+pub const SIGNED: u32 = 128;
 
 macro_rules! format {
-    ($name:ident, $dtype:ident, max $max:literal, offset $offset:literal, |$s:ident, $p:ident, $sub:ident| $quants:expr) => {
-        #[doc = concat!("`", stringify!($dtype), "`.")]
+    (
+        $name:ident { max $max:expr, offset $offset:literal, min $min:literal, halves $halves:literal }
+        quants |$s:ident, $p:ident, $b:ident| $quants:expr,
+        scales |$s2:ident, $p2:ident| $scales:expr
+    ) => {
+        #[doc = concat!("`", stringify!($name), "`.")]
         #[allow(non_camel_case_types)]
         #[derive(Clone, Copy)]
         pub struct $name;
 
         impl Format for $name {
-            const DTYPE: DType = DType::$dtype;
+            const DTYPE: DType = DType::$name;
             const MAX: u32 = $max;
             const OFFSET: i32 = $offset;
+            const HAS_MIN: bool = $min;
+            const HALVES: bool = $halves;
 
             #[inline(always)]
-            unsafe fn quants<S: Simd>($s: S, $p: *const u8, $sub: usize) -> S::B {
-                let _ = $sub;
-                // SAFETY: the caller gives a whole block, and every offset is within the format's block size.
+            unsafe fn quants<S: Simd>($s: S, $p: *const u8, $b: usize) -> S::B {
+                // SAFETY: the caller gives a whole group, and every offset is within it.
                 unsafe { $quants }
+            }
+
+            #[inline(always)]
+            unsafe fn scales<S: Simd>($s2: S, $p2: *const u8) -> Scales<S> {
+                // SAFETY: as above.
+                unsafe { $scales }
             }
         }
     };
 }
 
-format!(Q4_0, Q4_0, max 15, offset 8, |s, p, sub| nibbles(s, p.add(2)));
-format!(Q4_1, Q4_1, max 15, offset 0, |s, p, sub| nibbles(s, p.add(4)));
-format!(Q5_0, Q5_0, max 31, offset 16, |s, p, sub| fifth_bit(s, nibbles(s, p.add(6)), p.add(2)));
-format!(Q5_1, Q5_1, max 31, offset 0, |s, p, sub| fifth_bit(s, nibbles(s, p.add(8)), p.add(4)));
-format!(Q8_0, Q8_0, max 255, offset 128, |s, p, sub| s.b_xor(s.b_load(p.add(2)), s.b_splat(0x80)));
-format!(IQ4_NL, IQ4_NL, max 241, offset 128, |s, p, sub| s.b_lookup(&IQ4_UNSIGNED, nibbles(s, p.add(2))));
-format!(Q2_K, Q2_K, max 3, offset 0, |s, p, sub| s.b_and(crumbs(s, s.b_load(p.add(16 + sub / 4 * 32)), sub), s.b_splat(3)));
-format!(Q3_K, Q3_K, max 7, offset 4, |s, p, sub| {
-    let low = s.b_and(crumbs(s, s.b_load(p.add(32 + sub / 4 * 32)), sub), s.b_splat(3));
-    s.b_or(low, s.b_and(bit_to::<_, 2>(s, s.b_load(p), sub), s.b_splat(4)))
+/// Scales of eight blocks of `BYTES` bytes with `d` in front.
+/// # Safety
+/// Eight blocks are readable at `p`.
+#[inline(always)]
+unsafe fn d_only<S: Simd, const BYTES: usize>(s: S, p: *const u8) -> Scales<S> {
+    // SAFETY: as the caller says.
+    let d = unsafe { s.f_gather_f16::<BYTES, 0>(p) };
+    Scales { s: [d, d], m: [d, d] }
+}
+
+/// Scales of eight blocks of `BYTES` bytes with `d` and `m` in front.
+/// # Safety
+/// Eight blocks are readable at `p`.
+#[inline(always)]
+unsafe fn d_and_m<S: Simd, const BYTES: usize>(s: S, p: *const u8) -> Scales<S> {
+    // SAFETY: as the caller says.
+    let (d, m) = unsafe { (s.f_gather_f16::<BYTES, 0>(p), s.f_gather_f16::<BYTES, 2>(p)) };
+    Scales { s: [d, d], m: [m, m] }
+}
+
+format!(Q4_0 { max 15, offset 8, min false, halves false }
+    quants |s, p, b| s.b_nibbles(p.add(b * 18 + 2)),
+    scales |s, p| d_only::<S, 18>(s, p));
+format!(Q4_1 { max 15, offset 0, min true, halves false }
+    quants |s, p, b| s.b_nibbles(p.add(b * 20 + 4)),
+    scales |s, p| d_and_m::<S, 20>(s, p));
+format!(Q5_0 { max 31, offset 16, min false, halves false }
+    quants |s, p, b| fifth_bit(s, s.b_nibbles(p.add(b * 22 + 6)), p.add(b * 22 + 2)),
+    scales |s, p| d_only::<S, 22>(s, p));
+format!(Q5_1 { max 31, offset 0, min true, halves false }
+    quants |s, p, b| fifth_bit(s, s.b_nibbles(p.add(b * 24 + 8)), p.add(b * 24 + 4)),
+    scales |s, p| d_and_m::<S, 24>(s, p));
+format!(Q8_0 { max SIGNED, offset 0, min false, halves false }
+    quants |s, p, b| s.b_load(p.add(b * 34 + 2)),
+    scales |s, p| d_only::<S, 34>(s, p));
+format!(IQ4_NL { max SIGNED, offset 0, min false, halves false }
+    quants |s, p, b| s.b_lookup(&IQ4_BYTES, s.b_nibbles(p.add(b * 18 + 2))),
+    scales |s, p| d_only::<S, 18>(s, p));
+format!(Q2_K { max 3, offset 0, min true, halves true }
+quants |s, p, b| s.b_and(crumbs(s, s.b_load(p.add(16 + b / 4 * 32)), b), s.b_splat(3)),
+scales |s, p| {
+    let (d, neg_dmin) = (s.f_splat_f16(p.add(80)), s.f_sub(s.f_splat(0.0), s.f_splat_f16(p.add(82))));
+    let packed = p.cast::<[u8; 16]>().read();
+    let (mut sc, mut mn) = ([0i8; 16], [0i8; 16]);
+    for k in 0..16 {
+        sc[k] = (packed[k] & 15) as i8;
+        mn[k] = (packed[k] >> 4) as i8;
+    }
+    let (sc, mn) = (s.i_load_pairs(sc.as_ptr()), s.i_load_pairs(mn.as_ptr()));
+    Scales { s: times(s, sc, d), m: times(s, mn, neg_dmin) }
 });
-format!(Q4_K, Q4_K, max 15, offset 0, |s, p, sub| half_bytes(s, s.b_load(p.add(16 + sub / 2 * 32)), sub % 2));
-format!(Q5_K, Q5_K, max 31, offset 0, |s, p, sub| {
-    let low = half_bytes(s, s.b_load(p.add(48 + sub / 2 * 32)), sub % 2);
-    s.b_or(low, s.b_and(bit_to::<_, 4>(s, s.b_load(p.add(16)), sub), s.b_splat(16)))
+format!(Q3_K { max 7, offset 4, min false, halves true }
+quants |s, p, b| {
+    let low = s.b_and(crumbs(s, s.b_load(p.add(32 + b / 4 * 32)), b), s.b_splat(3));
+    s.b_or(low, s.b_and(bit_to::<_, 2>(s, s.b_load(p), b), s.b_splat(4)))
+},
+scales |s, p| {
+    let (packed, d) = (p.add(96).cast::<[u8; 12]>().read(), s.f_splat_f16(p.add(108)));
+    let mut sc = [0i8; 16];
+    for k in 0..16 {
+        let low = packed[k % 8] >> (k / 8 * 4) & 15;
+        let high = packed[8 + k % 4] >> (k / 4 * 2) & 3;
+        sc[k] = (low | high << 4) as i8 - 32;
+    }
+    let sc = times(s, s.i_load_pairs(sc.as_ptr()), d);
+    Scales { s: sc, m: sc }
 });
-format!(Q6_K, Q6_K, max 63, offset 32, |s, p, sub| {
-    let low = half_bytes(s, s.b_load(p.add(sub / 4 * 64 + sub % 2 * 32)), sub % 4 / 2);
-    let high = s.b_load(p.add(128 + sub / 4 * 32));
-    let high = match sub % 4 {
+format!(Q4_K { max 15, offset 0, min true, halves false }
+    quants |s, p, b| half_bytes(s, s.b_load(p.add(16 + b / 2 * 32)), b % 2),
+    scales |s, p| scales_6bit(s, p));
+format!(Q5_K { max 31, offset 0, min true, halves false }
+    quants |s, p, b| {
+        let low = half_bytes(s, s.b_load(p.add(48 + b / 2 * 32)), b % 2);
+        s.b_or(low, s.b_and(bit_to::<_, 4>(s, s.b_load(p.add(16)), b), s.b_splat(16)))
+    },
+    scales |s, p| scales_6bit(s, p));
+format!(Q6_K { max 63, offset 32, min false, halves true }
+quants |s, p, b| {
+    let low = half_bytes(s, s.b_load(p.add(b / 4 * 64 + b % 2 * 32)), b % 4 / 2);
+    let high = s.b_load(p.add(128 + b / 4 * 32));
+    let high = match b % 4 {
         0 => s.b_shl::<4>(high),
         1 => s.b_shl::<2>(high),
         2 => high,
         _ => s.b_shr::<2>(high),
     };
     s.b_or(low, s.b_and(high, s.b_splat(0x30)))
+},
+scales |s, p| {
+    let sc = times(s, s.i_load_pairs(p.add(192).cast()), s.f_splat_f16(p.add(208)));
+    Scales { s: sc, m: sc }
 });
-format!(IQ4_XS, IQ4_XS, max 241, offset 128, |s, p, sub| s.b_lookup(&IQ4_UNSIGNED, nibbles(s, p.add(8 + sub * 16))));
+format!(IQ4_XS { max SIGNED, offset 0, min false, halves false }
+quants |s, p, b| s.b_lookup(&IQ4_BYTES, s.b_nibbles(p.add(8 + b * 16))),
+scales |s, p| {
+    let (high, low) = (p.add(2).cast::<u16>().read_unaligned(), p.add(4).cast::<u32>().read_unaligned());
+    let mut sc = [0i32; LANES];
+    for b in 0..LANES {
+        sc[b] = (low >> (4 * b) & 15) as i32 + (i32::from(high >> (2 * b) & 3) << 4) - 32;
+    }
+    let d = s.f_mul(s.f_from_i(s.i_load(sc.as_ptr())), s.f_splat_f16(p));
+    Scales { s: [d, d], m: [d, d] }
+});
 
-/// The codebook of the IQ4 formats, shifted to unsigned bytes.
-const IQ4_UNSIGNED: [u8; 16] = {
+/// The codebook of the IQ4 formats.
+const IQ4_BYTES: [u8; 16] = {
     let mut table = [0; 16];
     let mut i = 0;
     while i < 16 {
-        table[i] = (IQ4_VALUES[i] as i32 + 128) as u8;
+        table[i] = IQ4_VALUES[i] as u8;
         i += 1;
     }
     table
 };
 
-impl Format32 for Q4_0 {
-    const HAS_MIN: bool = false;
-}
-impl Format32 for Q4_1 {
-    const HAS_MIN: bool = true;
-}
-impl Format32 for Q5_0 {
-    const HAS_MIN: bool = false;
-}
-impl Format32 for Q5_1 {
-    const HAS_MIN: bool = true;
-}
-impl Format32 for Q8_0 {
-    const HAS_MIN: bool = false;
-}
-impl Format32 for IQ4_NL {
-    const HAS_MIN: bool = false;
-}
-
-impl Format256 for Q2_K {
-    const HAS_MIN: bool = true;
-    const SUB: usize = 16;
-
-    #[inline(always)]
-    unsafe fn scales(block: *const u8) -> Scales256 {
-        // SAFETY: the caller gives a whole block of 84 bytes.
-        let (packed, d, dmin) =
-            unsafe { (block.cast::<[u8; 16]>().read(), half_at(block.add(80)), half_at(block.add(82))) };
-        Scales256 {
-            d,
-            neg_dmin: -dmin,
-            sc: packed.map(|v| i16::from(v & 15)),
-            mn: packed.map(|v| i16::from(v >> 4)),
-        }
-    }
-}
-
-impl Format256 for Q3_K {
-    const HAS_MIN: bool = false;
-    const SUB: usize = 16;
-
-    #[inline(always)]
-    unsafe fn scales(block: *const u8) -> Scales256 {
-        // SAFETY: the caller gives a whole block of 110 bytes.
-        let (packed, d) = unsafe { (block.add(96).cast::<[u8; 12]>().read(), half_at(block.add(108))) };
-        let sc = std::array::from_fn(|k| {
-            let low = packed[k % 8] >> (k / 8 * 4) & 15;
-            let high = packed[8 + k % 4] >> (k / 4 * 2) & 3;
-            i16::from(low | high << 4) - 32
-        });
-        Scales256 { d, neg_dmin: 0.0, sc, mn: [0; 16] }
-    }
+/// Both vectors, as floats, times `d`.
+#[inline(always)]
+fn times<S: Simd>(s: S, v: [S::I; 2], d: S::F) -> [S::F; 2] {
+    [s.f_mul(s.f_from_i(v[0]), d), s.f_mul(s.f_from_i(v[1]), d)]
 }
 
 /// Scales of Q4_K and Q5_K: `d`, `dmin`, then twelve bytes of 6-bit scales and mins.
 /// # Safety
-/// 16 bytes are readable at `block`.
+/// 16 bytes are readable at `p`.
 #[inline(always)]
-unsafe fn scales_6bit(block: *const u8) -> Scales256 {
-    // SAFETY: the caller gives a block with its 16 bytes of scales in front.
-    let (d, dmin, a, b, c) = unsafe {
-        let word = |at: usize| block.add(at).cast::<u32>().read_unaligned();
-        (half_at(block), half_at(block.add(2)), word(4), word(8), word(12))
-    };
-    // Four bytes at a time: the low six bits of words a and b, and of the rest the nibbles of c with two bits of a, b.
-    let low = 0x3f3f_3f3f;
-    let sc = [a & low, c & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4];
-    let mn = [b & low, c >> 4 & 0x0f0f_0f0f | (b >> 6 & 0x0303_0303) << 4];
-    let spread = |words: [u32; 2]| std::array::from_fn(|k| (words[k / 8] >> (k / 2 % 4 * 8) & 0xff) as i16);
-    Scales256 { d, neg_dmin: -dmin, sc: spread(sc), mn: spread(mn) }
-}
-
-impl Format256 for Q4_K {
-    const HAS_MIN: bool = true;
-    const SUB: usize = 32;
-
-    #[inline(always)]
-    unsafe fn scales(block: *const u8) -> Scales256 {
-        // SAFETY: the caller gives a whole block.
-        unsafe { scales_6bit(block) }
-    }
-}
-
-impl Format256 for Q5_K {
-    const HAS_MIN: bool = true;
-    const SUB: usize = 32;
-
-    #[inline(always)]
-    unsafe fn scales(block: *const u8) -> Scales256 {
-        // SAFETY: the caller gives a whole block.
-        unsafe { scales_6bit(block) }
-    }
-}
-
-impl Format256 for Q6_K {
-    const HAS_MIN: bool = false;
-    const SUB: usize = 16;
-
-    #[inline(always)]
-    unsafe fn scales(block: *const u8) -> Scales256 {
-        // SAFETY: the caller gives a whole block of 210 bytes.
-        let (packed, d) = unsafe { (block.add(192).cast::<[i8; 16]>().read(), half_at(block.add(208))) };
-        Scales256 { d, neg_dmin: 0.0, sc: packed.map(i16::from), mn: [0; 16] }
-    }
-}
-
-impl Format256 for IQ4_XS {
-    const HAS_MIN: bool = false;
-    const SUB: usize = 32;
-
-    #[inline(always)]
-    unsafe fn scales(block: *const u8) -> Scales256 {
-        // SAFETY: the caller gives a whole block of 136 bytes.
-        let (d, high, low) = unsafe {
-            (
-                half_at(block),
-                block.add(2).cast::<u16>().read_unaligned(),
-                block.add(4).cast::<u32>().read_unaligned(),
-            )
-        };
-        let sc = std::array::from_fn(|k| {
-            let sub = k / 2;
-            (low >> (4 * sub) & 15) as i16 + ((high >> (2 * sub) & 3) << 4) as i16 - 32
-        });
-        Scales256 { d, neg_dmin: 0.0, sc, mn: [0; 16] }
-    }
+unsafe fn scales_6bit<S: Simd>(s: S, p: *const u8) -> Scales<S> {
+    // SAFETY: as the caller says.
+    let ([sc, mn], d, dmin) =
+        unsafe { (s.i_unpack_6bit(p.add(4)), s.f_splat_f16(p), s.f_splat_f16(p.add(2))) };
+    let sc = s.f_mul(s.f_from_i(sc), d);
+    let mn = s.f_mul(s.f_from_i(mn), s.f_sub(s.f_splat(0.0), dmin));
+    Scales { s: [sc, sc], m: [mn, mn] }
 }
 
 /// Adds 16 where the bit at `bits` is set.
@@ -286,10 +232,10 @@ fn half_bytes<S: Simd>(s: S, v: S::B, high: usize) -> S::B {
     s.b_and(if high == 0 { v } else { s.b_shr::<4>(v) }, s.b_splat(15))
 }
 
-/// Moves the `sub % 4`-th pair of bits of each byte down; the bits above are not cleared.
+/// Moves the `block % 4`-th pair of bits of each byte down; the bits above are not cleared.
 #[inline(always)]
-fn crumbs<S: Simd>(s: S, v: S::B, sub: usize) -> S::B {
-    match sub % 4 {
+fn crumbs<S: Simd>(s: S, v: S::B, block: usize) -> S::B {
+    match block % 4 {
         0 => v,
         1 => s.b_shr::<2>(v),
         2 => s.b_shr::<4>(v),
@@ -297,10 +243,10 @@ fn crumbs<S: Simd>(s: S, v: S::B, sub: usize) -> S::B {
     }
 }
 
-/// Moves bit `sub` of each byte to bit `TO`; the other bits are not cleared.
+/// Moves bit `block` of each byte to bit `TO`; the other bits are not cleared.
 #[inline(always)]
-fn bit_to<S: Simd, const TO: usize>(s: S, v: S::B, sub: usize) -> S::B {
-    match sub as i32 - TO as i32 {
+fn bit_to<S: Simd, const TO: usize>(s: S, v: S::B, block: usize) -> S::B {
+    match block as i32 - TO as i32 {
         -4 => s.b_shl::<4>(v),
         -3 => s.b_shl::<3>(v),
         -2 => s.b_shl::<2>(v),

@@ -18,19 +18,21 @@ pub mod elementwise;
 pub mod floats;
 pub mod formats;
 pub mod matmul;
+#[cfg(test)]
+mod matmul_tests;
 pub mod panels;
 pub mod rows;
 
-/// Runs a statement with a constant for each of the eight sub-blocks of 32 in a block of 256.
-macro_rules! each_sub {
-    ($sub:ident, $body:block) => {
-        each_sub!(@ $sub, $body, 0 1 2 3 4 5 6 7)
+/// Runs a statement with a constant for each of the eight blocks of a group.
+macro_rules! each_block {
+    ($block:ident, $body:block) => {
+        each_block!(@ $block, $body, 0 1 2 3 4 5 6 7)
     };
-    (@ $sub:ident, $body:block, $($n:literal)*) => {
+    (@ $block:ident, $body:block, $($n:literal)*) => {
         $({
-            const $sub: usize = $n;
+            const $block: usize = $n;
             $body
         })*
     };
 }
-pub(crate) use each_sub;
+pub(crate) use each_block;

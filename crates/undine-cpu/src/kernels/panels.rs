@@ -1,481 +1,357 @@
 //! Products of many rows of quantized input: weights are unpacked once into a panel and used for all of them.
 //!
-//! A panel holds a tile of [`TILE`] weight rows, one per lane, over at most [`CHUNK`] values of K: for each block of 32
-//! values eight vectors of `8 rows x 4 bytes`, and the scales of the 8 rows as vectors. One load of four activation
-//! bytes, broadcast, then feeds eight outputs, and no sum crosses lanes.
-//! The order of f32 operations per output is that of [`super::rows`]: for 32-value formats the lanes of that kernel
-//! are done one after the other here, so blocks are visited as 0, 8, 16, ..., 4, 12, ....
+//! A panel holds a tile of weight rows, two wide vectors of them with one row per lane, over one [`CHUNK`] of K: for each
+//! block of 32 values eight times `rows x 4 bytes`, and the scales of the rows as vectors. One load of four activation
+//! bytes, broadcast, then feeds two vectors of outputs, and no sum crosses lanes.
+//! The order of f32 operations per output is that of [`super::rows`]: the lanes of that kernel are done one after the
+//! other here, so the panel keeps its blocks in the order 0, 8, 16, 24, 4, 12, ....
 //!
-//! Blocking: [`Group`] panels of several tiles are packed for the whole of K and stay in the second-level cache,
-//! where a block of input rows ([`super::matmul`]) joins them; one panel chunk (16 KiB) stays in the first level
-//! while all rows of the block pass by it, four at a time.
+//! Blocking: the panel (16 or 32 KiB) and the rows passing by it stay in the first-level cache. The loop over K is
+//! outside that over tiles, so that the chunk of [`INPUTS`] input rows stays in the second, beside the running sums.
+//!
+//! What was tried: tiles packed over the whole of K and kept in the second-level cache cost as much to read back
+//! as packing again; one vector by eight rows needs nine loads for eight products, two by six eight for twelve.
 
-use std::marker::PhantomData;
+use undine_core::dtype::QK;
 
-use undine_core::dtype::{QK, QK_K};
+use super::activations::{GROUP, groups};
+use super::each_block;
+use super::formats::{Format, SIGNED};
+use super::rows::{CHUNK, CHUNK_GROUPS, Quantized, offset, padded, weights};
+use crate::simd::{Kernel, LANES, Wide};
 
-use super::activations::Activations;
-use super::each_sub;
-use super::formats::{Format32, Format256};
-use super::rows::{CHUNK, Output};
-use crate::simd::{Kernel, LANES, Simd};
-
-/// Weight rows in a tile.
-pub const TILE: usize = LANES;
+/// Rows of weights in the largest tile. Threads share matrices in multiples of it.
+pub const TILE_MAX: usize = 32;
+/// Weight rows whose sums are kept while K goes by.
+const ROWS: usize = 128;
+/// Input rows at a time.
+const INPUTS: usize = 256;
 /// Groups of four bytes in a block of 32.
 const QUADS: usize = QK / 4;
+/// Blocks in a chunk.
+const BLOCKS: usize = CHUNK / QK;
+/// Where lane `l` stands in the order of the panel: summing in this order folds as [`crate::simd::Simd::f_sum`] does.
+const PLACE: [usize; LANES] = [0, 4, 2, 6, 1, 5, 3, 7];
 
-/// Memory of one thread for packed tiles, over the whole of K.
+/// What a cache line holds.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line<T>([T; 16]);
+
+/// Memory of one thread for a panel and running sums.
 #[derive(Default)]
-pub struct Group {
-    /// `[tile][block of 32][quad][row][4]`.
-    quants: Vec<u8>,
-    /// `[tile][block][row]`: `d`.
-    d: Vec<f32>,
-    /// `[tile][block][row]`: `m`, or `-dmin`.
-    m: Vec<f32>,
-    /// 256-value formats: `[tile][block][16][row]`, `sc` in both halves of an i32.
-    sc: Vec<i32>,
-    /// 256-value formats: `[tile][block][8][row]`, pairs of `sc`, then as many pairs of `mn`.
-    pairs: Vec<i32>,
-    /// Running sums of a block of input rows: `[tile][row of input][row of weights]`.
-    sums: Vec<f32>,
+pub struct Panel {
+    /// `[block][quad][row][4]`.
+    quants: Vec<Line<u32>>,
+    /// `[block][half][row]`: `s`.
+    s: Vec<Line<f32>>,
+    /// `[block][half][row]`: `m`.
+    m: Vec<Line<f32>>,
+    /// `[input row][weight row]`.
+    sums: Vec<Line<f32>>,
 }
 
-/// A group of tiles against a block of input rows.
-pub struct GroupKernel<'a, F> {
-    /// The whole matrix.
-    pub weight: &'a [u8],
-    /// Its columns.
-    pub cols: usize,
-    /// Weight rows of this group.
-    pub rows: std::ops::Range<usize>,
-    /// The input, `cols` wide.
-    pub x: &'a Activations,
-    /// Input rows.
-    pub inputs: std::ops::Range<usize>,
-    /// Input rows at a time.
-    pub input_block: usize,
-    /// Added to each output.
-    pub bias: Option<&'a [f32]>,
-    /// Where to.
-    pub out: Output,
+impl Panel {
+    fn reserve(&mut self) {
+        self.quants.resize(BLOCKS * QUADS * TILE_MAX / 16, Line([0; 16]));
+        for v in [&mut self.s, &mut self.m] {
+            v.resize(BLOCKS * 2 * TILE_MAX / 16, Line([0.0; 16]));
+        }
+        self.sums.resize(INPUTS * ROWS / 16, Line([0.0; 16]));
+    }
+}
+
+/// Any number of input rows against a range of weight rows.
+pub struct PanelKernel<'a, F> {
+    /// What to compute.
+    pub product: Quantized<'a, F>,
     /// The thread's memory.
-    pub memory: &'a mut Group,
-    /// The weight's format.
-    pub format: PhantomData<F>,
+    pub memory: &'a mut Panel,
 }
 
-/// [`GroupKernel`] for a format with blocks of 32.
-pub struct Panels32<'a, F>(pub GroupKernel<'a, F>);
-/// [`GroupKernel`] for a format with blocks of 256.
-pub struct Panels256<'a, F>(pub GroupKernel<'a, F>);
-
-impl<F: Format32> Kernel for Panels32<'_, F> {
+impl<F: Format> Kernel for PanelKernel<'_, F> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut g = self.0;
-        let blocks = g.cols / QK;
-        assert!(g.rows.end * blocks * F::DTYPE.block_bytes() <= g.weight.len());
-        assert!(g.inputs.end * g.cols <= g.x.q32.len());
-        let tiles = g.rows.len().div_ceil(TILE);
-        g.memory.reserve_32(tiles, blocks, g.input_block);
-        for tile in 0..tiles {
-            pack_tile_32::<S, F>(s, &mut g, tile);
-        }
-        let mut first = g.inputs.start;
-        while first < g.inputs.end {
-            let count = g.input_block.min(g.inputs.end - first);
-            g.memory.sums[..tiles * g.input_block * TILE].fill(0.0);
-            for tile in 0..tiles {
-                for chunk in (0..blocks).step_by(CHUNK / QK) {
-                    let range = chunk..(chunk + CHUNK / QK).min(blocks);
-                    let mut t = 0;
-                    while t + 4 <= count {
-                        chunk_32::<S, F, 4>(s, &mut g, tile, range.clone(), [first, t]);
-                        t += 4;
-                    }
-                    while t < count {
-                        chunk_32::<S, F, 1>(s, &mut g, tile, range.clone(), [first, t]);
-                        t += 1;
+    fn run<S: Wide>(self, s: S) {
+        let Self { product: g, memory } = self;
+        g.check();
+        memory.reserve();
+        let groups = groups(g.cols);
+        for rows in g.rows.clone().step_by(ROWS) {
+            let rows = rows..(rows + ROWS).min(g.rows.end);
+            for first in g.inputs.clone().step_by(INPUTS) {
+                let inputs = first..(first + INPUTS).min(g.inputs.end);
+                memory.sums[..inputs.len() * ROWS / 16].fill(Line([0.0; 16]));
+                for chunk in (0..groups).step_by(CHUNK_GROUPS) {
+                    let chunk = chunk..(chunk + CHUNK_GROUPS).min(groups);
+                    for tile in rows.clone().step_by(2 * S::ROWS) {
+                        pack::<S, F>(s, &g, memory, tile..rows.end, chunk.clone());
+                        let sums = memory.sums.as_mut_ptr().cast::<f32>().wrapping_add(tile - rows.start);
+                        let pass = Pass { g: &g, panel: memory, sums, first, chunk: chunk.clone() };
+                        pass.run(s, inputs.len());
                     }
                 }
+                store(&g, memory, rows.clone(), inputs);
             }
-            store(&g, tiles, first, count);
-            first += count;
         }
     }
 }
 
-impl<F: Format256> Kernel for Panels256<'_, F> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut g = self.0;
-        let blocks = g.cols / QK_K;
-        assert!(g.rows.end * blocks * F::DTYPE.block_bytes() <= g.weight.len());
-        assert!(g.inputs.end * g.cols <= g.x.q256.len());
-        let tiles = g.rows.len().div_ceil(TILE);
-        g.memory.reserve_256(tiles, blocks, g.input_block);
-        for tile in 0..tiles {
-            pack_tile_256::<S, F>(s, &mut g, tile);
-        }
-        let mut first = g.inputs.start;
-        while first < g.inputs.end {
-            let count = g.input_block.min(g.inputs.end - first);
-            g.memory.sums[..tiles * g.input_block * TILE].fill(0.0);
-            for tile in 0..tiles {
-                for chunk in (0..blocks).step_by(CHUNK / QK_K) {
-                    let range = chunk..(chunk + CHUNK / QK_K).min(blocks);
-                    let mut t = 0;
-                    while t + 4 <= count {
-                        chunk_256::<S, F, 4>(s, &mut g, tile, range.clone(), [first, t]);
-                        t += 4;
-                    }
-                    while t < count {
-                        chunk_256::<S, F, 1>(s, &mut g, tile, range.clone(), [first, t]);
-                        t += 1;
-                    }
-                }
-            }
-            store(&g, tiles, first, count);
-            first += count;
-        }
-    }
-}
-
-impl Group {
-    fn reserve(&mut self, tiles: usize, blocks_32: usize, scales: usize, input_block: usize) {
-        grow(&mut self.quants, tiles * blocks_32 * QK * TILE);
-        grow(&mut self.d, tiles * scales * TILE);
-        grow(&mut self.m, tiles * scales * TILE);
-        grow(&mut self.sums, tiles * input_block * TILE);
-    }
-
-    fn reserve_32(&mut self, tiles: usize, blocks: usize, input_block: usize) {
-        self.reserve(tiles, blocks, blocks, input_block);
-    }
-
-    fn reserve_256(&mut self, tiles: usize, blocks: usize, input_block: usize) {
-        self.reserve(tiles, blocks * (QK_K / QK), blocks, input_block);
-        grow(&mut self.sc, tiles * blocks * 16 * TILE);
-        grow(&mut self.pairs, tiles * blocks * 16 * TILE);
-    }
-}
-
-fn grow<T: Clone + Default>(v: &mut Vec<T>, len: usize) {
-    if v.len() < len {
-        v.resize(len, T::default());
-    }
-}
-
-/// The weight row of lane `lane` of a tile; rows past the end repeat the last one and are never stored.
+/// Fills the panel with the first rows of `rows`, over the groups `chunk` of K. Rows past the end repeat the last one
+/// and are never stored.
 #[inline(always)]
-fn lane_row<F>(g: &GroupKernel<F>, tile: usize, lane: usize) -> usize {
-    (g.rows.start + tile * TILE + lane).min(g.rows.end - 1)
-}
-
-#[inline(always)]
-fn pack_tile_32<S: Simd, F: Format32>(s: S, g: &mut GroupKernel<F>, tile: usize) {
-    let blocks = g.cols / QK;
-    let bytes = F::DTYPE.block_bytes();
-    // SAFETY: the rows are within the matrix (asserted by the caller) and the panel has room (reserved there).
-    unsafe {
-        let row: [*const u8; TILE] =
-            std::array::from_fn(|lane| g.weight.as_ptr().add(lane_row(g, tile, lane) * blocks * bytes));
-        for b in 0..blocks {
-            let at = tile * blocks + b;
-            let mut quants = [s.b_splat(0); TILE];
-            for lane in 0..TILE {
-                quants[lane] = F::quants(s, row[lane].add(b * bytes), 0);
-            }
-            pack_quads(s, quants, g.memory.quants.as_mut_ptr().add(at * QK * TILE));
-            for lane in 0..TILE {
-                let half = |p: *const u8| half::f16::from_bits(p.cast::<u16>().read_unaligned()).to_f32();
-                g.memory.d[at * TILE + lane] = half(row[lane].add(b * bytes));
-                if F::HAS_MIN {
-                    g.memory.m[at * TILE + lane] = half(row[lane].add(b * bytes + F::MIN_AT));
+fn pack<S: Wide, F: Format>(
+    s: S,
+    g: &Quantized<F>,
+    panel: &mut Panel,
+    rows: std::ops::Range<usize>,
+    chunk: std::ops::Range<usize>,
+) {
+    let (row_bytes, whole, count) = (g.row_bytes(), g.cols / GROUP, chunk.len());
+    for eight in (0..2 * S::ROWS).step_by(LANES) {
+        for (i, at) in chunk.clone().enumerate() {
+            let mut row = [std::ptr::null(); LANES];
+            let mut pad = [[0; 272]; LANES];
+            for lane in 0..LANES {
+                let n = (rows.start + eight + lane).min(rows.end - 1);
+                // SAFETY: the row and the group are within the matrix (checked in `run`).
+                unsafe {
+                    row[lane] = g.weight.as_ptr().add(n * row_bytes + at * F::GROUP_BYTES);
+                    if at == whole {
+                        pad[lane] = padded(row[lane], g.tail_bytes());
+                        row[lane] = pad[lane].as_ptr();
+                    }
                 }
             }
-        }
-    }
-}
-
-#[inline(always)]
-fn pack_tile_256<S: Simd, F: Format256>(s: S, g: &mut GroupKernel<F>, tile: usize) {
-    let blocks = g.cols / QK_K;
-    let bytes = F::DTYPE.block_bytes();
-    // SAFETY: the rows are within the matrix (asserted by the caller) and the panel has room (reserved there).
-    unsafe {
-        let row: [*const u8; TILE] =
-            std::array::from_fn(|lane| g.weight.as_ptr().add(lane_row(g, tile, lane) * blocks * bytes));
-        for b in 0..blocks {
-            let at = tile * blocks + b;
-            let panel = g.memory.quants.as_mut_ptr().add(at * QK_K * TILE);
-            each_sub!(SUB, {
-                let mut quants = [s.b_splat(0); TILE];
-                for lane in 0..TILE {
-                    quants[lane] = F::quants(s, row[lane].add(b * bytes), SUB);
+            let quants = panel.quants.as_mut_ptr().cast::<u8>();
+            each_block!(B, {
+                let place = PLACE[B] * count + i;
+                let mut q = [s.b_splat(0); LANES];
+                for lane in 0..LANES {
+                    // SAFETY: each row has a whole group.
+                    q[lane] = unsafe { weights::<S, F>(s, row[lane], B) };
                 }
-                pack_quads(s, quants, panel.add(SUB * QK * TILE));
+                let q = s.transpose(q);
+                for quad in 0..QUADS {
+                    // SAFETY: the panel has room for every block of a chunk.
+                    unsafe {
+                        s.b_store(quants.add(((place * QUADS + quad) * 2 * S::ROWS + eight) * 4), q[quad])
+                    };
+                }
             });
-            for (lane, row) in row.into_iter().enumerate() {
-                let scales = F::scales(row.add(b * bytes));
-                g.memory.d[at * TILE + lane] = scales.d;
-                g.memory.m[at * TILE + lane] = scales.neg_dmin;
-                for k in 0..16 {
-                    g.memory.sc[(at * 16 + k) * TILE + lane] = both_halves(scales.sc[k], scales.sc[k]);
-                }
-                for k in 0..8 {
-                    let place = (at * 16 + k) * TILE + lane;
-                    g.memory.pairs[place] = both_halves(scales.sc[2 * k], scales.sc[2 * k + 1]);
-                    g.memory.pairs[place + 8 * TILE] = both_halves(scales.mn[2 * k], scales.mn[2 * k + 1]);
+            let (mut factors, mut mins) = ([[s.f_splat(0.0); LANES]; 2], [[s.f_splat(0.0); LANES]; 2]);
+            for lane in 0..LANES {
+                // SAFETY: each row has a whole group.
+                let scales = unsafe { F::scales(s, row[lane]) };
+                for half in 0..2 {
+                    factors[half][lane] = scales.s[half];
+                    mins[half][lane] = scales.m[half];
                 }
             }
-        }
-    }
-}
-
-#[inline(always)]
-fn both_halves(low: i16, high: i16) -> i32 {
-    i32::from(low as u16) | i32::from(high) << 16
-}
-
-/// Stores 8 rows of 32 bytes as 8 groups of `8 rows x 4 bytes`.
-/// # Safety
-/// 256 bytes are writable at `panel`.
-#[inline(always)]
-unsafe fn pack_quads<S: Simd>(s: S, rows: [S::B; TILE], panel: *mut u8) {
-    let quads = s.transpose(rows);
-    for (i, quad) in quads.into_iter().enumerate() {
-        // SAFETY: the caller gives 256 writable bytes.
-        unsafe { s.b_store(panel.add(i * 4 * TILE), quad) };
-    }
-}
-
-/// Adds one chunk of K of one tile to the sums of `NT` input rows, from `first + t`.
-#[inline(always)]
-fn chunk_32<S: Simd, F: Format32, const NT: usize>(
-    s: S,
-    g: &mut GroupKernel<F>,
-    tile: usize,
-    range: std::ops::Range<usize>,
-    [first, t]: [usize; 2],
-) {
-    let blocks = g.cols / QK;
-    // Sums of lanes 0, 4, 2, 6, 1, 5, 3, 7, in this order, fold as `Simd::f_sum` does.
-    let mut lanes = [[s.f_splat(0.0); LANES]; NT];
-    for (slot, lane) in [0, 4, 2, 6, 1, 5, 3, 7].into_iter().enumerate() {
-        let mut acc = [s.f_splat(0.0); NT];
-        for b in (range.start + lane..range.end).step_by(LANES) {
-            // SAFETY: the panel holds block `b` of the tile, the activations hold it for each row (asserted in `run`).
-            unsafe {
-                let at = tile * blocks + b;
-                let d = s.f_load(g.memory.d.as_ptr().add(at * TILE));
-                let m = if F::HAS_MIN { s.f_load(g.memory.m.as_ptr().add(at * TILE)) } else { d };
-                let isum = block_32::<S, F, NT>(
-                    s,
-                    g.memory.quants.as_ptr().add(at * QK * TILE),
-                    g.x,
-                    (first + t) * blocks + b,
-                    blocks,
-                );
-                for i in 0..NT {
-                    let at = (first + t + i) * blocks + b;
-                    let da = s.f_splat(*g.x.d32.as_ptr().add(at));
-                    let sum = *g.x.s32.as_ptr().add(at);
-                    let isum =
-                        if F::OFFSET == 0 { isum[i] } else { s.i_sub(isum[i], s.i_splat(F::OFFSET * sum)) };
-                    acc[i] = s.f_fma(s.f_mul(d, da), s.f_from_i(isum), acc[i]);
-                    if F::HAS_MIN {
-                        acc[i] = s.f_fma(m, s.f_mul(da, s.f_splat(sum as f32)), acc[i]);
-                    }
-                }
-            }
-        }
-        for i in 0..NT {
-            lanes[i][slot] = acc[i];
-        }
-    }
-    for (i, l) in lanes.into_iter().enumerate() {
-        let even = s.f_add(s.f_add(l[0], l[1]), s.f_add(l[2], l[3]));
-        let odd = s.f_add(s.f_add(l[4], l[5]), s.f_add(l[6], l[7]));
-        // SAFETY: the sums have a vector for each tile and row of the block.
-        unsafe {
-            let place = g.memory.sums.as_mut_ptr().add((tile * g.input_block + t + i) * TILE);
-            s.f_store(place, s.f_add(s.f_load(place), s.f_add(even, odd)));
-        }
-    }
-}
-
-/// `sum q a` over one block of 32 for `NT` input rows. The input's block is `at`, that of the next row `stride` further.
-/// # Safety
-/// `panel` holds a block of 32 for each row of the tile, and the input has those blocks.
-#[inline(always)]
-unsafe fn block_32<S: Simd, F: Format32, const NT: usize>(
-    s: S,
-    panel: *const u8,
-    x: &Activations,
-    at: usize,
-    stride: usize,
-) -> [S::I; NT] {
-    let mut isum = [s.i_splat(0); NT];
-    // SAFETY: the caller vouches for the panel's block and each input row's.
-    unsafe {
-        let a = x.q32.as_ptr().cast_const();
-        let a: [*const i8; NT] = std::array::from_fn(|i| a.add((at + i * stride) * QK));
-        if F::STEPS == 0 {
-            for quad in 0..QUADS {
-                let w = s.b_load(panel.add(quad * 4 * TILE));
-                for i in 0..NT {
-                    isum[i] = s.dot_wide_step(isum[i], w, s.i_broadcast(a[i].add(quad * 4)));
-                }
-            }
-            return isum;
-        }
-        let mut quad = 0;
-        while quad < QUADS {
-            let mut sum = [s.d_zero(); NT];
-            for q in quad..(quad + F::STEPS).min(QUADS) {
-                let w = s.b_load(panel.add(q * 4 * TILE));
-                for i in 0..NT {
-                    sum[i] = s.d_step(sum[i], w, s.i_broadcast(a[i].add(q * 4)));
-                }
-            }
-            for i in 0..NT {
-                isum[i] = s.i_add(isum[i], s.d_finish(sum[i]));
-            }
-            quad += F::STEPS;
-        }
-    }
-    isum
-}
-
-/// Adds one chunk of K of one tile to the sums of `NT` input rows, from `first + t`.
-#[inline(always)]
-fn chunk_256<S: Simd, F: Format256, const NT: usize>(
-    s: S,
-    g: &mut GroupKernel<F>,
-    tile: usize,
-    range: std::ops::Range<usize>,
-    [first, t]: [usize; 2],
-) {
-    let blocks = g.cols / QK_K;
-    // SAFETY: the panel holds these blocks of the tile, the activations hold them for each row (asserted in `run`), and
-    // the sums have a vector for each tile and row of the block.
-    unsafe {
-        let place = g.memory.sums.as_mut_ptr().add((tile * g.input_block + t) * TILE);
-        let mut acc = [s.f_splat(0.0); NT];
-        for i in 0..NT {
-            acc[i] = s.f_load(place.add(i * TILE));
-        }
-        for b in range {
-            let at = tile * blocks + b;
-            let d = s.f_load(g.memory.d.as_ptr().add(at * TILE));
-            let m = s.f_load(g.memory.m.as_ptr().add(at * TILE));
-            let isum = super_block::<S, F, NT>(s, g, at, [(first + t) * blocks + b, blocks]);
-            for i in 0..NT {
-                let at_x = (first + t + i) * blocks + b;
-                let da = s.f_splat(*g.x.d256.as_ptr().add(at_x));
-                let sums = g.x.s256.as_ptr().cast::<i8>().cast_const().add(at_x * 32);
-                let mut isum = isum[i];
-                if F::OFFSET != 0 {
-                    let offset = weighted(s, g.memory.pairs.as_ptr().add(at * 16 * TILE), sums);
-                    isum = s.i_sub(isum, s.i_mul(offset, s.i_splat(F::OFFSET)));
-                }
-                acc[i] = s.f_fma(s.f_mul(d, da), s.f_from_i(isum), acc[i]);
+            for half in 0..if F::HALVES { 2 } else { 1 } {
+                put_scales::<S>(s, &mut panel.s, factors[half], [i, count, half, eight]);
                 if F::HAS_MIN {
-                    let msum = weighted(s, g.memory.pairs.as_ptr().add((at * 16 + 8) * TILE), sums);
-                    acc[i] = s.f_fma(s.f_mul(m, da), s.f_from_i(msum), acc[i]);
+                    put_scales::<S>(s, &mut panel.m, mins[half], [i, count, half, eight]);
                 }
             }
-        }
-        for (i, acc) in acc.into_iter().enumerate() {
-            s.f_store(place.add(i * TILE), acc);
         }
     }
 }
 
-/// `sum over 16 of scale * sum of activations`, per lane.
-/// # Safety
-/// 8 vectors are readable at `pairs`, and 32 bytes at `sums`.
+/// Stores the scales of eight rows in a group, lane by lane. `[group, groups of the chunk, half, first of the rows]`.
 #[inline(always)]
-unsafe fn weighted<S: Simd>(s: S, pairs: *const i32, sums: *const i8) -> S::I {
-    let mut total = s.i_splat(0);
-    for k in 0..8 {
-        // SAFETY: the caller gives 8 vectors of pairs and 16 sums.
+fn put_scales<S: Wide>(s: S, to: &mut [Line<f32>], rows: [S::F; LANES], [i, count, half, eight]: [usize; 4]) {
+    let blocks = s.f_transpose(rows);
+    for b in 0..LANES {
+        let place = ((PLACE[b] * count + i) * 2 + half) * 2 * S::ROWS + eight;
+        // SAFETY: the panel has room for every block of a chunk.
+        unsafe { s.f_store(to.as_mut_ptr().cast::<f32>().add(place), blocks[b]) };
+    }
+}
+
+/// One panel against a block of input rows.
+struct Pass<'a, F> {
+    g: &'a Quantized<'a, F>,
+    panel: &'a Panel,
+    /// Sums of the first input row and the tile's first weight row.
+    sums: *mut f32,
+    /// The first input row.
+    first: usize,
+    /// The groups of K.
+    chunk: std::ops::Range<usize>,
+}
+
+impl<F: Format> Pass<'_, F> {
+    #[inline(always)]
+    fn run<S: Wide>(&self, s: S, count: usize) {
+        let mut t = 0;
+        while t < count {
+            let left = count - t;
+            // Each size is compiled for each format: few sizes, and a lone last row goes twice through a pair.
+            t += match left {
+                6 | 9.. if S::INPUTS == 6 => self.rows::<S, 6>(s, t, left),
+                4.. if S::INPUTS == 6 => self.rows::<S, 4>(s, t, left),
+                3 | 5.. if S::INPUTS == 3 => self.rows::<S, 3>(s, t, left),
+                _ => self.rows::<S, 2>(s, t, left),
+            };
+        }
+    }
+
+    /// Adds the panel's products with `NT` input rows to their sums, and returns how many these were: `left` at most.
+    #[inline(always)]
+    fn rows<S: Wide, const NT: usize>(&self, s: S, t: usize, left: usize) -> usize {
+        let stride = if left < NT { 0 } else { groups(self.g.cols) * LANES };
+        let at = ((self.first + t) * groups(self.g.cols) + self.chunk.start) * LANES;
+        let count = self.chunk.len();
+        let mut lanes = [[[s.wf_splat(0.0); 2]; NT]; LANES];
+        for lane in 0..LANES {
+            let mut acc = [[s.wf_splat(0.0); 2]; NT];
+            for i in 0..count {
+                // SAFETY: the panel holds the block, the activations hold it for each row (checked in `run`).
+                unsafe { self.block(s, lane * count + i, at + i * LANES + PLACE[lane], stride, &mut acc) };
+            }
+            lanes[lane] = acc;
+        }
+        for i in 0..NT.min(left) {
+            for v in 0..2 {
+                let l = |k: usize| lanes[k][i][v];
+                let even = s.wf_add(s.wf_add(l(0), l(1)), s.wf_add(l(2), l(3)));
+                let odd = s.wf_add(s.wf_add(l(4), l(5)), s.wf_add(l(6), l(7)));
+                // SAFETY: the sums have a vector for each row of the tile and the block.
+                unsafe {
+                    let place = self.sums.add((t + i) * ROWS + v * S::ROWS);
+                    s.wf_store(place, s.wf_add(s.wf_load(place), s.wf_add(even, odd)));
+                }
+            }
+        }
+        NT.min(left)
+    }
+
+    /// Adds block `place` of the panel, whose input is block `at` and for the next row `stride` further.
+    /// # Safety
+    /// The panel and the inputs have these blocks.
+    #[inline(always)]
+    unsafe fn block<S: Wide, const NT: usize>(
+        &self,
+        s: S,
+        place: usize,
+        at: usize,
+        stride: usize,
+        acc: &mut [[S::WF; 2]; NT],
+    ) {
+        let x = self.g.x;
+        let halves = if F::HALVES { 2 } else { 1 };
+        let mut values = [[s.wf_splat(0.0); 2]; NT];
+        // SAFETY: the caller vouches for the panel's block and each input row's.
         unsafe {
-            total = s.i_add(total, s.i_madd16(s.i_load(pairs.add(k * TILE)), s.i_broadcast(sums.add(k * 4))));
+            for half in 0..halves {
+                let sums = match (F::HALVES, half) {
+                    (false, _) => x.sum.as_ptr(),
+                    (true, 0) => x.low.as_ptr(),
+                    (true, _) => x.high.as_ptr(),
+                };
+                let mut isum = [[s.wi_splat(0); 2]; NT];
+                if offset::<S, F>() != 0 {
+                    for t in 0..NT {
+                        isum[t] = [s.wi_splat(-offset::<S, F>() * *sums.add(at + t * stride)); 2];
+                    }
+                }
+                let quads = half * QUADS / halves..(half + 1) * QUADS / halves;
+                self.dots(s, place, at, stride, quads, &mut isum);
+                let scale = (place * 2 + half) * 2 * S::ROWS;
+                let factors = self.panel.s.as_ptr().cast::<f32>().add(scale);
+                let mins = self.panel.m.as_ptr().cast::<f32>().add(scale);
+                for v in 0..2 {
+                    let factor = s.wf_load(factors.add(v * S::ROWS));
+                    for t in 0..NT {
+                        let f = s.wf_from_i(isum[t][v]);
+                        values[t][v] =
+                            if half == 0 { s.wf_mul(factor, f) } else { s.wf_fma(factor, f, values[t][v]) };
+                    }
+                    if F::HAS_MIN {
+                        let min = s.wf_load(mins.add(v * S::ROWS));
+                        for t in 0..NT {
+                            let sum = if F::HALVES {
+                                *sums.add(at + t * stride) as f32
+                            } else {
+                                *x.sum_f32.as_ptr().add(at + t * stride)
+                            };
+                            values[t][v] = s.wf_fma(min, s.wf_splat(sum), values[t][v]);
+                        }
+                    }
+                }
+            }
+            for t in 0..NT {
+                let d = s.wf_splat(*x.d.as_ptr().add(at + t * stride));
+                for v in 0..2 {
+                    acc[t][v] = s.wf_fma(d, values[t][v], acc[t][v]);
+                }
+            }
         }
     }
-    total
-}
 
-/// `sum over sub-blocks of sc * sum q a` over one block of 256. `[at_x, stride]` find the input's blocks.
-/// # Safety
-/// The panel holds block `at`, and the input has its blocks.
-#[inline(always)]
-unsafe fn super_block<S: Simd, F: Format256, const NT: usize>(
-    s: S,
-    g: &GroupKernel<F>,
-    at: usize,
-    [at_x, stride]: [usize; 2],
-) -> [S::I; NT] {
-    let mut isum = [s.i_splat(0); NT];
-    let quads_per_scale = F::SUB / 4;
-    // SAFETY: the caller vouches for the panel's block and each input row's.
-    unsafe {
-        let panel = g.memory.quants.as_ptr().add(at * QK_K * TILE);
-        let a = g.x.q256.as_ptr().cast_const();
-        let a: [*const i8; NT] = std::array::from_fn(|i| a.add((at_x + i * stride) * QK_K));
-        for sub in 0..QK_K / F::SUB {
-            let scale = s.i_load(g.memory.sc.as_ptr().add((at * 16 + sub * (F::SUB / 16)) * TILE));
-            let first = sub * quads_per_scale;
-            if F::STEPS == 0 {
-                let mut sum = [s.i_splat(0); NT];
-                for q in first..first + quads_per_scale {
-                    let w = s.b_load(panel.add(q * 4 * TILE));
-                    for i in 0..NT {
-                        sum[i] = s.dot_wide_step(sum[i], w, s.i_broadcast(a[i].add(q * 4)));
+    /// Adds the integer products of some quads of a block.
+    /// # Safety
+    /// As [`Self::block`].
+    #[inline(always)]
+    unsafe fn dots<S: Wide, const NT: usize>(
+        &self,
+        s: S,
+        place: usize,
+        at: usize,
+        stride: usize,
+        quads: std::ops::Range<usize>,
+        isum: &mut [[S::WI; 2]; NT],
+    ) {
+        let panel = self.panel.quants.as_ptr().cast::<u8>().wrapping_add(place * QUADS * 2 * S::ROWS * 4);
+        let x = self.g.x.q.as_ptr().cast_const().wrapping_add(at * QK);
+        // How many products of small weights fit into 16 bits, if that is where they are summed.
+        let steps = if S::SUMS_IN_32_BITS { QUADS } else { (32767 / (2 * 127 * F::MAX)) as usize };
+        // SAFETY: the caller vouches for the panel's block and each input row's.
+        unsafe {
+            let mut quad = quads.start;
+            while quad < quads.end {
+                let end = if F::MAX == SIGNED { quads.end } else { (quad + steps).min(quads.end) };
+                let mut sum = [[s.d_zero(); 2]; NT];
+                if S::SUMS_IN_32_BITS {
+                    for t in 0..NT {
+                        sum[t] = [s.d_from(isum[t][0]), s.d_from(isum[t][1])];
                     }
                 }
-                for i in 0..NT {
-                    isum[i] = s.i_add(isum[i], s.i_mul(sum[i], s.scale_lanes(scale)));
-                }
-                continue;
-            }
-            let mut quad = first;
-            while quad < first + quads_per_scale {
-                let mut sum = [s.d_zero(); NT];
-                for q in quad..(quad + F::STEPS).min(first + quads_per_scale) {
-                    let w = s.b_load(panel.add(q * 4 * TILE));
-                    for i in 0..NT {
-                        sum[i] = s.d_step(sum[i], w, s.i_broadcast(a[i].add(q * 4)));
+                for q in quad..end {
+                    let w = panel.add(q * 2 * S::ROWS * 4);
+                    let w = [s.w_load(w), s.w_load(w.add(S::ROWS * 4))];
+                    for t in 0..NT {
+                        let a = s.w_broadcast(x.add(t * stride * QK + q * 4));
+                        for v in 0..2 {
+                            if F::MAX == SIGNED {
+                                isum[t][v] = s.d_step_signed(isum[t][v], w[v], a);
+                            } else {
+                                sum[t][v] = s.d_step(sum[t][v], w[v], a);
+                            }
+                        }
                     }
                 }
-                for i in 0..NT {
-                    isum[i] = s.i_add(isum[i], s.d_scale(sum[i], scale));
+                if F::MAX != SIGNED {
+                    for t in 0..NT {
+                        for v in 0..2 {
+                            isum[t][v] = s.d_add(isum[t][v], sum[t][v]);
+                        }
+                    }
                 }
-                quad += F::STEPS;
+                quad = end;
             }
         }
     }
-    isum
 }
 
 /// Writes the sums of a block of input rows to where they belong.
-fn store<F>(g: &GroupKernel<F>, tiles: usize, first: usize, count: usize) {
-    for tile in 0..tiles {
-        let start = g.rows.start + tile * TILE;
-        for t in 0..count {
-            let sums = &g.memory.sums[(tile * g.input_block + t) * TILE..][..TILE];
-            for (n, &sum) in (start..g.rows.end).zip(sums) {
-                // SAFETY: the caller gave this range of outputs to this call alone.
-                unsafe { g.out.put(first + t, n, sum + g.bias.map_or(0.0, |bias| bias[n])) };
-            }
+fn store<F>(g: &Quantized<F>, memory: &Panel, rows: std::ops::Range<usize>, inputs: std::ops::Range<usize>) {
+    for (t, sums) in inputs.zip(memory.sums.chunks_exact(ROWS / 16)) {
+        for (n, &sum) in rows.clone().zip(sums.iter().flat_map(|line| &line.0)) {
+            // SAFETY: the caller gave this range of outputs to this call alone.
+            unsafe { g.out.put(t, n, sum + g.bias.map_or(0.0, |bias| bias[n])) };
         }
     }
 }

@@ -1,28 +1,35 @@
-//! Products of weight rows with one to four rows of quantized input, read straight from the file's layout.
+//! Products of weight rows with one to three rows of quantized input, read straight from the file's layout.
 //!
-//! The order of f32 operations, which [`super::panels`] follows too:
-//! * 32-value formats: K is cut into chunks of [`CHUNK`] values. Within a chunk, block `b` adds to lane `b % 8`, in
-//!   ascending order: `lane = fma(d_w * d_a, isum, lane)`, then with mins `lane = fma(m, d_a * asum, lane)`. The lanes
-//!   are summed as in [`Simd::f_sum`], and the chunks in ascending order.
-//! * 256-value formats: blocks in ascending order: `y = fma(d_w * d_a, isum, y)`, then with mins
-//!   `y = fma(-dmin * d_a, msum, y)`.
+//! The order of f32 operations, which [`super::panels`] follows too. K is cut into chunks of [`CHUNK`] values, a chunk
+//! into blocks of 32. Block `b` gives `v = s * f`, where `f` is its integer product, offset taken off, as f32 (exact);
+//! with mins `v = fma(m, asum, v)`; formats with scales per 16 values do both once more with the second half's,
+//! adding to `v`. Then `lane[b % 8] = fma(d_a, v, lane[b % 8])`. The lanes are summed as in [`Simd::f_sum`], and the
+//! chunks in ascending order.
 //!
-//! `isum` and `msum` are integers, so their inner order is free.
-//!
-//! What was tried: eight weight rows at a time needs no horizontal sums but reads eight streams, which halves the
-//! bandwidth; one row at a time with eight blocks' sums transposed together costs the same instructions on one stream.
+//! What was tried, on one stream of Q4_K at 14 GB/s a thread: reading lines only as they are needed leaves a third of the
+//! bandwidth unused, since the work on a line and the wait for the next do not overlap enough; a prefetch
+//! [`AHEAD`] bytes on closes the gap. Eight weight rows at a time need no sums across lanes but read eight streams,
+//! which halves the bandwidth.
 
 use std::marker::PhantomData;
 
-use undine_core::dtype::{QK, QK_K};
+use undine_core::dtype::QK;
 
-use super::activations::Activations;
-use super::each_sub;
-use super::formats::{Format, Format32, Format256, Scales256};
-use crate::simd::{Kernel, LANES, Simd};
+use super::activations::{Activations, GROUP, groups};
+use super::each_block;
+use super::formats::{Format, SIGNED, Scales};
+use crate::simd::{Kernel, LANES, Simd, Wide};
 
 /// Values of K whose lanes are summed together; also what the panel kernels keep in the first-level cache.
-pub const CHUNK: usize = 2048;
+pub const CHUNK: usize = 1024;
+/// Groups in a chunk.
+pub const CHUNK_GROUPS: usize = CHUNK / GROUP;
+/// How far ahead of its reads a kernel asks for weights, in bytes.
+const AHEAD: usize = 2048;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Bytes of the largest group.
+const GROUP_BYTES_MAX: usize = 272;
 
 /// Where the results of a product go: row `t`, output `n` at `t * stride + n`.
 #[derive(Clone, Copy)]
@@ -58,8 +65,9 @@ impl Output {
     }
 }
 
-/// `NT` rows of input against a range of weight rows.
-pub struct RowKernel<'a, F, const NT: usize> {
+/// What the kernels of quantized formats work on.
+#[derive(Clone)]
+pub struct Quantized<'a, F> {
     /// The whole matrix.
     pub weight: &'a [u8],
     /// Its columns.
@@ -68,8 +76,8 @@ pub struct RowKernel<'a, F, const NT: usize> {
     pub rows: std::ops::Range<usize>,
     /// The input, `cols` wide.
     pub x: &'a Activations,
-    /// First row of input.
-    pub first: usize,
+    /// Input rows.
+    pub inputs: std::ops::Range<usize>,
     /// Added to each output.
     pub bias: Option<&'a [f32]>,
     /// Where to.
@@ -78,231 +86,165 @@ pub struct RowKernel<'a, F, const NT: usize> {
     pub format: PhantomData<F>,
 }
 
-/// [`RowKernel`] for a format with blocks of 32.
-pub struct Rows32<'a, F, const NT: usize>(pub RowKernel<'a, F, NT>);
-/// [`RowKernel`] for a format with blocks of 256.
-pub struct Rows256<'a, F, const NT: usize>(pub RowKernel<'a, F, NT>);
+impl<F: Format> Quantized<'_, F> {
+    /// Bytes of a weight row.
+    pub fn row_bytes(&self) -> usize {
+        F::DTYPE.row_bytes(self.cols).expect("matrices have whole blocks")
+    }
 
-impl<F: Format32, const NT: usize> Kernel for Rows32<'_, F, NT> {
+    /// Panics unless all weights and inputs are there.
+    pub fn check(&self) {
+        assert!(self.rows.end * self.row_bytes() <= self.weight.len());
+        assert!(self.inputs.end * groups(self.cols) * GROUP <= self.x.q.len());
+    }
+
+    /// Bytes of the last group of a row if it is not whole, else 0. Only formats with blocks of 32 have such.
+    pub fn tail_bytes(&self) -> usize {
+        self.cols % GROUP / QK * F::DTYPE.block_bytes()
+    }
+}
+
+/// What is subtracted from `q` in the leaf's own form of the weights.
+pub const fn offset<S: Simd, F: Format>() -> i32 {
+    if F::MAX == SIGNED { S::SIGNED_OFFSET } else { F::OFFSET }
+}
+
+/// The values of a block in the form that the leaf's dot products want.
+/// # Safety
+/// As [`Format::quants`].
+#[inline(always)]
+pub unsafe fn weights<S: Simd, F: Format>(s: S, group: *const u8, block: usize) -> S::B {
+    // SAFETY: as the caller says.
+    let q = unsafe { F::quants(s, group, block) };
+    if F::MAX == SIGNED { s.b_signed(q) } else { q }
+}
+
+/// A group that is not whole, with zeros behind it. Their scales are 0 in the formats that have such groups.
+/// # Safety
+/// `bytes` bytes are readable at `group`.
+#[inline(always)]
+pub unsafe fn padded(group: *const u8, bytes: usize) -> [u8; GROUP_BYTES_MAX] {
+    let mut buffer = [0; GROUP_BYTES_MAX];
+    // SAFETY: the caller gives the bytes, and a group fits the buffer.
+    unsafe { std::ptr::copy_nonoverlapping(group, buffer.as_mut_ptr(), bytes) };
+    buffer
+}
+
+/// `NT` rows of input, from the first of its inputs on, against a range of weight rows.
+pub struct RowKernel<'a, F, const NT: usize>(pub Quantized<'a, F>);
+
+impl<F: Format, const NT: usize> Kernel for RowKernel<'_, F, NT> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let RowKernel { weight, cols, rows, x, first, bias, out, .. } = self.0;
-        let (blocks, row_bytes) = (cols / QK, cols / QK * F::DTYPE.block_bytes());
-        assert!(rows.end * row_bytes <= weight.len() && (first + NT) * cols <= x.q32.len());
-        for n in rows {
+    fn run<S: Wide>(self, s: S) {
+        let g = self.0;
+        g.check();
+        assert!(g.inputs.len() >= NT);
+        let (groups, row_bytes, tail) = (groups(g.cols), g.row_bytes(), g.tail_bytes());
+        let whole = g.cols / GROUP;
+        for n in g.rows.clone() {
             let mut y = [0.0; NT];
-            for chunk in (0..blocks).step_by(CHUNK / QK) {
-                let end = (chunk + CHUNK / QK).min(blocks);
+            let mut at = 0;
+            while at < groups {
+                let end = (at + CHUNK_GROUPS).min(groups);
                 let mut acc = [s.f_splat(0.0); NT];
-                let whole = chunk + (end - chunk) / LANES * LANES;
-                // SAFETY: the assertion puts every block of these rows, and its input, in bounds.
+                // SAFETY: the checks put every group of these rows, and its input, in bounds.
                 unsafe {
-                    let w = weight.as_ptr().add(n * row_bytes);
-                    for b in (chunk..whole).step_by(LANES) {
-                        eight_blocks::<S, F, NT>(
-                            s,
-                            w.add(b * F::DTYPE.block_bytes()),
-                            x,
-                            first * blocks + b,
-                            blocks,
-                            &mut acc,
-                        );
+                    let w = g.weight.as_ptr().add(n * row_bytes);
+                    let x = |at: usize| (g.inputs.start * groups + at) * LANES;
+                    for at in at..end.min(whole) {
+                        let w = w.add(at * F::GROUP_BYTES);
+                        for line in (0..F::GROUP_BYTES).step_by(LINE) {
+                            s.prefetch(w.wrapping_add(AHEAD + line));
+                        }
+                        group::<S, F, NT>(s, w, g.x, [x(at), groups * LANES], &mut acc);
                     }
-                    if whole < end {
-                        rest::<S, F, NT>(
-                            s,
-                            w.add(whole * F::DTYPE.block_bytes()),
-                            x,
-                            [first * blocks + whole, blocks, end - whole],
-                            &mut acc,
-                        );
+                    if end > whole {
+                        let w = padded(w.add(whole * F::GROUP_BYTES), tail);
+                        group::<S, F, NT>(s, w.as_ptr(), g.x, [x(whole), groups * LANES], &mut acc);
                     }
                 }
                 for t in 0..NT {
                     y[t] += s.f_sum(acc[t]);
                 }
+                at = end;
             }
             for (t, y) in y.into_iter().enumerate() {
                 // SAFETY: the caller gave this range of outputs to this call alone.
-                unsafe { out.put(first + t, n, y + bias.map_or(0.0, |bias| bias[n])) };
+                unsafe { g.out.put(g.inputs.start + t, n, y + g.bias.map_or(0.0, |bias| bias[n])) };
             }
         }
     }
 }
 
-/// Adds eight blocks of a row at `w`. The input's blocks start at `at`, those of the next row `stride` further.
+/// Adds a group at `w` to the lanes. The input's blocks start at `at`, those of the next row `stride` further.
 /// # Safety
-/// Eight blocks are readable at `w`, and the input has its blocks.
+/// A group is readable at `w`, and the input has its blocks.
 #[inline(always)]
-unsafe fn eight_blocks<S: Simd, F: Format32, const NT: usize>(
+unsafe fn group<S: Simd, F: Format, const NT: usize>(
     s: S,
     w: *const u8,
     x: &Activations,
-    at: usize,
-    stride: usize,
+    [at, stride]: [usize; 2],
     acc: &mut [S::F; NT],
 ) {
-    // SAFETY: the caller vouches for eight blocks of weights and of each input row.
+    // SAFETY: the caller vouches for the group of weights and of each input row.
     unsafe {
-        let bytes = F::DTYPE.block_bytes();
-        let d = s.f_gather_f16(w, bytes);
-        let m = if F::HAS_MIN { s.f_gather_f16(w.add(F::MIN_AT), bytes) } else { d };
-        let q: [S::B; LANES] = [
-            F::quants(s, w, 0),
-            F::quants(s, w.add(bytes), 0),
-            F::quants(s, w.add(2 * bytes), 0),
-            F::quants(s, w.add(3 * bytes), 0),
-            F::quants(s, w.add(4 * bytes), 0),
-            F::quants(s, w.add(5 * bytes), 0),
-            F::quants(s, w.add(6 * bytes), 0),
-            F::quants(s, w.add(7 * bytes), 0),
-        ];
+        let a = x.q.as_ptr().cast::<u8>().cast_const().add(at * QK);
+        let mut dots = [[s.i_splat(0); LANES]; NT];
+        each_block!(B, {
+            let q = weights::<S, F>(s, w, B);
+            for t in 0..NT {
+                let a = s.b_load(a.add((t * stride + B) * QK));
+                dots[t][B] = if F::MAX == SIGNED { s.dot_signed(q, a) } else { s.dot_small(q, a) };
+            }
+        });
+        let scales = F::scales(s, w);
         for t in 0..NT {
             let at = at + t * stride;
-            let a = x.q32.as_ptr().cast::<u8>().cast_const().add(at * QK);
-            let dots = [
-                dot::<S, F>(s, q[0], s.b_load(a)),
-                dot::<S, F>(s, q[1], s.b_load(a.add(QK))),
-                dot::<S, F>(s, q[2], s.b_load(a.add(2 * QK))),
-                dot::<S, F>(s, q[3], s.b_load(a.add(3 * QK))),
-                dot::<S, F>(s, q[4], s.b_load(a.add(4 * QK))),
-                dot::<S, F>(s, q[5], s.b_load(a.add(5 * QK))),
-                dot::<S, F>(s, q[6], s.b_load(a.add(6 * QK))),
-                dot::<S, F>(s, q[7], s.b_load(a.add(7 * QK))),
-            ];
-            let sums = s.i_load(x.s32.as_ptr().add(at));
-            acc[t] =
-                add_lanes::<S, F>(s, s.i_sum8(dots), sums, [d, m, s.f_load(x.d32.as_ptr().add(at))], acc[t]);
+            let v = scaled::<S, F>(s, s.i_sum8_halves(dots[t]), x, at, &scales);
+            acc[t] = s.f_fma(s.f_load(x.d.as_ptr().add(at)), v, acc[t]);
         }
     }
 }
 
-/// The lanes' share of the canonical order; `[d, m, da]` are the scales.
-#[inline(always)]
-fn add_lanes<S: Simd, F: Format32>(s: S, isum: S::I, sums: S::I, [d, m, da]: [S::F; 3], acc: S::F) -> S::F {
-    let isum = if F::OFFSET == 0 { isum } else { s.i_sub(isum, s.i_mul(sums, s.i_splat(F::OFFSET))) };
-    let acc = s.f_fma(s.f_mul(d, da), s.f_from_i(isum), acc);
-    if F::HAS_MIN { s.f_fma(m, s.f_mul(da, s.f_from_i(sums)), acc) } else { acc }
-}
-
-/// The last, fewer than eight, blocks of a chunk: the missing ones have scale 0. `[at, stride, count]` as above.
+/// `v` of eight blocks from the integer products of their halves.
 /// # Safety
-/// `count` blocks are readable at `w`, `count` is at most 8, and the input has its blocks.
+/// The input has the eight blocks from `at`.
 #[inline(always)]
-unsafe fn rest<S: Simd, F: Format32, const NT: usize>(
+unsafe fn scaled<S: Simd, F: Format>(
     s: S,
-    w: *const u8,
-    x: &Activations,
-    [at, stride, count]: [usize; 3],
-    acc: &mut [S::F; NT],
-) {
-    let bytes = F::DTYPE.block_bytes();
-    for t in 0..NT {
-        let (mut d, mut m, mut da) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        let (mut isum, mut sums) = ([0; LANES], [0; LANES]);
-        for j in 0..count {
-            let at = at + t * stride + j;
-            // SAFETY: the caller vouches for `count` blocks of weights and of each input row.
-            unsafe {
-                let w = w.add(j * bytes);
-                let half =
-                    |at: usize| half::f16::from_bits(w.add(at).cast::<u16>().read_unaligned()).to_f32();
-                d[j] = half(0);
-                m[j] = if F::HAS_MIN { half(F::MIN_AT) } else { 0.0 };
-                da[j] = *x.d32.as_ptr().add(at);
-                sums[j] = *x.s32.as_ptr().add(at);
-                let a = s.b_load(x.q32.as_ptr().cast::<u8>().add(at * QK));
-                isum[j] = s.i_sum(dot::<S, F>(s, F::quants(s, w, 0), a));
-            }
-        }
-        // SAFETY: the arrays have 8 elements.
-        unsafe {
-            let scales = [s.f_load(d.as_ptr()), s.f_load(m.as_ptr()), s.f_load(da.as_ptr())];
-            acc[t] = add_lanes::<S, F>(s, s.i_load(isum.as_ptr()), s.i_load(sums.as_ptr()), scales, acc[t]);
-        }
-    }
-}
-
-#[inline(always)]
-fn dot<S: Simd, F: Format>(s: S, w: S::B, a: S::B) -> S::I {
-    if F::STEPS == 0 { s.dot_wide(w, a) } else { s.dot_small(w, a) }
-}
-
-impl<F: Format256, const NT: usize> Kernel for Rows256<'_, F, NT> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let RowKernel { weight, cols, rows, x, first, bias, out, .. } = self.0;
-        let (blocks, row_bytes) = (cols / QK_K, cols / QK_K * F::DTYPE.block_bytes());
-        assert!(rows.end * row_bytes <= weight.len() && (first + NT) * cols <= x.q256.len());
-        for n in rows {
-            let mut y = [0.0f32; NT];
-            for b in 0..blocks {
-                // SAFETY: the assertion puts every block of these rows, and its input, in bounds.
-                unsafe {
-                    let w = weight.as_ptr().add(n * row_bytes + b * F::DTYPE.block_bytes());
-                    let scales = F::scales(w);
-                    let sums = super_block::<S, F, NT>(s, w, &scales, x, first * blocks + b, blocks);
-                    for t in 0..NT {
-                        let da = *x.d256.as_ptr().add((first + t) * blocks + b);
-                        let (isum, msum) = sums[t];
-                        y[t] = (scales.d * da).mul_add(isum as f32, y[t]);
-                        if F::HAS_MIN {
-                            y[t] = (scales.neg_dmin * da).mul_add(msum as f32, y[t]);
-                        }
-                    }
-                }
-            }
-            for (t, y) in y.into_iter().enumerate() {
-                // SAFETY: the caller gave this range of outputs to this call alone.
-                unsafe { out.put(first + t, n, y + bias.map_or(0.0, |bias| bias[n])) };
-            }
-        }
-    }
-}
-
-/// `isum` and `msum` of one block for each input row. The input's block is `at`, that of the next row `stride` further.
-/// # Safety
-/// A block is readable at `w`, and the input has its blocks.
-#[inline(always)]
-unsafe fn super_block<S: Simd, F: Format256, const NT: usize>(
-    s: S,
-    w: *const u8,
-    scales: &Scales256,
+    halves: [S::I; 2],
     x: &Activations,
     at: usize,
-    stride: usize,
-) -> [(i32, i32); NT] {
-    let mut isum = [s.i_splat(0); NT];
-    each_sub!(SUB, {
-        // SAFETY: the caller vouches for the block of weights and of each input row.
-        unsafe {
-            let q = F::quants(s, w, SUB);
-            let sc = [scales.sc[2 * SUB], scales.sc[2 * SUB + 1]];
-            for t in 0..NT {
-                let a = s.b_load(x.q256.as_ptr().cast::<u8>().add((at + t * stride) * QK_K + SUB * QK));
-                let dot = if F::STEPS == 0 {
-                    // Weights this wide always share a scale over the 32.
-                    s.i_mul(s.dot_wide(q, a), s.i_splat(sc[0].into()))
-                } else {
-                    s.dot_scaled(q, a, sc)
-                };
-                isum[t] = s.i_add(isum[t], dot);
+    scales: &Scales<S>,
+) -> S::F {
+    let shift = offset::<S, F>().trailing_zeros();
+    let product = |dot: S::I, sum: *const i32| {
+        // SAFETY: the caller vouches for eight blocks.
+        if offset::<S, F>() == 0 { dot } else { s.i_sub(dot, s.i_shl(unsafe { s.i_load(sum) }, shift)) }
+    };
+    // SAFETY: as above.
+    unsafe {
+        if !F::HALVES {
+            let dot = product(s.i_add(halves[0], halves[1]), x.sum.as_ptr().add(at));
+            let v = s.f_mul(scales.s[0], s.f_from_i(dot));
+            return if F::HAS_MIN {
+                s.f_fma(scales.m[0], s.f_load(x.sum_f32.as_ptr().add(at)), v)
+            } else {
+                v
+            };
+        }
+        let sums = [x.low.as_ptr().add(at).cast_const(), x.high.as_ptr().add(at).cast_const()];
+        let mut v = s.f_splat(0.0);
+        for half in 0..2 {
+            let f = s.f_from_i(product(halves[half], sums[half]));
+            v = if half == 0 { s.f_mul(scales.s[0], f) } else { s.f_fma(scales.s[1], f, v) };
+            if F::HAS_MIN {
+                v = s.f_fma(scales.m[half], s.f_from_i(s.i_load(sums[half])), v);
             }
         }
-    });
-    let mut out = [(0, 0); NT];
-    for t in 0..NT {
-        // SAFETY: 16 sums of the block, and the 16 scales and mins.
-        unsafe {
-            let sums = x.s256.as_ptr().add((at + t * stride) * 16).cast::<i32>();
-            let weighted = |by: &[i16; 16]| s.i_sum(s.i_madd16(s.i_load(sums), s.i_load(by.as_ptr().cast())));
-            let offset = if F::OFFSET == 0 { 0 } else { F::OFFSET * weighted(&scales.sc) };
-            out[t] = (s.i_sum(isum[t]) - offset, if F::HAS_MIN { weighted(&scales.mn) } else { 0 });
-        }
+        v
     }
-    out
 }

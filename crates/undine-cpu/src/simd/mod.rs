@@ -1,5 +1,5 @@
 //! What an instruction set must offer the kernels: eight lanes of f32 or i32, thirty-two bytes, and the dot products
-//! of unsigned weights with signed activations.
+//! of weights with signed activations ([`Simd`]); and the widest vectors it has, for products of many rows ([`Wide`]).
 //!
 //! A kernel is written once against [`Simd`], as a [`Kernel`], and compiled once per leaf inside a function with the
 //! leaf's target features ([`Isa::run`]); everything it calls must be `#[inline(always)]` to be compiled with them.
@@ -10,6 +10,8 @@ mod portable;
 mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_wide;
 
 pub use portable::Portable;
 pub use wide::{WIDE, Wide};
@@ -27,8 +29,8 @@ pub trait Simd: Wide {
     type I: Copy;
     /// 32 bytes.
     type B: Copy;
-    /// Running sums of a byte dot product whose weights are small, one group of four products per lane.
-    type D: Copy;
+    /// What [`Self::b_signed`] adds to signed weights.
+    const SIGNED_OFFSET: i32;
 
     /// All lanes `v`.
     fn f_splat(self, v: f32) -> Self::F;
@@ -47,10 +49,14 @@ pub trait Simd: Wide {
     /// # Safety
     /// 8 brain floats are readable at `p`, any alignment.
     unsafe fn f_load_bf16(self, p: *const u16) -> Self::F;
-    /// Half floats at `p`, `p + stride`, ... (bytes), 8 of them.
+    /// All lanes the half float at `p`.
     /// # Safety
-    /// Two bytes are readable at each of the places.
-    unsafe fn f_gather_f16(self, p: *const u8, stride: usize) -> Self::F;
+    /// 2 bytes are readable at `p`.
+    unsafe fn f_splat_f16(self, p: *const u8) -> Self::F;
+    /// The half floats at `AT` in eight blocks of `STRIDE` bytes.
+    /// # Safety
+    /// `8 * STRIDE` bytes are readable at `p`, and `AT + 2` is at most `STRIDE`.
+    unsafe fn f_gather_f16<const STRIDE: usize, const AT: usize>(self, p: *const u8) -> Self::F;
     /// `a + b`.
     fn f_add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a - b`.
@@ -92,29 +98,34 @@ pub trait Simd: Wide {
     fn i_add(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a - b`.
     fn i_sub(self, a: Self::I, b: Self::I) -> Self::I;
-    /// `a * b`, low 32 bits.
-    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Lanes shifted left by `n` below 32.
+    fn i_shl(self, a: Self::I, n: u32) -> Self::I;
     /// Sum of the lanes.
     fn i_sum(self, a: Self::I) -> i32;
-    /// Lane `i` of the result is the sum of the lanes of `v[i]`.
-    fn i_sum8(self, v: [Self::I; 8]) -> Self::I;
-    /// Pairs of 16-bit lanes: lane `i` is `a[2i] b[2i] + a[2i+1] b[2i+1]`.
-    fn i_madd16(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Lane `i` of the results is the sum of the first and of the last four lanes of `v[i]`.
+    fn i_sum8_halves(self, v: [Self::I; 8]) -> [Self::I; 2];
+    /// 16 signed bytes: those at even places, and those at odd ones.
     /// # Safety
-    /// 4 bytes are readable at `p`.
-    unsafe fn i_broadcast(self, p: *const i8) -> Self::I;
+    /// 16 bytes are readable at `p`.
+    unsafe fn i_load_pairs(self, p: *const i8) -> [Self::I; 2];
+    /// The eight 6-bit scales and the eight mins of Q4_K and Q5_K (`undine_core::quant`).
+    /// # Safety
+    /// 16 bytes are readable at `p`; the first twelve count.
+    unsafe fn i_unpack_6bit(self, p: *const u8) -> [Self::I; 2];
     /// Transposes eight vectors as an 8 x 8 matrix of 32-bit lanes.
     fn transpose(self, v: [Self::B; 8]) -> [Self::B; 8];
+    /// The same for floats.
+    fn f_transpose(self, v: [Self::F; 8]) -> [Self::F; 8];
 
     /// # Safety
     /// 32 bytes are readable at `p`.
     unsafe fn b_load(self, p: *const u8) -> Self::B;
-    /// 16 bytes at `low`, then 16 at `high`.
+    /// The low nibbles of 16 bytes, then the high ones.
     /// # Safety
-    /// 16 bytes are readable at each.
-    unsafe fn b_load_halves(self, low: *const u8, high: *const u8) -> Self::B;
-    /// The first 16 bytes of `low`, then the last 16 of `high`.
-    fn b_blend_halves(self, low: Self::B, high: Self::B) -> Self::B;
+    /// 16 bytes are readable at `p`.
+    unsafe fn b_nibbles(self, p: *const u8) -> Self::B;
+    /// Asks for the cache line of an address; any address will do.
+    fn prefetch(self, p: *const u8);
     /// # Safety
     /// 32 bytes are writable at `p`.
     unsafe fn b_store(self, p: *mut u8, v: Self::B);
@@ -136,28 +147,68 @@ pub trait Simd: Wide {
     fn b_lookup(self, table: &[u8; 16], index: Self::B) -> Self::B;
     /// Four vectors of i32, saturated to signed bytes, in order.
     fn b_pack(self, v: [Self::I; 4]) -> Self::B;
-    /// The same bits as lanes of i32.
-    fn b_as_i(self, a: Self::B) -> Self::I;
+    /// Signed weights in the form that [`Self::dot_signed`] wants.
+    fn b_signed(self, a: Self::B) -> Self::B;
 
     /// Products of `w` (unsigned, at most 127) with `a` (signed, at least -127), summed by four.
     fn dot_small(self, w: Self::B, a: Self::B) -> Self::I;
-    /// The same for any unsigned `w`.
-    fn dot_wide(self, w: Self::B, a: Self::B) -> Self::I;
-    /// [`Self::dot_small`] with the low 16 products times `scales[0]` and the high 16 times `scales[1]`; `w` at most 63.
-    fn dot_scaled(self, w: Self::B, a: Self::B, scales: [i16; 2]) -> Self::I;
+    /// Products of what [`Self::b_signed`] made with `a` (signed, at least -127), summed by four.
+    fn dot_signed(self, w: Self::B, a: Self::B) -> Self::I;
+}
 
+/// The widest vectors of an instruction set: one weight row per lane, four bytes of it at a time.
+pub trait Wide: Simd {
+    /// Lanes of a vector: a multiple of [`LANES`], at most 16.
+    const ROWS: usize;
+    /// Input rows that, with two vectors of weight rows, fill the registers: 2, 3 or 6.
+    const INPUTS: usize;
+    /// Whether products of small weights are summed in 32 bits at once.
+    const SUMS_IN_32_BITS: bool;
+    /// `ROWS` x f32.
+    type WF: Copy;
+    /// `ROWS` x i32.
+    type WI: Copy;
+    /// `ROWS` x 4 bytes.
+    type WB: Copy;
+    /// Running sums of products of small weights.
+    type D: Copy;
+
+    /// All lanes `v`.
+    fn wf_splat(self, v: f32) -> Self::WF;
+    /// # Safety
+    /// `ROWS` floats are readable at `p`, any alignment.
+    unsafe fn wf_load(self, p: *const f32) -> Self::WF;
+    /// # Safety
+    /// `ROWS` floats are writable at `p`, any alignment.
+    unsafe fn wf_store(self, p: *mut f32, v: Self::WF);
+    /// `a + b`.
+    fn wf_add(self, a: Self::WF, b: Self::WF) -> Self::WF;
+    /// `a * b`.
+    fn wf_mul(self, a: Self::WF, b: Self::WF) -> Self::WF;
+    /// `a * b + c`, rounded once.
+    fn wf_fma(self, a: Self::WF, b: Self::WF, c: Self::WF) -> Self::WF;
+    /// To f32, nearest.
+    fn wf_from_i(self, a: Self::WI) -> Self::WF;
+    /// All lanes `v`.
+    fn wi_splat(self, v: i32) -> Self::WI;
+    /// # Safety
+    /// `4 * ROWS` bytes are readable at `p`.
+    unsafe fn w_load(self, p: *const u8) -> Self::WB;
+    /// Four bytes in all lanes.
+    /// # Safety
+    /// 4 bytes are readable at `p`.
+    unsafe fn w_broadcast(self, p: *const i8) -> Self::WB;
     /// No products yet.
     fn d_zero(self) -> Self::D;
-    /// Adds products of `w` with `a`, summed by four. At most `32768 / (2 * 127 * max w)` times before [`Self::d_scale`].
-    fn d_step(self, sum: Self::D, w: Self::B, a: Self::I) -> Self::D;
-    /// The sums times a scale per lane. The scale stands twice in each lane, in both 16-bit halves.
-    fn d_scale(self, sum: Self::D, scale: Self::I) -> Self::I;
-    /// The sums.
-    fn d_finish(self, sum: Self::D) -> Self::I;
-    /// `sum +` products of any unsigned `w` with `a`, summed by four.
-    fn dot_wide_step(self, sum: Self::I, w: Self::B, a: Self::I) -> Self::I;
-    /// A scale as [`Self::d_scale`] wants it, as ordinary i32 lanes.
-    fn scale_lanes(self, scale: Self::I) -> Self::I;
+    /// Sums to begin with; only where [`Self::SUMS_IN_32_BITS`].
+    fn d_from(self, sum: Self::WI) -> Self::D;
+    /// Adds products of `w` (unsigned, at most 127) with `a` (signed, at least -127), summed by four. Without
+    /// [`Self::SUMS_IN_32_BITS`] at most `32767 / (2 * 127 * max w)` times.
+    fn d_step(self, sum: Self::D, w: Self::WB, a: Self::WB) -> Self::D;
+    /// `sum + d`, or `d` if that began with `sum`.
+    fn d_add(self, sum: Self::WI, d: Self::D) -> Self::WI;
+    /// `sum +` products of what [`Simd::b_signed`] made with `a`.
+    fn d_step_signed(self, sum: Self::WI, w: Self::WB, a: Self::WB) -> Self::WI;
 }
 
 /// A computation written once for every leaf. Implement `run` with `#[inline(always)]`.
@@ -165,13 +216,13 @@ pub trait Kernel {
     /// What it returns.
     type Out;
     /// The computation.
-    fn run<S: Simd>(self, s: S) -> Self::Out;
+    fn run<S: Wide>(self, s: S) -> Self::Out;
 }
 
 /// The instruction set in use. Holding one proves that the CPU has it.
 #[derive(Clone, Copy, Debug)]
 pub enum Isa {
-    /// AVX2, FMA, F16C and the VNNI byte dot product on 256-bit registers.
+    /// AVX-512 with the VNNI byte dot product; 256-bit registers but for products of many rows.
     #[cfg(target_arch = "x86_64")]
     Vnni(X86<true>),
     /// AVX2, FMA, F16C.
@@ -203,7 +254,7 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Vnni(_) => "avx2+vnni",
+            Self::Vnni(_) => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
             Self::Portable(_) => "portable",

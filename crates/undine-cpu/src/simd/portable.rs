@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Simd};
+use super::{LANES, Simd, Wide};
 
 /// Plain Rust.
 #[derive(Clone, Copy, Debug)]
@@ -28,19 +28,15 @@ fn words(a: B) -> [u16; 16] {
     std::array::from_fn(|k| u16::from_le_bytes([a[2 * k], a[2 * k + 1]]))
 }
 
-fn halves(a: I) -> [i16; 16] {
-    std::array::from_fn(|k| (a[k / 2] >> (16 * (k % 2))) as i16)
-}
-
-fn products(w: B, a: B) -> I {
-    i(|lane| (4 * lane..4 * lane + 4).map(|k| i32::from(w[k]) * i32::from(a[k] as i8)).sum())
+fn dot(w: B, a: B, weight: impl Fn(u8) -> i32) -> I {
+    i(|lane| (4 * lane..4 * lane + 4).map(|k| weight(w[k]) * i32::from(a[k] as i8)).sum())
 }
 
 impl Simd for Portable {
     type F = F;
     type I = I;
     type B = B;
-    type D = I;
+    const SIGNED_OFFSET: i32 = 0;
 
     fn f_splat(self, v: f32) -> F {
         [v; LANES]
@@ -65,9 +61,13 @@ impl Simd for Portable {
         // SAFETY: the caller gives 8 readable brain floats.
         unsafe { p.cast::<[u16; 8]>().read_unaligned() }.map(|v| bf16::from_bits(v).to_f32())
     }
-    unsafe fn f_gather_f16(self, p: *const u8, stride: usize) -> F {
-        // SAFETY: the caller gives two readable bytes at each place.
-        f(|k| f16::from_bits(unsafe { p.add(k * stride).cast::<u16>().read_unaligned() }).to_f32())
+    unsafe fn f_splat_f16(self, p: *const u8) -> F {
+        // SAFETY: the caller gives two readable bytes.
+        [f16::from_bits(unsafe { p.cast::<u16>().read_unaligned() }).to_f32(); LANES]
+    }
+    unsafe fn f_gather_f16<const STRIDE: usize, const AT: usize>(self, p: *const u8) -> F {
+        // SAFETY: the caller gives eight blocks of `STRIDE` bytes.
+        f(|k| f16::from_bits(unsafe { p.add(k * STRIDE + AT).cast::<u16>().read_unaligned() }).to_f32())
     }
     fn f_add(self, a: F, b: F) -> F {
         f(|k| a[k] + b[k])
@@ -129,38 +129,48 @@ impl Simd for Portable {
     fn i_sub(self, a: I, b: I) -> I {
         i(|k| a[k].wrapping_sub(b[k]))
     }
-    fn i_mul(self, a: I, b: I) -> I {
-        i(|k| a[k].wrapping_mul(b[k]))
+    fn i_shl(self, a: I, n: u32) -> I {
+        a.map(|v| v << n)
     }
     fn i_sum(self, a: I) -> i32 {
         a.into_iter().fold(0, i32::wrapping_add)
     }
-    fn i_sum8(self, v: [I; 8]) -> I {
-        v.map(|v| self.i_sum(v))
+    fn i_sum8_halves(self, v: [I; 8]) -> [I; 2] {
+        [v.map(|v| v[..4].iter().sum()), v.map(|v| v[4..].iter().sum())]
     }
-    fn i_madd16(self, a: I, b: I) -> I {
-        let (a, b) = (halves(a), halves(b));
-        i(|k| i32::from(a[2 * k]) * i32::from(b[2 * k]) + i32::from(a[2 * k + 1]) * i32::from(b[2 * k + 1]))
+    unsafe fn i_load_pairs(self, p: *const i8) -> [I; 2] {
+        // SAFETY: the caller gives 16 readable bytes.
+        let bytes = unsafe { p.cast::<[i8; 16]>().read() };
+        [i(|k| bytes[2 * k].into()), i(|k| bytes[2 * k + 1].into())]
     }
-    unsafe fn i_broadcast(self, p: *const i8) -> I {
-        // SAFETY: the caller gives 4 readable bytes.
-        [unsafe { p.cast::<i32>().read_unaligned() }; LANES]
+    unsafe fn i_unpack_6bit(self, p: *const u8) -> [I; 2] {
+        // SAFETY: the caller gives 16 readable bytes.
+        let bytes = unsafe { p.cast::<[u8; 12]>().read() };
+        let unpack = |low: usize, shift: u32| {
+            i(|k| match k {
+                0..4 => i32::from(bytes[low + k] & 63),
+                _ => i32::from(bytes[4 + k] >> shift & 15 | bytes[low + k - 4] >> 6 << 4),
+            })
+        };
+        [unpack(0, 0), unpack(4, 4)]
     }
     fn transpose(self, v: [B; 8]) -> [B; 8] {
         std::array::from_fn(|r| b(|k| v[k / 4][4 * r + k % 4]))
+    }
+    fn f_transpose(self, v: [F; 8]) -> [F; 8] {
+        std::array::from_fn(|r| f(|k| v[k][r]))
     }
 
     unsafe fn b_load(self, p: *const u8) -> B {
         // SAFETY: the caller gives 32 readable bytes.
         unsafe { p.cast::<B>().read_unaligned() }
     }
-    unsafe fn b_load_halves(self, low: *const u8, high: *const u8) -> B {
-        // SAFETY: the caller gives 16 readable bytes at each place.
-        b(|k| unsafe { if k < 16 { *low.add(k) } else { *high.add(k - 16) } })
+    unsafe fn b_nibbles(self, p: *const u8) -> B {
+        // SAFETY: the caller gives 16 readable bytes.
+        let bytes = unsafe { p.cast::<[u8; 16]>().read() };
+        b(|k| bytes[k % 16] >> (k / 16 * 4) & 15)
     }
-    fn b_blend_halves(self, low: B, high: B) -> B {
-        b(|k| if k < 16 { low[k] } else { high[k] })
-    }
+    fn prefetch(self, _: *const u8) {}
     unsafe fn b_store(self, p: *mut u8, v: B) {
         // SAFETY: the caller gives 32 writable bytes.
         unsafe { p.cast::<B>().write_unaligned(v) }
@@ -194,38 +204,75 @@ impl Simd for Portable {
     fn b_pack(self, v: [I; 4]) -> B {
         b(|k| v[k / 8][k % 8].clamp(-128, 127) as u8)
     }
-    fn b_as_i(self, a: B) -> I {
-        i(|k| i32::from_le_bytes([a[4 * k], a[4 * k + 1], a[4 * k + 2], a[4 * k + 3]]))
+    fn b_signed(self, a: B) -> B {
+        a
     }
 
     fn dot_small(self, w: B, a: B) -> I {
-        products(w, a)
+        dot(w, a, i32::from)
     }
-    fn dot_wide(self, w: B, a: B) -> I {
-        products(w, a)
+    fn dot_signed(self, w: B, a: B) -> I {
+        dot(w, a, |w| i32::from(w as i8))
     }
-    fn dot_scaled(self, w: B, a: B, scales: [i16; 2]) -> I {
-        let dot = products(w, a);
-        i(|k| dot[k] * i32::from(scales[k / 4]))
-    }
+}
 
+impl Wide for Portable {
+    const ROWS: usize = LANES;
+    const INPUTS: usize = 2;
+    const SUMS_IN_32_BITS: bool = true;
+    type WF = F;
+    type WI = I;
+    type WB = B;
+    type D = I;
+
+    fn wf_splat(self, v: f32) -> F {
+        self.f_splat(v)
+    }
+    unsafe fn wf_load(self, p: *const f32) -> F {
+        // SAFETY: as the caller says.
+        unsafe { self.f_load(p) }
+    }
+    unsafe fn wf_store(self, p: *mut f32, v: F) {
+        // SAFETY: as the caller says.
+        unsafe { self.f_store(p, v) }
+    }
+    fn wf_add(self, a: F, b: F) -> F {
+        self.f_add(a, b)
+    }
+    fn wf_mul(self, a: F, b: F) -> F {
+        self.f_mul(a, b)
+    }
+    fn wf_fma(self, a: F, b: F, c: F) -> F {
+        self.f_fma(a, b, c)
+    }
+    fn wf_from_i(self, a: I) -> F {
+        self.f_from_i(a)
+    }
+    fn wi_splat(self, v: i32) -> I {
+        self.i_splat(v)
+    }
+    unsafe fn w_load(self, p: *const u8) -> B {
+        // SAFETY: as the caller says.
+        unsafe { self.b_load(p) }
+    }
+    unsafe fn w_broadcast(self, p: *const i8) -> B {
+        // SAFETY: the caller gives 4 readable bytes.
+        let bytes = unsafe { p.cast::<[u8; 4]>().read() };
+        b(|k| bytes[k % 4])
+    }
     fn d_zero(self) -> I {
         [0; LANES]
     }
-    fn d_step(self, sum: I, w: B, a: I) -> I {
-        self.dot_wide_step(sum, w, a)
-    }
-    fn d_scale(self, sum: I, scale: I) -> I {
-        self.i_mul(sum, self.scale_lanes(scale))
-    }
-    fn d_finish(self, sum: I) -> I {
+    fn d_from(self, sum: I) -> I {
         sum
     }
-    fn dot_wide_step(self, sum: I, w: B, a: I) -> I {
-        let bytes = b(|k| a[k / 4].to_le_bytes()[k % 4]);
-        self.i_add(sum, products(w, bytes))
+    fn d_step(self, sum: I, w: B, a: B) -> I {
+        self.i_add(sum, self.dot_small(w, a))
     }
-    fn scale_lanes(self, scale: I) -> I {
-        scale.map(|v| v >> 16)
+    fn d_add(self, _: I, d: I) -> I {
+        d
+    }
+    fn d_step_signed(self, sum: I, w: B, a: B) -> I {
+        self.i_add(sum, self.dot_signed(w, a))
     }
 }

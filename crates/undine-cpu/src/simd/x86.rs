@@ -1,8 +1,8 @@
 //! The x86-64 leaf: AVX2, FMA and F16C, with or without the VNNI byte dot product.
 //!
 //! Without VNNI a byte dot product is `vpmaddubsw` (unsigned x signed, pairs summed in 16 bits with saturation)
-//! followed by `vpmaddwd`. Small weights leave room in 16 bits for several products before the second
-//! instruction; weights above 127 would saturate and are split into their low seven bits and the eighth.
+//! followed by `vpmaddwd`. Signed weights give their sign to the activation first (`vpsignb`), so that no pair
+//! saturates; with VNNI they are made unsigned by adding 128.
 
 use std::arch::x86_64::*;
 
@@ -69,8 +69,7 @@ where
     type F = __m256;
     type I = __m256i;
     type B = __m256i;
-    /// Without VNNI: 16 x i16. With VNNI: 8 x i32.
-    type D = __m256i;
+    const SIGNED_OFFSET: i32 = if VNNI { 128 } else { 0 };
 
     #[inline(always)]
     fn f_splat(self, v: f32) -> __m256 {
@@ -105,18 +104,27 @@ where
         }
     }
     #[inline(always)]
-    unsafe fn f_gather_f16(self, p: *const u8, stride: usize) -> __m256 {
-        // SAFETY: the caller gives two readable bytes at each place.
+    unsafe fn f_splat_f16(self, p: *const u8) -> __m256 {
+        // SAFETY: the caller gives two readable bytes.
         unsafe {
-            let at = |k: usize| i32::from(p.add(k * stride).cast::<i16>().read_unaligned());
-            let mut v = _mm_cvtsi32_si128(at(0));
-            v = _mm_insert_epi16::<1>(v, at(1));
-            v = _mm_insert_epi16::<2>(v, at(2));
-            v = _mm_insert_epi16::<3>(v, at(3));
-            v = _mm_insert_epi16::<4>(v, at(4));
-            v = _mm_insert_epi16::<5>(v, at(5));
-            v = _mm_insert_epi16::<6>(v, at(6));
-            v = _mm_insert_epi16::<7>(v, at(7));
+            let bits = i32::from(p.cast::<i16>().read_unaligned());
+            _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn f_gather_f16<const STRIDE: usize, const AT: usize>(self, p: *const u8) -> __m256 {
+        // Each load has the wanted half float where its lane is, so that blends gather them.
+        // SAFETY: the loads begin at `p + AT` or later and end at `p + 7 * STRIDE + AT + 2` or before.
+        unsafe {
+            let at = |k: usize| _mm_loadu_si128(p.add(k * STRIDE + AT - 2 * k).cast());
+            let mut v = at(0);
+            v = _mm_blend_epi16::<0x02>(v, at(1));
+            v = _mm_blend_epi16::<0x04>(v, at(2));
+            v = _mm_blend_epi16::<0x08>(v, at(3));
+            v = _mm_blend_epi16::<0x10>(v, at(4));
+            v = _mm_blend_epi16::<0x20>(v, at(5));
+            v = _mm_blend_epi16::<0x40>(v, at(6));
+            v = _mm_blend_epi16::<0x80>(v, at(7));
             _mm256_cvtph_ps(v)
         }
     }
@@ -208,8 +216,8 @@ where
         op!(_mm256_sub_epi32(a, b))
     }
     #[inline(always)]
-    fn i_mul(self, a: __m256i, b: __m256i) -> __m256i {
-        op!(_mm256_mullo_epi32(a, b))
+    fn i_shl(self, a: __m256i, n: u32) -> __m256i {
+        op!(_mm256_sll_epi32(a, _mm_cvtsi32_si128(n as i32)))
     }
     #[inline(always)]
     fn i_sum(self, a: __m256i) -> i32 {
@@ -220,21 +228,35 @@ where
         })
     }
     #[inline(always)]
-    fn i_sum8(self, v: [__m256i; 8]) -> __m256i {
+    fn i_sum8_halves(self, v: [__m256i; 8]) -> [__m256i; 2] {
         op!({
             let a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
             let b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
-            _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b))
+            [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
         })
     }
     #[inline(always)]
-    fn i_madd16(self, a: __m256i, b: __m256i) -> __m256i {
-        op!(_mm256_madd_epi16(a, b))
+    unsafe fn i_load_pairs(self, p: *const i8) -> [__m256i; 2] {
+        // SAFETY: the caller gives 16 readable bytes.
+        unsafe {
+            let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+            let v = _mm_shuffle_epi8(_mm_loadu_si128(p.cast()), order);
+            [_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(v))]
+        }
     }
     #[inline(always)]
-    unsafe fn i_broadcast(self, p: *const i8) -> __m256i {
-        // SAFETY: the caller gives 4 readable bytes.
-        unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    unsafe fn i_unpack_6bit(self, p: *const u8) -> [__m256i; 2] {
+        // SAFETY: the caller gives 16 readable bytes.
+        unsafe {
+            // Words a, b, c: scales are the low six bits of a, then nibbles of c below the top bits of a; mins likewise of b.
+            let v = _mm_loadu_si128(p.cast());
+            let low = _mm_srlv_epi32(_mm_shuffle_epi32::<0b10_01_10_00>(v), _mm_setr_epi32(0, 0, 0, 4));
+            let low = _mm_and_si128(low, _mm_setr_epi32(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f));
+            let top = _mm_srli_epi32::<2>(_mm_shuffle_epi32::<0b01_01_00_00>(v));
+            let top = _mm_and_si128(top, _mm_setr_epi32(0, 0x3030_3030, 0, 0x3030_3030));
+            let bytes = _mm_or_si128(low, top);
+            [_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))]
+        }
     }
     #[inline(always)]
     fn transpose(self, v: [__m256i; 8]) -> [__m256i; 8] {
@@ -261,18 +283,38 @@ where
     }
 
     #[inline(always)]
+    fn f_transpose(self, v: [__m256; 8]) -> [__m256; 8] {
+        op!({
+            let mut bits = [_mm256_setzero_si256(); 8];
+            for i in 0..8 {
+                bits[i] = _mm256_castps_si256(v[i]);
+            }
+            let bits = self.transpose(bits);
+            let mut out = v;
+            for i in 0..8 {
+                out[i] = _mm256_castsi256_ps(bits[i]);
+            }
+            out
+        })
+    }
+
+    #[inline(always)]
     unsafe fn b_load(self, p: *const u8) -> __m256i {
         // SAFETY: the caller gives 32 readable bytes.
         unsafe { _mm256_loadu_si256(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn b_load_halves(self, low: *const u8, high: *const u8) -> __m256i {
-        // SAFETY: the caller gives 16 readable bytes at each place.
-        unsafe { _mm256_loadu2_m128i(high.cast(), low.cast()) }
+    unsafe fn b_nibbles(self, p: *const u8) -> __m256i {
+        // SAFETY: the caller gives 16 readable bytes.
+        unsafe {
+            let both = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast()));
+            let shifted = _mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+            _mm256_and_si256(shifted, _mm256_set1_epi8(15))
+        }
     }
     #[inline(always)]
-    fn b_blend_halves(self, low: __m256i, high: __m256i) -> __m256i {
-        op!(_mm256_blend_epi32::<0xf0>(low, high))
+    fn prefetch(self, p: *const u8) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }
     #[inline(always)]
     unsafe fn b_store(self, p: *mut u8, v: __m256i) {
@@ -331,8 +373,8 @@ where
         })
     }
     #[inline(always)]
-    fn b_as_i(self, a: __m256i) -> __m256i {
-        a
+    fn b_signed(self, a: __m256i) -> __m256i {
+        if VNNI { self.b_xor(a, self.b_splat(0x80)) } else { a }
     }
 
     #[inline(always)]
@@ -344,60 +386,12 @@ where
         })
     }
     #[inline(always)]
-    fn dot_wide(self, w: __m256i, a: __m256i) -> __m256i {
-        self.dot_wide_step(self.i_splat(0), w, a)
-    }
-    #[inline(always)]
-    fn dot_scaled(self, w: __m256i, a: __m256i, scales: [i16; 2]) -> __m256i {
+    fn dot_signed(self, w: __m256i, a: __m256i) -> __m256i {
         op!(if VNNI {
-            let scales =
-                _mm256_setr_m128i(_mm_set1_epi32(scales[0].into()), _mm_set1_epi32(scales[1].into()));
-            _mm256_mullo_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), w, a), scales)
+            _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, a)
         } else {
-            let scales = _mm256_setr_m128i(_mm_set1_epi16(scales[0]), _mm_set1_epi16(scales[1]));
-            _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), scales)
+            let products = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+            _mm256_madd_epi16(products, _mm256_set1_epi16(1))
         })
-    }
-
-    #[inline(always)]
-    fn d_zero(self) -> __m256i {
-        op!(_mm256_setzero_si256())
-    }
-    #[inline(always)]
-    fn d_step(self, sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        op!(if VNNI {
-            _mm256_dpbusd_epi32(sum, w, a)
-        } else {
-            _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, a))
-        })
-    }
-    #[inline(always)]
-    fn d_scale(self, sum: __m256i, scale: __m256i) -> __m256i {
-        op!(if VNNI {
-            _mm256_mullo_epi32(sum, _mm256_srai_epi32::<16>(scale))
-        } else {
-            _mm256_madd_epi16(sum, scale)
-        })
-    }
-    #[inline(always)]
-    fn d_finish(self, sum: __m256i) -> __m256i {
-        op!(if VNNI { sum } else { _mm256_madd_epi16(sum, _mm256_set1_epi16(1)) })
-    }
-    #[inline(always)]
-    fn dot_wide_step(self, sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        op!(if VNNI {
-            _mm256_dpbusd_epi32(sum, w, a)
-        } else {
-            // w = low + 128 high: neither product saturates, and the sum is exact for every w.
-            let low = _mm256_maddubs_epi16(_mm256_and_si256(w, _mm256_set1_epi8(0x7f)), a);
-            let high = _mm256_and_si256(_mm256_srli_epi16::<7>(w), _mm256_set1_epi8(1));
-            let high = _mm256_maddubs_epi16(high, a);
-            let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
-            _mm256_add_epi32(sum, _mm256_madd_epi16(high, _mm256_set1_epi16(128)))
-        })
-    }
-    #[inline(always)]
-    fn scale_lanes(self, scale: __m256i) -> __m256i {
-        op!(_mm256_srai_epi32::<16>(scale))
     }
 }
