@@ -18,7 +18,7 @@ use super::activations::{GROUP, groups};
 use super::each_block;
 use super::formats::{Format, SIGNED};
 use super::rows::{CHUNK, CHUNK_GROUPS, Quantized, offset, padded, weights};
-use crate::simd::{Kernel, LANES, Wide};
+use crate::simd::{Kernel, LANES, Native};
 
 /// Rows of weights in the largest tile. Threads share matrices in multiples of it.
 pub const TILE_MAX: usize = 32;
@@ -73,7 +73,7 @@ impl<F: Format> Kernel for PanelKernel<'_, F> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Wide>(self, s: S) {
+    fn run<S: Native>(self, s: S) {
         let Self { product: g, memory } = self;
         g.check();
         memory.reserve();
@@ -101,7 +101,7 @@ impl<F: Format> Kernel for PanelKernel<'_, F> {
 /// Fills the panel with the first rows of `rows`, over the groups `chunk` of K. Rows past the end repeat the last one
 /// and are never stored.
 #[inline(always)]
-fn pack<S: Wide, F: Format>(
+fn pack<S: Native, F: Format>(
     s: S,
     g: &Quantized<F>,
     panel: &mut Panel,
@@ -161,7 +161,12 @@ fn pack<S: Wide, F: Format>(
 
 /// Stores the scales of eight rows in a group, lane by lane. `[group, groups of the chunk, half, first of the rows]`.
 #[inline(always)]
-fn put_scales<S: Wide>(s: S, to: &mut [Line<f32>], rows: [S::F; LANES], [i, count, half, eight]: [usize; 4]) {
+fn put_scales<S: Native>(
+    s: S,
+    to: &mut [Line<f32>],
+    rows: [S::F; LANES],
+    [i, count, half, eight]: [usize; 4],
+) {
     let blocks = s.f_transpose(rows);
     for b in 0..LANES {
         let place = ((PLACE[b] * count + i) * 2 + half) * 2 * S::ROWS + eight;
@@ -184,7 +189,7 @@ struct Pass<'a, F> {
 
 impl<F: Format> Pass<'_, F> {
     #[inline(always)]
-    fn run<S: Wide>(&self, s: S, count: usize) {
+    fn run<S: Native>(&self, s: S, count: usize) {
         let mut t = 0;
         while t < count {
             let left = count - t;
@@ -200,13 +205,13 @@ impl<F: Format> Pass<'_, F> {
 
     /// Adds the panel's products with `NT` input rows to their sums, and returns how many these were: `left` at most.
     #[inline(always)]
-    fn rows<S: Wide, const NT: usize>(&self, s: S, t: usize, left: usize) -> usize {
+    fn rows<S: Native, const NT: usize>(&self, s: S, t: usize, left: usize) -> usize {
         let stride = if left < NT { 0 } else { groups(self.g.cols) * LANES };
         let at = ((self.first + t) * groups(self.g.cols) + self.chunk.start) * LANES;
         let count = self.chunk.len();
-        let mut lanes = [[[s.wf_splat(0.0); 2]; NT]; LANES];
+        let mut lanes = [[[s.nf_splat(0.0); 2]; NT]; LANES];
         for lane in 0..LANES {
-            let mut acc = [[s.wf_splat(0.0); 2]; NT];
+            let mut acc = [[s.nf_splat(0.0); 2]; NT];
             for i in 0..count {
                 // SAFETY: the panel holds the block, the activations hold it for each row (checked in `run`).
                 unsafe { self.block(s, lane * count + i, at + i * LANES + PLACE[lane], stride, &mut acc) };
@@ -216,12 +221,12 @@ impl<F: Format> Pass<'_, F> {
         for i in 0..NT.min(left) {
             for v in 0..2 {
                 let l = |k: usize| lanes[k][i][v];
-                let even = s.wf_add(s.wf_add(l(0), l(1)), s.wf_add(l(2), l(3)));
-                let odd = s.wf_add(s.wf_add(l(4), l(5)), s.wf_add(l(6), l(7)));
+                let even = s.nf_add(s.nf_add(l(0), l(1)), s.nf_add(l(2), l(3)));
+                let odd = s.nf_add(s.nf_add(l(4), l(5)), s.nf_add(l(6), l(7)));
                 // SAFETY: the sums have a vector for each row of the tile and the block.
                 unsafe {
                     let place = self.sums.add((t + i) * ROWS + v * S::ROWS);
-                    s.wf_store(place, s.wf_add(s.wf_load(place), s.wf_add(even, odd)));
+                    s.nf_store(place, s.nf_add(s.nf_load(place), s.nf_add(even, odd)));
                 }
             }
         }
@@ -232,17 +237,17 @@ impl<F: Format> Pass<'_, F> {
     /// # Safety
     /// The panel and the inputs have these blocks.
     #[inline(always)]
-    unsafe fn block<S: Wide, const NT: usize>(
+    unsafe fn block<S: Native, const NT: usize>(
         &self,
         s: S,
         place: usize,
         at: usize,
         stride: usize,
-        acc: &mut [[S::WF; 2]; NT],
+        acc: &mut [[S::NF; 2]; NT],
     ) {
         let x = self.g.x;
         let halves = if F::HALVES { 2 } else { 1 };
-        let mut values = [[s.wf_splat(0.0); 2]; NT];
+        let mut values = [[s.nf_splat(0.0); 2]; NT];
         // SAFETY: the caller vouches for the panel's block and each input row's.
         unsafe {
             for half in 0..halves {
@@ -251,10 +256,10 @@ impl<F: Format> Pass<'_, F> {
                     (true, 0) => x.low.as_ptr(),
                     (true, _) => x.high.as_ptr(),
                 };
-                let mut isum = [[s.wi_splat(0); 2]; NT];
+                let mut isum = [[s.ni_splat(0); 2]; NT];
                 if offset::<S, F>() != 0 {
                     for t in 0..NT {
-                        isum[t] = [s.wi_splat(-offset::<S, F>() * *sums.add(at + t * stride)); 2];
+                        isum[t] = [s.ni_splat(-offset::<S, F>() * *sums.add(at + t * stride)); 2];
                     }
                 }
                 let quads = half * QUADS / halves..(half + 1) * QUADS / halves;
@@ -263,29 +268,29 @@ impl<F: Format> Pass<'_, F> {
                 let factors = self.panel.s.as_ptr().cast::<f32>().add(scale);
                 let mins = self.panel.m.as_ptr().cast::<f32>().add(scale);
                 for v in 0..2 {
-                    let factor = s.wf_load(factors.add(v * S::ROWS));
+                    let factor = s.nf_load(factors.add(v * S::ROWS));
                     for t in 0..NT {
-                        let f = s.wf_from_i(isum[t][v]);
+                        let f = s.nf_from_i(isum[t][v]);
                         values[t][v] =
-                            if half == 0 { s.wf_mul(factor, f) } else { s.wf_fma(factor, f, values[t][v]) };
+                            if half == 0 { s.nf_mul(factor, f) } else { s.nf_fma(factor, f, values[t][v]) };
                     }
                     if F::HAS_MIN {
-                        let min = s.wf_load(mins.add(v * S::ROWS));
+                        let min = s.nf_load(mins.add(v * S::ROWS));
                         for t in 0..NT {
                             let sum = if F::HALVES {
                                 *sums.add(at + t * stride) as f32
                             } else {
                                 *x.sum_f32.as_ptr().add(at + t * stride)
                             };
-                            values[t][v] = s.wf_fma(min, s.wf_splat(sum), values[t][v]);
+                            values[t][v] = s.nf_fma(min, s.nf_splat(sum), values[t][v]);
                         }
                     }
                 }
             }
             for t in 0..NT {
-                let d = s.wf_splat(*x.d.as_ptr().add(at + t * stride));
+                let d = s.nf_splat(*x.d.as_ptr().add(at + t * stride));
                 for v in 0..2 {
-                    acc[t][v] = s.wf_fma(d, values[t][v], acc[t][v]);
+                    acc[t][v] = s.nf_fma(d, values[t][v], acc[t][v]);
                 }
             }
         }
@@ -295,14 +300,14 @@ impl<F: Format> Pass<'_, F> {
     /// # Safety
     /// As [`Self::block`].
     #[inline(always)]
-    unsafe fn dots<S: Wide, const NT: usize>(
+    unsafe fn dots<S: Native, const NT: usize>(
         &self,
         s: S,
         place: usize,
         at: usize,
         stride: usize,
         quads: std::ops::Range<usize>,
-        isum: &mut [[S::WI; 2]; NT],
+        isum: &mut [[S::NI; 2]; NT],
     ) {
         let panel = self.panel.quants.as_ptr().cast::<u8>().wrapping_add(place * QUADS * 2 * S::ROWS * 4);
         let x = self.g.x.q.as_ptr().cast_const().wrapping_add(at * QK);
@@ -321,9 +326,9 @@ impl<F: Format> Pass<'_, F> {
                 }
                 for q in quad..end {
                     let w = panel.add(q * 2 * S::ROWS * 4);
-                    let w = [s.w_load(w), s.w_load(w.add(S::ROWS * 4))];
+                    let w = [s.nb_load(w), s.nb_load(w.add(S::ROWS * 4))];
                     for t in 0..NT {
-                        let a = s.w_broadcast(x.add(t * stride * QK + q * 4));
+                        let a = s.nb_broadcast(x.add(t * stride * QK + q * 4));
                         for v in 0..2 {
                             if F::MAX == SIGNED {
                                 isum[t][v] = s.d_step_signed(isum[t][v], w[v], a);

@@ -18,7 +18,7 @@ use undine_core::dtype::QK;
 use super::activations::{Activations, GROUP, groups};
 use super::each_block;
 use super::formats::{Format, SIGNED, Scales};
-use crate::simd::{Kernel, LANES, Simd, Wide};
+use crate::simd::{Kernel, LANES, Native, Simd};
 
 /// Values of K whose lanes are summed together; also what the panel kernels keep in the first-level cache.
 pub const CHUNK: usize = 1024;
@@ -137,7 +137,7 @@ impl<F: Format, const NT: usize> Kernel for RowKernel<'_, F, NT> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Wide>(self, s: S) {
+    fn run<S: Native>(self, s: S) {
         let g = self.0;
         g.check();
         assert!(g.inputs.len() >= NT);

@@ -1,5 +1,5 @@
 //! What an instruction set must offer the kernels: eight lanes of f32 or i32, thirty-two bytes, and the dot products
-//! of weights with signed activations ([`Simd`]); and the widest vectors it has, for products of many rows ([`Wide`]).
+//! of weights with signed activations ([`Simd`]); and the widest vectors it has, for products of many rows ([`Native`]).
 //!
 //! A kernel is written once against [`Simd`], as a [`Kernel`], and compiled once per leaf inside a function with the
 //! leaf's target features ([`Isa::run`]); everything it calls must be `#[inline(always)]` to be compiled with them.
@@ -11,7 +11,7 @@ mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
-mod x86_wide;
+mod x86_native;
 
 pub use portable::Portable;
 pub use wide::{WIDE, Wide};
@@ -124,8 +124,6 @@ pub trait Simd: Wide {
     /// # Safety
     /// 16 bytes are readable at `p`.
     unsafe fn b_nibbles(self, p: *const u8) -> Self::B;
-    /// Asks for the cache line of an address; any address will do.
-    fn prefetch(self, p: *const u8);
     /// # Safety
     /// 32 bytes are writable at `p`.
     unsafe fn b_store(self, p: *mut u8, v: Self::B);
@@ -157,7 +155,7 @@ pub trait Simd: Wide {
 }
 
 /// The widest vectors of an instruction set: one weight row per lane, four bytes of it at a time.
-pub trait Wide: Simd {
+pub trait Native: Simd {
     /// Lanes of a vector: a multiple of [`LANES`], at most 16.
     const ROWS: usize;
     /// Input rows that, with two vectors of weight rows, fill the registers: 2, 3 or 6.
@@ -165,50 +163,50 @@ pub trait Wide: Simd {
     /// Whether products of small weights are summed in 32 bits at once.
     const SUMS_IN_32_BITS: bool;
     /// `ROWS` x f32.
-    type WF: Copy;
+    type NF: Copy;
     /// `ROWS` x i32.
-    type WI: Copy;
+    type NI: Copy;
     /// `ROWS` x 4 bytes.
-    type WB: Copy;
+    type NB: Copy;
     /// Running sums of products of small weights.
     type D: Copy;
 
     /// All lanes `v`.
-    fn wf_splat(self, v: f32) -> Self::WF;
+    fn nf_splat(self, v: f32) -> Self::NF;
     /// # Safety
     /// `ROWS` floats are readable at `p`, any alignment.
-    unsafe fn wf_load(self, p: *const f32) -> Self::WF;
+    unsafe fn nf_load(self, p: *const f32) -> Self::NF;
     /// # Safety
     /// `ROWS` floats are writable at `p`, any alignment.
-    unsafe fn wf_store(self, p: *mut f32, v: Self::WF);
+    unsafe fn nf_store(self, p: *mut f32, v: Self::NF);
     /// `a + b`.
-    fn wf_add(self, a: Self::WF, b: Self::WF) -> Self::WF;
+    fn nf_add(self, a: Self::NF, b: Self::NF) -> Self::NF;
     /// `a * b`.
-    fn wf_mul(self, a: Self::WF, b: Self::WF) -> Self::WF;
+    fn nf_mul(self, a: Self::NF, b: Self::NF) -> Self::NF;
     /// `a * b + c`, rounded once.
-    fn wf_fma(self, a: Self::WF, b: Self::WF, c: Self::WF) -> Self::WF;
+    fn nf_fma(self, a: Self::NF, b: Self::NF, c: Self::NF) -> Self::NF;
     /// To f32, nearest.
-    fn wf_from_i(self, a: Self::WI) -> Self::WF;
+    fn nf_from_i(self, a: Self::NI) -> Self::NF;
     /// All lanes `v`.
-    fn wi_splat(self, v: i32) -> Self::WI;
+    fn ni_splat(self, v: i32) -> Self::NI;
     /// # Safety
     /// `4 * ROWS` bytes are readable at `p`.
-    unsafe fn w_load(self, p: *const u8) -> Self::WB;
+    unsafe fn nb_load(self, p: *const u8) -> Self::NB;
     /// Four bytes in all lanes.
     /// # Safety
     /// 4 bytes are readable at `p`.
-    unsafe fn w_broadcast(self, p: *const i8) -> Self::WB;
+    unsafe fn nb_broadcast(self, p: *const i8) -> Self::NB;
     /// No products yet.
     fn d_zero(self) -> Self::D;
     /// Sums to begin with; only where [`Self::SUMS_IN_32_BITS`].
-    fn d_from(self, sum: Self::WI) -> Self::D;
+    fn d_from(self, sum: Self::NI) -> Self::D;
     /// Adds products of `w` (unsigned, at most 127) with `a` (signed, at least -127), summed by four. Without
     /// [`Self::SUMS_IN_32_BITS`] at most `32767 / (2 * 127 * max w)` times.
-    fn d_step(self, sum: Self::D, w: Self::WB, a: Self::WB) -> Self::D;
+    fn d_step(self, sum: Self::D, w: Self::NB, a: Self::NB) -> Self::D;
     /// `sum + d`, or `d` if that began with `sum`.
-    fn d_add(self, sum: Self::WI, d: Self::D) -> Self::WI;
+    fn d_add(self, sum: Self::NI, d: Self::D) -> Self::NI;
     /// `sum +` products of what [`Simd::b_signed`] made with `a`.
-    fn d_step_signed(self, sum: Self::WI, w: Self::WB, a: Self::WB) -> Self::WI;
+    fn d_step_signed(self, sum: Self::NI, w: Self::NB, a: Self::NB) -> Self::NI;
 }
 
 /// A computation written once for every leaf. Implement `run` with `#[inline(always)]`.
@@ -216,7 +214,7 @@ pub trait Kernel {
     /// What it returns.
     type Out;
     /// The computation.
-    fn run<S: Wide>(self, s: S) -> Self::Out;
+    fn run<S: Native>(self, s: S) -> Self::Out;
 }
 
 /// The instruction set in use. Holding one proves that the CPU has it.

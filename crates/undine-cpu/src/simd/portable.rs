@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Simd, Wide};
+use super::{LANES, Native, Simd};
 
 /// Plain Rust.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,6 @@ impl Simd for Portable {
         let bytes = unsafe { p.cast::<[u8; 16]>().read() };
         b(|k| bytes[k % 16] >> (k / 16 * 4) & 15)
     }
-    fn prefetch(self, _: *const u8) {}
     unsafe fn b_store(self, p: *mut u8, v: B) {
         // SAFETY: the caller gives 32 writable bytes.
         unsafe { p.cast::<B>().write_unaligned(v) }
@@ -216,46 +215,46 @@ impl Simd for Portable {
     }
 }
 
-impl Wide for Portable {
+impl Native for Portable {
     const ROWS: usize = LANES;
     const INPUTS: usize = 2;
     const SUMS_IN_32_BITS: bool = true;
-    type WF = F;
-    type WI = I;
-    type WB = B;
+    type NF = F;
+    type NI = I;
+    type NB = B;
     type D = I;
 
-    fn wf_splat(self, v: f32) -> F {
+    fn nf_splat(self, v: f32) -> F {
         self.f_splat(v)
     }
-    unsafe fn wf_load(self, p: *const f32) -> F {
+    unsafe fn nf_load(self, p: *const f32) -> F {
         // SAFETY: as the caller says.
         unsafe { self.f_load(p) }
     }
-    unsafe fn wf_store(self, p: *mut f32, v: F) {
+    unsafe fn nf_store(self, p: *mut f32, v: F) {
         // SAFETY: as the caller says.
         unsafe { self.f_store(p, v) }
     }
-    fn wf_add(self, a: F, b: F) -> F {
+    fn nf_add(self, a: F, b: F) -> F {
         self.f_add(a, b)
     }
-    fn wf_mul(self, a: F, b: F) -> F {
+    fn nf_mul(self, a: F, b: F) -> F {
         self.f_mul(a, b)
     }
-    fn wf_fma(self, a: F, b: F, c: F) -> F {
+    fn nf_fma(self, a: F, b: F, c: F) -> F {
         self.f_fma(a, b, c)
     }
-    fn wf_from_i(self, a: I) -> F {
+    fn nf_from_i(self, a: I) -> F {
         self.f_from_i(a)
     }
-    fn wi_splat(self, v: i32) -> I {
+    fn ni_splat(self, v: i32) -> I {
         self.i_splat(v)
     }
-    unsafe fn w_load(self, p: *const u8) -> B {
+    unsafe fn nb_load(self, p: *const u8) -> B {
         // SAFETY: as the caller says.
         unsafe { self.b_load(p) }
     }
-    unsafe fn w_broadcast(self, p: *const i8) -> B {
+    unsafe fn nb_broadcast(self, p: *const i8) -> B {
         // SAFETY: the caller gives 4 readable bytes.
         let bytes = unsafe { p.cast::<[u8; 4]>().read() };
         b(|k| bytes[k % 4])

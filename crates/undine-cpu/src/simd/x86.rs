@@ -313,10 +313,6 @@ where
         }
     }
     #[inline(always)]
-    fn prefetch(self, p: *const u8) {
-        op!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
-    }
-    #[inline(always)]
     unsafe fn b_store(self, p: *mut u8, v: __m256i) {
         // SAFETY: the caller gives 32 writable bytes.
         unsafe { _mm256_storeu_si256(p.cast(), v) }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, Wide, X86};
+use super::{Native, Simd, X86};
 
 /// One intrinsic that works on registers only.
 macro_rules! op {
@@ -12,56 +12,56 @@ macro_rules! op {
     };
 }
 
-impl Wide for X86<true> {
+impl Native for X86<true> {
     const ROWS: usize = 16;
     const INPUTS: usize = 6;
     const SUMS_IN_32_BITS: bool = true;
-    type WF = __m512;
-    type WI = __m512i;
-    type WB = __m512i;
+    type NF = __m512;
+    type NI = __m512i;
+    type NB = __m512i;
     type D = __m512i;
 
     #[inline(always)]
-    fn wf_splat(self, v: f32) -> __m512 {
+    fn nf_splat(self, v: f32) -> __m512 {
         op!(_mm512_set1_ps(v))
     }
     #[inline(always)]
-    unsafe fn wf_load(self, p: *const f32) -> __m512 {
+    unsafe fn nf_load(self, p: *const f32) -> __m512 {
         // SAFETY: the caller gives 16 readable floats.
         unsafe { _mm512_loadu_ps(p) }
     }
     #[inline(always)]
-    unsafe fn wf_store(self, p: *mut f32, v: __m512) {
+    unsafe fn nf_store(self, p: *mut f32, v: __m512) {
         // SAFETY: the caller gives 16 writable floats.
         unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
-    fn wf_add(self, a: __m512, b: __m512) -> __m512 {
+    fn nf_add(self, a: __m512, b: __m512) -> __m512 {
         op!(_mm512_add_ps(a, b))
     }
     #[inline(always)]
-    fn wf_mul(self, a: __m512, b: __m512) -> __m512 {
+    fn nf_mul(self, a: __m512, b: __m512) -> __m512 {
         op!(_mm512_mul_ps(a, b))
     }
     #[inline(always)]
-    fn wf_fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+    fn nf_fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         op!(_mm512_fmadd_ps(a, b, c))
     }
     #[inline(always)]
-    fn wf_from_i(self, a: __m512i) -> __m512 {
+    fn nf_from_i(self, a: __m512i) -> __m512 {
         op!(_mm512_cvtepi32_ps(a))
     }
     #[inline(always)]
-    fn wi_splat(self, v: i32) -> __m512i {
+    fn ni_splat(self, v: i32) -> __m512i {
         op!(_mm512_set1_epi32(v))
     }
     #[inline(always)]
-    unsafe fn w_load(self, p: *const u8) -> __m512i {
+    unsafe fn nb_load(self, p: *const u8) -> __m512i {
         // SAFETY: the caller gives 64 readable bytes.
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn w_broadcast(self, p: *const i8) -> __m512i {
+    unsafe fn nb_broadcast(self, p: *const i8) -> __m512i {
         // SAFETY: the caller gives 4 readable bytes.
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
@@ -87,57 +87,57 @@ impl Wide for X86<true> {
     }
 }
 
-impl Wide for X86<false> {
+impl Native for X86<false> {
     const ROWS: usize = 8;
     const INPUTS: usize = 3;
     const SUMS_IN_32_BITS: bool = false;
-    type WF = __m256;
-    type WI = __m256i;
-    type WB = __m256i;
+    type NF = __m256;
+    type NI = __m256i;
+    type NB = __m256i;
     /// 16 x i16.
     type D = __m256i;
 
     #[inline(always)]
-    fn wf_splat(self, v: f32) -> __m256 {
+    fn nf_splat(self, v: f32) -> __m256 {
         self.f_splat(v)
     }
     #[inline(always)]
-    unsafe fn wf_load(self, p: *const f32) -> __m256 {
+    unsafe fn nf_load(self, p: *const f32) -> __m256 {
         // SAFETY: as the caller says.
         unsafe { self.f_load(p) }
     }
     #[inline(always)]
-    unsafe fn wf_store(self, p: *mut f32, v: __m256) {
+    unsafe fn nf_store(self, p: *mut f32, v: __m256) {
         // SAFETY: as the caller says.
         unsafe { self.f_store(p, v) }
     }
     #[inline(always)]
-    fn wf_add(self, a: __m256, b: __m256) -> __m256 {
+    fn nf_add(self, a: __m256, b: __m256) -> __m256 {
         self.f_add(a, b)
     }
     #[inline(always)]
-    fn wf_mul(self, a: __m256, b: __m256) -> __m256 {
+    fn nf_mul(self, a: __m256, b: __m256) -> __m256 {
         self.f_mul(a, b)
     }
     #[inline(always)]
-    fn wf_fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+    fn nf_fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
         self.f_fma(a, b, c)
     }
     #[inline(always)]
-    fn wf_from_i(self, a: __m256i) -> __m256 {
+    fn nf_from_i(self, a: __m256i) -> __m256 {
         self.f_from_i(a)
     }
     #[inline(always)]
-    fn wi_splat(self, v: i32) -> __m256i {
+    fn ni_splat(self, v: i32) -> __m256i {
         self.i_splat(v)
     }
     #[inline(always)]
-    unsafe fn w_load(self, p: *const u8) -> __m256i {
+    unsafe fn nb_load(self, p: *const u8) -> __m256i {
         // SAFETY: as the caller says.
         unsafe { self.b_load(p) }
     }
     #[inline(always)]
-    unsafe fn w_broadcast(self, p: *const i8) -> __m256i {
+    unsafe fn nb_broadcast(self, p: *const i8) -> __m256i {
         // SAFETY: the caller gives 4 readable bytes.
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
