@@ -4,9 +4,10 @@
 //! once for all `R`. Each sum is one chain: over `dim` ascending for a score, over positions ascending for a value, so a
 //! row's bits do not depend on `R`, `C` or the other rows.
 //!
-//! Measured (LFM2-350M Q4_0, 2 threads, Sapphire Rapids, f16): prefill of 4096 spends about an eighth of its time here.
-//! Decode at depth 8192 takes 5.9 to 6.7 ms longer than at 0 for 101 MB of keys and values, 15 to 17 GB/s while others
-//! used the machine. Asking for the next page by software prefetch made that 8.1 to 9.5 ms, so there is none.
+//! Measured (LFM2-350M Q4_0, 2 threads, Sapphire Rapids, f16, single runs on a machine in use): prefill of 4096 spends
+//! 11% of its samples here. Reading 101 MB of keys and values (depth 8192) adds 5.9 and 6.7 ms to a decode step, and added
+//! 8.1 and 9.5 ms with a software prefetch of the next page, though the two builds differed in other kernels too and an
+//! earlier run with prefetch read 201 MB in 8.2 ms. Without evidence for it, the prefetch went.
 
 use super::PAGE;
 use super::element::KvElement;
