@@ -7,6 +7,8 @@
 //! exact, and every f32 operation (fused multiply-add included) is correctly rounded and in the same order.
 
 mod portable;
+#[cfg(test)]
+mod tests;
 mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
