@@ -6,6 +6,12 @@
 //! Holding a leaf value proves that the CPU has the instructions. All leaves compute the same bits: integer sums are
 //! exact, and every f32 operation (fused multiply-add included) is correctly rounded and in the same order.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "aarch64")]
+mod aarch64_native;
+#[cfg(target_arch = "aarch64")]
+mod aarch64_wide;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -15,6 +21,8 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_native;
 
+#[cfg(target_arch = "aarch64")]
+pub use aarch64::Neon;
 pub use portable::Portable;
 pub use wide::{WIDE, Wide};
 #[cfg(target_arch = "x86_64")]
@@ -228,6 +236,12 @@ pub enum Isa {
     /// AVX2, FMA, F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(X86<false>),
+    /// NEON with the byte dot product.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(Neon<true>),
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon<false>),
     /// Plain Rust: every CPU, slow.
     Portable(Portable),
 }
@@ -246,6 +260,11 @@ impl Isa {
             found.extend(X86::<true>::detect().map(Self::Vnni));
             found.extend(X86::<false>::detect().map(Self::Avx2));
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            found.extend(Neon::<true>::detect().map(Self::NeonDot));
+            found.extend(Neon::<false>::detect().map(Self::Neon));
+        }
         found.push(Self::Portable(Portable));
         found
     }
@@ -257,6 +276,10 @@ impl Isa {
             Self::Vnni(_) => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
             Self::Portable(_) => "portable",
         }
     }
@@ -269,6 +292,10 @@ impl Isa {
             Self::Vnni(s) => s.run_vnni(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(s) => s.run_avx2(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot(s) => s.run_dotprod(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(s) => s.run_neon(kernel),
             Self::Portable(s) => kernel.run(s),
         }
     }

@@ -1,9 +1,9 @@
-//! Sixteen lanes of f32: one register with AVX-512, two with AVX2. For kernels that are bound by f32 arithmetic.
+//! Sixteen lanes of f32: one register with AVX-512, two with AVX2, four with NEON. For kernels that are bound by f32
+//! arithmetic.
 //!
 //! Every operation works on each lane alone, so the leaves compute the same bits.
 
 use super::Portable;
-use super::Simd;
 
 /// Lanes of a wide vector.
 pub const WIDE: usize = 16;
@@ -110,8 +110,8 @@ impl Wide for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::X86;
-    use super::{Simd, Wide};
+    use super::super::{Simd, X86};
+    use super::Wide;
 
     /// One intrinsic that works on registers only.
     macro_rules! op {
