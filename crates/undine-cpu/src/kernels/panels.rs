@@ -15,10 +15,9 @@
 use undine_core::dtype::QK;
 
 use super::activations::{GROUP, groups};
-use super::each_block;
-use super::formats::{Format, SIGNED};
-use super::rows::{CHUNK, CHUNK_GROUPS, Quantized, offset, padded, weights};
-use crate::simd::{Kernel, LANES, Native};
+use super::formats::{Format, Place, QUADS, SIGNED};
+use super::rows::{CHUNK, CHUNK_GROUPS, GROUP_BYTES_MAX, Quantized, offset, padded};
+use crate::simd::{Kernel, LANES, Native, ROWS_MAX};
 
 /// Rows of weights in the largest tile. Threads share matrices in multiples of it.
 pub const TILE_MAX: usize = 32;
@@ -26,10 +25,14 @@ pub const TILE_MAX: usize = 32;
 const ROWS: usize = 128;
 /// Input rows at a time.
 const INPUTS: usize = 256;
-/// Groups of four bytes in a block of 32.
-const QUADS: usize = QK / 4;
 /// Blocks in a chunk.
 const BLOCKS: usize = CHUNK / QK;
+/// Integer sums begin with the bits of this float, 1.5 * 2^23. As long as they stay below 2^22 in magnitude they are then,
+/// read as a float, this number plus the sum, and need no conversion. Times a scale of at most 21 significant bits
+/// it is exact, so that `fma(scale, bits, -scale * SUM_START)` rounds once, as `scale * sum` does.
+const SUM_START: f32 = 12_582_912.0;
+/// Its bits.
+const SUM_BITS: i32 = SUM_START.to_bits() as i32;
 /// Where lane `l` stands in the order of the panel: summing in this order folds as [`crate::simd::Simd::f_sum`] does.
 const PLACE: [usize; LANES] = [0, 4, 2, 6, 1, 5, 3, 7];
 
@@ -109,69 +112,38 @@ fn pack<S: Native, F: Format>(
     chunk: std::ops::Range<usize>,
 ) {
     let (row_bytes, whole, count) = (g.row_bytes(), g.cols / GROUP, chunk.len());
-    for eight in (0..2 * S::ROWS).step_by(LANES) {
+    for first in [0, S::ROWS] {
         for (i, at) in chunk.clone().enumerate() {
-            let mut row = [std::ptr::null(); LANES];
-            let mut pad = [[0; 272]; LANES];
-            for lane in 0..LANES {
-                let n = (rows.start + eight + lane).min(rows.end - 1);
+            let mut row = [std::ptr::null(); ROWS_MAX];
+            for lane in 0..S::ROWS {
+                let n = (rows.start + first + lane).min(rows.end - 1);
                 // SAFETY: the row and the group are within the matrix (checked in `run`).
-                unsafe {
-                    row[lane] = g.weight.as_ptr().add(n * row_bytes + at * F::GROUP_BYTES);
-                    if at == whole {
-                        pad[lane] = padded(row[lane], g.tail_bytes());
-                        row[lane] = pad[lane].as_ptr();
-                    }
+                row[lane] = unsafe { g.weight.as_ptr().add(n * row_bytes + at * F::GROUP_BYTES) };
+            }
+            let mut blocks = PLACE;
+            for b in &mut blocks {
+                *b = *b * count + i;
+            }
+            let to = Place {
+                quants: panel.quants.as_mut_ptr().cast::<u8>().wrapping_add(first * 4),
+                factors: panel.s.as_mut_ptr().cast::<f32>().wrapping_add(first),
+                mins: panel.m.as_mut_ptr().cast::<f32>().wrapping_add(first),
+                blocks,
+            };
+            let mut pad = [[0; GROUP_BYTES_MAX]; ROWS_MAX];
+            if at == whole {
+                for lane in 0..S::ROWS {
+                    // SAFETY: as above, as many bytes as there are.
+                    pad[lane] = unsafe { padded(row[lane], g.tail_bytes()) };
+                    row[lane] = pad[lane].as_ptr();
                 }
             }
-            let quants = panel.quants.as_mut_ptr().cast::<u8>();
-            each_block!(B, {
-                let place = PLACE[B] * count + i;
-                let mut q = [s.b_splat(0); LANES];
-                for lane in 0..LANES {
-                    // SAFETY: each row has a whole group.
-                    q[lane] = unsafe { weights::<S, F>(s, row[lane], B) };
-                }
-                let q = s.transpose(q);
-                for quad in 0..QUADS {
-                    // SAFETY: the panel has room for every block of a chunk.
-                    unsafe {
-                        s.b_store(quants.add(((place * QUADS + quad) * 2 * S::ROWS + eight) * 4), q[quad])
-                    };
-                }
-            });
-            let (mut factors, mut mins) = ([[s.f_splat(0.0); LANES]; 2], [[s.f_splat(0.0); LANES]; 2]);
-            for lane in 0..LANES {
-                // SAFETY: each row has a whole group.
-                let scales = unsafe { F::scales(s, row[lane]) };
-                for half in 0..2 {
-                    factors[half][lane] = scales.s[half];
-                    mins[half][lane] = scales.m[half];
-                }
-            }
-            for half in 0..if F::HALVES { 2 } else { 1 } {
-                put_scales::<S>(s, &mut panel.s, factors[half], [i, count, half, eight]);
-                if F::HAS_MIN {
-                    put_scales::<S>(s, &mut panel.m, mins[half], [i, count, half, eight]);
-                }
+            // SAFETY: each row has a whole group, and the panel has room for every block of a chunk.
+            unsafe {
+                F::pack(s, &row, &to);
+                F::pack_scales(s, &row, &to);
             }
         }
-    }
-}
-
-/// Stores the scales of eight rows in a group, lane by lane. `[group, groups of the chunk, half, first of the rows]`.
-#[inline(always)]
-fn put_scales<S: Native>(
-    s: S,
-    to: &mut [Line<f32>],
-    rows: [S::F; LANES],
-    [i, count, half, eight]: [usize; 4],
-) {
-    let blocks = s.f_transpose(rows);
-    for b in 0..LANES {
-        let place = ((PLACE[b] * count + i) * 2 + half) * 2 * S::ROWS + eight;
-        // SAFETY: the panel has room for every block of a chunk.
-        unsafe { s.f_store(to.as_mut_ptr().cast::<f32>().add(place), blocks[b]) };
     }
 }
 
@@ -256,10 +228,11 @@ impl<F: Format> Pass<'_, F> {
                     (true, 0) => x.low.as_ptr(),
                     (true, _) => x.high.as_ptr(),
                 };
-                let mut isum = [[s.ni_splat(0); 2]; NT];
+                let mut isum = [[s.ni_splat(SUM_BITS); 2]; NT];
                 if offset::<S, F>() != 0 {
                     for t in 0..NT {
-                        isum[t] = [s.ni_splat(-offset::<S, F>() * *sums.add(at + t * stride)); 2];
+                        let start = SUM_BITS - offset::<S, F>() * *sums.add(at + t * stride);
+                        isum[t] = [s.ni_splat(start); 2];
                     }
                 }
                 let quads = half * QUADS / halves..(half + 1) * QUADS / halves;
@@ -269,10 +242,14 @@ impl<F: Format> Pass<'_, F> {
                 let mins = self.panel.m.as_ptr().cast::<f32>().add(scale);
                 for v in 0..2 {
                     let factor = s.nf_load(factors.add(v * S::ROWS));
+                    let start = s.nf_mul(factor, s.nf_splat(-SUM_START));
                     for t in 0..NT {
-                        let f = s.nf_from_i(isum[t][v]);
-                        values[t][v] =
-                            if half == 0 { s.nf_mul(factor, f) } else { s.nf_fma(factor, f, values[t][v]) };
+                        let f = s.nf_from_bits(isum[t][v]);
+                        values[t][v] = if half == 0 {
+                            s.nf_fma(factor, f, start)
+                        } else {
+                            s.nf_fma(factor, s.nf_add(f, s.nf_splat(-SUM_START)), values[t][v])
+                        };
                     }
                     if F::HAS_MIN {
                         let min = s.nf_load(mins.add(v * S::ROWS));

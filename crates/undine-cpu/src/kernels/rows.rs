@@ -29,7 +29,7 @@ const AHEAD: usize = 2048;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Bytes of the largest group.
-const GROUP_BYTES_MAX: usize = 272;
+pub const GROUP_BYTES_MAX: usize = 272;
 
 /// Where the results of a product go: row `t`, output `n` at `t * stride + n`.
 #[derive(Clone, Copy)]
@@ -203,9 +203,20 @@ unsafe fn group<S: Simd, F: Format, const NT: usize>(
         let scales = F::scales(s, w);
         for t in 0..NT {
             let at = at + t * stride;
-            let v = scaled::<S, F>(s, s.i_sum8_halves(dots[t]), x, at, &scales);
+            let v = scaled::<S, F>(s, sum8::<S, F>(s, dots[t]), x, at, &scales);
             acc[t] = s.f_fma(s.f_load(x.d.as_ptr().add(at)), v, acc[t]);
         }
+    }
+}
+
+/// Sums across lanes, which know how large products of this format can be.
+#[inline(always)]
+fn sum8<S: Simd, F: Format>(s: S, dots: [S::I; LANES]) -> [S::I; 2] {
+    match F::MAX {
+        ..=15 => s.i_sum8_halves::<15>(dots),
+        ..=31 => s.i_sum8_halves::<31>(dots),
+        ..=63 => s.i_sum8_halves::<63>(dots),
+        _ => s.i_sum8_halves::<255>(dots),
     }
 }
 

@@ -112,8 +112,9 @@ pub trait Simd: Wide {
     fn i_shl(self, a: Self::I, n: u32) -> Self::I;
     /// Sum of the lanes.
     fn i_sum(self, a: Self::I) -> i32;
-    /// Lane `i` of the results is the sum of the first and of the last four lanes of `v[i]`.
-    fn i_sum8_halves(self, v: [Self::I; 8]) -> [Self::I; 2];
+    /// Lane `i` of the results is the sum of the first and of the last four lanes of `v[i]`, which are sums of four
+    /// products of weights of at most `MAX` with activations.
+    fn i_sum8_halves<const MAX: u32>(self, v: [Self::I; 8]) -> [Self::I; 2];
     /// 16 signed bytes: those at even places, and those at odd ones.
     /// # Safety
     /// 16 bytes are readable at `p`.
@@ -164,9 +165,12 @@ pub trait Simd: Wide {
     fn dot_signed(self, w: Self::B, a: Self::B) -> Self::I;
 }
 
+/// Lanes of the widest vectors at the most.
+pub const ROWS_MAX: usize = 16;
+
 /// The widest vectors of an instruction set: one weight row per lane, four bytes of it at a time.
 pub trait Native: Simd {
-    /// Lanes of a vector: a multiple of [`LANES`], at most 16.
+    /// Lanes of a vector: a multiple of [`LANES`], at most [`ROWS_MAX`].
     const ROWS: usize;
     /// Input rows that, with two vectors of weight rows, fill the registers: 2, 3 or 6.
     const INPUTS: usize;
@@ -195,8 +199,6 @@ pub trait Native: Simd {
     fn nf_mul(self, a: Self::NF, b: Self::NF) -> Self::NF;
     /// `a * b + c`, rounded once.
     fn nf_fma(self, a: Self::NF, b: Self::NF, c: Self::NF) -> Self::NF;
-    /// To f32, nearest.
-    fn nf_from_i(self, a: Self::NI) -> Self::NF;
     /// All lanes `v`.
     fn ni_splat(self, v: i32) -> Self::NI;
     /// # Safety
@@ -206,6 +208,43 @@ pub trait Native: Simd {
     /// # Safety
     /// 4 bytes are readable at `p`.
     unsafe fn nb_broadcast(self, p: *const i8) -> Self::NB;
+    /// # Safety
+    /// `4 * ROWS` bytes are writable at `p`.
+    unsafe fn nb_store(self, p: *mut u8, v: Self::NB);
+    /// All bytes `v`.
+    fn nb_splat(self, v: u8) -> Self::NB;
+    /// `a & b`.
+    fn nb_and(self, a: Self::NB, b: Self::NB) -> Self::NB;
+    /// `a | b`.
+    fn nb_or(self, a: Self::NB, b: Self::NB) -> Self::NB;
+    /// 16-bit lanes shifted right by `N`; mask afterwards.
+    fn nb_shr<const N: u32>(self, a: Self::NB) -> Self::NB;
+    /// 16-bit lanes shifted left by `N`; mask afterwards.
+    fn nb_shl<const N: u32>(self, a: Self::NB) -> Self::NB;
+    /// Byte `i` is `table[index[i]]`; indices below 16.
+    fn nb_lookup(self, table: &[u8; 16], index: Self::NB) -> Self::NB;
+    /// As [`Simd::b_signed`].
+    fn nb_signed(self, a: Self::NB) -> Self::NB;
+    /// 32 bytes of each row, at the same offset: vector `k` has the `k`-th four bytes of each.
+    /// # Safety
+    /// 32 bytes are readable at `offset` from each of the first `ROWS` pointers.
+    unsafe fn nb_rows_32(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> [Self::NB; 8];
+    /// 16 bytes of each row, as above.
+    /// # Safety
+    /// 16 bytes are readable at `offset` from each of the first `ROWS` pointers.
+    unsafe fn nb_rows_16(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> [Self::NB; 4];
+    /// 4 bytes of each row.
+    /// # Safety
+    /// 4 bytes are readable at `offset` from each of the first `ROWS` pointers.
+    unsafe fn nb_rows_4(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> Self::NB;
+    /// Byte `K` of each lane, without sign.
+    fn nf_from_byte<const K: u32>(self, a: Self::NB) -> Self::NF;
+    /// Byte `K` of each lane, with sign.
+    fn nf_from_signed_byte<const K: u32>(self, a: Self::NB) -> Self::NF;
+    /// The half float in the low (0) or high (1) half of each lane.
+    fn nf_from_half<const K: u32>(self, a: Self::NB) -> Self::NF;
+    /// The same bits as floats.
+    fn nf_from_bits(self, a: Self::NI) -> Self::NF;
     /// No products yet.
     fn d_zero(self) -> Self::D;
     /// Sums to begin with; only where [`Self::SUMS_IN_32_BITS`].

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Native, Simd};
+use super::{LANES, Native, ROWS_MAX, Simd};
 
 /// Plain Rust.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +135,7 @@ impl Simd for Portable {
     fn i_sum(self, a: I) -> i32 {
         a.into_iter().fold(0, i32::wrapping_add)
     }
-    fn i_sum8_halves(self, v: [I; 8]) -> [I; 2] {
+    fn i_sum8_halves<const MAX: u32>(self, v: [I; 8]) -> [I; 2] {
         [v.map(|v| v[..4].iter().sum()), v.map(|v| v[4..].iter().sum())]
     }
     unsafe fn i_load_pairs(self, p: *const i8) -> [I; 2] {
@@ -244,9 +244,6 @@ impl Native for Portable {
     fn nf_fma(self, a: F, b: F, c: F) -> F {
         self.f_fma(a, b, c)
     }
-    fn nf_from_i(self, a: I) -> F {
-        self.f_from_i(a)
-    }
     fn ni_splat(self, v: i32) -> I {
         self.i_splat(v)
     }
@@ -258,6 +255,57 @@ impl Native for Portable {
         // SAFETY: the caller gives 4 readable bytes.
         let bytes = unsafe { p.cast::<[u8; 4]>().read() };
         b(|k| bytes[k % 4])
+    }
+    unsafe fn nb_store(self, p: *mut u8, v: B) {
+        // SAFETY: as the caller says.
+        unsafe { self.b_store(p, v) }
+    }
+    fn nb_splat(self, v: u8) -> B {
+        self.b_splat(v)
+    }
+    fn nb_and(self, x: B, y: B) -> B {
+        self.b_and(x, y)
+    }
+    fn nb_or(self, x: B, y: B) -> B {
+        self.b_or(x, y)
+    }
+    fn nb_shr<const N: u32>(self, a: B) -> B {
+        let words = words(a);
+        b(|k| (words[k / 2] >> N).to_le_bytes()[k % 2])
+    }
+    fn nb_shl<const N: u32>(self, a: B) -> B {
+        let words = words(a);
+        b(|k| (words[k / 2] << N).to_le_bytes()[k % 2])
+    }
+    fn nb_lookup(self, table: &[u8; 16], index: B) -> B {
+        self.b_lookup(table, index)
+    }
+    fn nb_signed(self, a: B) -> B {
+        a
+    }
+    unsafe fn nb_rows_32(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> [B; 8] {
+        // SAFETY: the caller gives 32 readable bytes in each row.
+        std::array::from_fn(|k| unsafe { self.nb_rows_4(rows, offset + 4 * k) })
+    }
+    unsafe fn nb_rows_16(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> [B; 4] {
+        // SAFETY: the caller gives 16 readable bytes in each row.
+        std::array::from_fn(|k| unsafe { self.nb_rows_4(rows, offset + 4 * k) })
+    }
+    unsafe fn nb_rows_4(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> B {
+        // SAFETY: the caller gives 4 readable bytes in each row.
+        b(|k| unsafe { *rows[k / 4].add(offset + k % 4) })
+    }
+    fn nf_from_byte<const K: u32>(self, a: B) -> F {
+        f(|lane| a[4 * lane + K as usize].into())
+    }
+    fn nf_from_signed_byte<const K: u32>(self, a: B) -> F {
+        f(|lane| (a[4 * lane + K as usize] as i8).into())
+    }
+    fn nf_from_half<const K: u32>(self, a: B) -> F {
+        f(|lane| f16::from_bits(words(a)[2 * lane + K as usize]).to_f32())
+    }
+    fn nf_from_bits(self, a: I) -> F {
+        a.map(|v| f32::from_bits(v as u32))
     }
     fn d_zero(self) -> I {
         [0; LANES]

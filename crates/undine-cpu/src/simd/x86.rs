@@ -228,10 +228,21 @@ where
         })
     }
     #[inline(always)]
-    fn i_sum8_halves(self, v: [__m256i; 8]) -> [__m256i; 2] {
+    fn i_sum8_halves<const MAX: u32>(self, v: [__m256i; 8]) -> [__m256i; 2] {
+        // Sums of pairs, of two vectors at a time. Packing to 16 bits where they fit is one shuffle instead of the two of
+        // a horizontal addition, and shuffles are what these kernels have too many of.
+        let fits = |products: u32| products * MAX * 127 <= i16::MAX as u32;
         op!({
-            let a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-            let b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
+            let pairs = |a, b, fits| {
+                if fits {
+                    _mm256_madd_epi16(_mm256_packs_epi32(a, b), _mm256_set1_epi16(1))
+                } else {
+                    _mm256_hadd_epi32(a, b)
+                }
+            };
+            let (one, two) = (fits(4), fits(8));
+            let a = pairs(pairs(v[0], v[1], one), pairs(v[2], v[3], one), two);
+            let b = pairs(pairs(v[4], v[5], one), pairs(v[6], v[7], one), two);
             [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
         })
     }
