@@ -9,6 +9,9 @@
 //! Blocking: the panel (16 or 32 KiB) and the rows passing by it stay in the first-level cache. The loop over K is
 //! outside that over tiles, so that the chunk of [`INPUTS`] input rows stays in the second, beside the running sums.
 //!
+//! With few input rows most of the time goes into reading weights from memory, so while a tile is packed the next one is
+//! asked for.
+//!
 //! What was tried: tiles packed over the whole of K and kept in the second-level cache cost as much to read back
 //! as packing again; one vector by eight rows needs nine loads for eight products, two by six eight for twelve.
 
@@ -16,7 +19,7 @@ use undine_core::dtype::QK;
 
 use super::activations::{GROUP, groups};
 use super::formats::{Format, Place, QUADS, SIGNED};
-use super::rows::{CHUNK, CHUNK_GROUPS, GROUP_BYTES_MAX, Quantized, offset, padded};
+use super::rows::{CHUNK, CHUNK_GROUPS, GROUP_BYTES_MAX, LINE, Quantized, offset, padded};
 use crate::simd::{Kernel, LANES, Native, ROWS_MAX};
 
 /// Rows of weights in the largest tile. Threads share matrices in multiples of it.
@@ -89,7 +92,12 @@ impl<F: Format> Kernel for PanelKernel<'_, F> {
                 for chunk in (0..groups).step_by(CHUNK_GROUPS) {
                     let chunk = chunk..(chunk + CHUNK_GROUPS).min(groups);
                     for tile in rows.clone().step_by(2 * S::ROWS) {
-                        pack::<S, F>(s, &g, memory, tile..rows.end, chunk.clone());
+                        let next = match (tile + 2 * S::ROWS, chunk.end) {
+                            (next, _) if next < rows.end => (next, chunk.start),
+                            (_, end) if end < groups => (rows.start, end),
+                            _ => (rows.end, 0),
+                        };
+                        pack::<S, F>(s, &g, memory, tile..rows.end, chunk.clone(), next);
                         let sums = memory.sums.as_mut_ptr().cast::<f32>().wrapping_add(tile - rows.start);
                         let pass = Pass { g: &g, panel: memory, sums, first, chunk: chunk.clone() };
                         pass.run(s, inputs.len());
@@ -102,7 +110,7 @@ impl<F: Format> Kernel for PanelKernel<'_, F> {
 }
 
 /// Fills the panel with the first rows of `rows`, over the groups `chunk` of K. Rows past the end repeat the last one
-/// and are never stored.
+/// and are never stored. Asks for what is to be packed next, at the row and group `next`, meanwhile.
 #[inline(always)]
 fn pack<S: Native, F: Format>(
     s: S,
@@ -110,8 +118,10 @@ fn pack<S: Native, F: Format>(
     panel: &mut Panel,
     rows: std::ops::Range<usize>,
     chunk: std::ops::Range<usize>,
+    next: (usize, usize),
 ) {
     let (row_bytes, whole, count) = (g.row_bytes(), g.cols / GROUP, chunk.len());
+    let next = g.weight.as_ptr().wrapping_add(next.0 * row_bytes + next.1 * F::GROUP_BYTES);
     for first in [0, S::ROWS] {
         for (i, at) in chunk.clone().enumerate() {
             let mut row = [std::ptr::null(); ROWS_MAX];
@@ -119,6 +129,10 @@ fn pack<S: Native, F: Format>(
                 let n = (rows.start + first + lane).min(rows.end - 1);
                 // SAFETY: the row and the group are within the matrix (checked in `run`).
                 row[lane] = unsafe { g.weight.as_ptr().add(n * row_bytes + at * F::GROUP_BYTES) };
+                let next = next.wrapping_add((first + lane) * row_bytes + i * F::GROUP_BYTES);
+                for line in (0..F::GROUP_BYTES).step_by(LINE) {
+                    s.prefetch_far(next.wrapping_add(line));
+                }
             }
             let mut blocks = PLACE;
             for b in &mut blocks {
@@ -130,20 +144,31 @@ fn pack<S: Native, F: Format>(
                 mins: panel.m.as_mut_ptr().cast::<f32>().wrapping_add(first),
                 blocks,
             };
-            let mut pad = [[0; GROUP_BYTES_MAX]; ROWS_MAX];
-            if at == whole {
+            if at < whole {
+                // SAFETY: each row has a whole group, and the panel has room for every block of a chunk.
+                unsafe { pack_group::<S, F>(s, &row, &to) };
+            } else {
+                let mut pad = [[0; GROUP_BYTES_MAX]; ROWS_MAX];
                 for lane in 0..S::ROWS {
                     // SAFETY: as above, as many bytes as there are.
                     pad[lane] = unsafe { padded(row[lane], g.tail_bytes()) };
                     row[lane] = pad[lane].as_ptr();
                 }
-            }
-            // SAFETY: each row has a whole group, and the panel has room for every block of a chunk.
-            unsafe {
-                F::pack(s, &row, &to);
-                F::pack_scales(s, &row, &to);
+                // SAFETY: each row has a whole group now.
+                unsafe { pack_group::<S, F>(s, &row, &to) };
             }
         }
+    }
+}
+
+/// # Safety
+/// As [`Format::pack`].
+#[inline(always)]
+unsafe fn pack_group<S: Native, F: Format>(s: S, rows: &[*const u8; ROWS_MAX], to: &Place) {
+    // SAFETY: as the caller says.
+    unsafe {
+        F::pack(s, rows, to);
+        F::pack_scales(s, rows, to);
     }
 }
 

@@ -27,7 +27,7 @@ pub const CHUNK_GROUPS: usize = CHUNK / GROUP;
 /// How far ahead of its reads a kernel asks for weights, in bytes.
 const AHEAD: usize = 2048;
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub const LINE: usize = 64;
 /// Bytes of the largest group.
 pub const GROUP_BYTES_MAX: usize = 272;
 

@@ -208,6 +208,8 @@ pub trait Native: Simd {
     /// # Safety
     /// 4 bytes are readable at `p`.
     unsafe fn nb_broadcast(self, p: *const i8) -> Self::NB;
+    /// Asks for a line, into the second-level cache, that will be read in some microseconds; any address will do.
+    fn prefetch_far(self, p: *const u8);
     /// # Safety
     /// `4 * ROWS` bytes are writable at `p`.
     unsafe fn nb_store(self, p: *mut u8, v: Self::NB);

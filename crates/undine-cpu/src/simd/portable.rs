@@ -256,6 +256,7 @@ impl Native for Portable {
         let bytes = unsafe { p.cast::<[u8; 4]>().read() };
         b(|k| bytes[k % 4])
     }
+    fn prefetch_far(self, _: *const u8) {}
     unsafe fn nb_store(self, p: *mut u8, v: B) {
         // SAFETY: as the caller says.
         unsafe { self.b_store(p, v) }

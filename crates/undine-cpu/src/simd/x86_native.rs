@@ -80,6 +80,10 @@ impl Native for X86<true> {
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
+    fn prefetch_far(self, p: *const u8) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
+    }
+    #[inline(always)]
     unsafe fn nb_store(self, p: *mut u8, v: Self::NB) {
         // SAFETY: the caller gives so many writable bytes.
         unsafe { _mm512_storeu_si512(p.cast(), v) }
@@ -250,6 +254,10 @@ impl Native for X86<false> {
     unsafe fn nb_broadcast(self, p: *const i8) -> __m256i {
         // SAFETY: the caller gives 4 readable bytes.
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    fn prefetch_far(self, p: *const u8) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
     }
     #[inline(always)]
     unsafe fn nb_store(self, p: *mut u8, v: Self::NB) {
