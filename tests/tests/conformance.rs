@@ -86,6 +86,10 @@ const STEPS: &[&[(u32, u32, u32)]] = &[
     &[(3, 0, 5)],
     &[(4, 0, 9)],
     &[(5, 0, 33)],
+    &[(7, 0, 7)],
+    &[(8, 0, 8)],
+    &[(9, 0, 31)],
+    &[(10, 0, 65)],
     // One more token each.
     &[(0, 1, 1), (1, 2, 1), (2, 3, 1), (3, 5, 1), (4, 9, 1), (5, 33, 1)],
     // Chunks that go on, one that crosses a page, a fresh sequence, and a slot that starts anew.

@@ -1,29 +1,31 @@
 //! Products of F32, F16 and BF16 weights with rows of f32.
 //!
 //! Order: value `k` goes to lane `k % 16`, `lane = fma(w, x, lane)` ascending; lanes `i` and `i + 8` are added, then
-//! [`Simd::f_sum`]. The last, incomplete, sixteen values are padded with zeros.
+//! [`crate::simd::Simd::f_sum`]. The last, incomplete, sixteen values are padded with zeros.
 //!
-//! What was tried: a tile of 2 weight rows by 3 input rows has 12 accumulators and needs 10 loads for 12 multiply-adds,
-//! so it runs close to the multiply-add rate without packing anything.
+//! What was tried: packing weights to f32 panels gains nothing over tiles that read the file's layout, as long as a
+//! converted weight serves several inputs: four weight rows by six inputs need ten loads and four conversions for 24
+//! multiply-adds of 512 bits (with 256 bits and half the registers, two by three).
 
 use std::marker::PhantomData;
 
 use undine_core::DType;
 
 use super::activations::Activations;
+use super::rows::LINE;
 use super::rows::Output;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Native, WIDE, Wide};
 
-/// Values of K per pass.
-const WIDE: usize = 2 * LANES;
+/// How far ahead of its reads a kernel asks for weights, in bytes.
+const AHEAD: usize = 2048;
 
 /// A float type.
 pub trait Float: Copy + Send + Sync + 'static {
     /// Which.
     const DTYPE: DType;
     /// # Safety
-    /// 8 values are readable at `p`, any alignment.
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F;
+    /// 16 values are readable at `p`, any alignment.
+    unsafe fn load<S: Wide>(s: S, p: *const u8) -> S::W;
 }
 
 /// F32.
@@ -39,25 +41,25 @@ pub struct BF16;
 impl Float for F32 {
     const DTYPE: DType = DType::F32;
     #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
+    unsafe fn load<S: Wide>(s: S, p: *const u8) -> S::W {
         // SAFETY: as the caller says; the load takes any alignment.
-        unsafe { s.f_load(p.cast()) }
+        unsafe { s.w_load(p.cast()) }
     }
 }
 impl Float for F16 {
     const DTYPE: DType = DType::F16;
     #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
+    unsafe fn load<S: Wide>(s: S, p: *const u8) -> S::W {
         // SAFETY: as the caller says; the load takes any alignment.
-        unsafe { s.f_load_f16(p.cast()) }
+        unsafe { s.w_load_f16(p.cast()) }
     }
 }
 impl Float for BF16 {
     const DTYPE: DType = DType::BF16;
     #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F {
+    unsafe fn load<S: Wide>(s: S, p: *const u8) -> S::W {
         // SAFETY: as the caller says; the load takes any alignment.
-        unsafe { s.f_load_bf16(p.cast()) }
+        unsafe { s.w_load_bf16(p.cast()) }
     }
 }
 
@@ -85,89 +87,114 @@ impl<W: Float> Kernel for FloatKernel<'_, W> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Native>(self, s: S) {
         assert!(self.rows.end * self.cols * W::DTYPE.block_bytes() <= self.weight.len());
         assert!(self.inputs.end * self.cols <= self.x.f32s.len());
         let mut n = self.rows.start;
-        while n + 2 <= self.rows.end && self.inputs.len() > 1 {
+        // With few inputs the weights are read from memory at its speed, best as one stream.
+        if self.inputs.len() > STREAM_INPUTS_MAX {
+            if S::REGISTERS >= 32 {
+                n = self.tiles::<S, 4, 6>(s, n);
+            } else {
+                n = self.tiles::<S, 2, 3>(s, n);
+            }
+        }
+        self.tiles::<S, 1, 3>(s, n);
+    }
+}
+
+/// Up to this many inputs weight rows are done one by one.
+const STREAM_INPUTS_MAX: usize = 3;
+
+impl<W: Float> FloatKernel<'_, W> {
+    /// Does weight rows from `n` on by `NW` and all inputs by `NX`, and returns the first row that is left.
+    #[inline(always)]
+    fn tiles<S: Native, const NW: usize, const NX: usize>(&self, s: S, mut n: usize) -> usize {
+        while n + NW <= self.rows.end {
             let mut t = self.inputs.start;
-            while t + 3 <= self.inputs.end {
-                tile::<S, W, 2, 3>(s, &self, n, t);
-                t += 3;
+            while t + NX <= self.inputs.end {
+                tile::<S, W, NW, NX>(s, self, n, t);
+                t += NX;
             }
-            while t < self.inputs.end {
-                tile::<S, W, 2, 1>(s, &self, n, t);
-                t += 1;
+            while t + 2 <= self.inputs.end {
+                tile::<S, W, NW, 2>(s, self, n, t);
+                t += 2;
             }
-            n += 2;
+            if t < self.inputs.end {
+                tile::<S, W, NW, 1>(s, self, n, t);
+            }
+            n += NW;
         }
-        for n in n..self.rows.end {
-            for t in self.inputs.clone() {
-                tile::<S, W, 1, 1>(s, &self, n, t);
-            }
-        }
+        n
     }
 }
 
 #[inline(always)]
-fn tile<S: Simd, W: Float, const NW: usize, const NX: usize>(s: S, g: &FloatKernel<W>, n: usize, t: usize) {
+fn tile<S: Native, W: Float, const NW: usize, const NX: usize>(s: S, g: &FloatKernel<W>, n: usize, t: usize) {
     let bytes = W::DTYPE.block_bytes();
-    let mut acc = [[[s.f_splat(0.0); 2]; NX]; NW];
+    let mut acc = [[s.w_splat(0.0); NX]; NW];
     let whole = g.cols / WIDE * WIDE;
     // SAFETY: the assertions in `run` put rows `n..n + NW` and inputs `t..t + NX` in bounds.
     unsafe {
-        let w: [*const u8; NW] = std::array::from_fn(|i| g.weight.as_ptr().add((n + i) * g.cols * bytes));
-        let x: [*const f32; NX] =
-            std::array::from_fn(|i| g.x.f32s.as_ptr().cast_const().add((t + i) * g.cols));
+        let w = g.weight.as_ptr().add(n * g.cols * bytes);
+        let x = g.x.f32s.as_ptr().cast_const().add(t * g.cols);
         for k in (0..whole).step_by(WIDE) {
-            step::<S, W, NW, NX>(s, w.map(|w| w.add(k * bytes)), x.map(|x| x.add(k)), &mut acc);
+            if NW == 1 && k * bytes % LINE == 0 {
+                s.prefetch(w.wrapping_add(k * bytes + AHEAD));
+            }
+            step::<S, W, NW, NX>(s, w.add(k * bytes), x.add(k), g.cols, &mut acc);
         }
         let left = g.cols - whole;
         if left > 0 {
             let mut w_pad = [[0u8; WIDE * 4]; NW];
             let mut x_pad = [[0.0f32; WIDE]; NX];
             for i in 0..NW {
-                std::ptr::copy_nonoverlapping(w[i].add(whole * bytes), w_pad[i].as_mut_ptr(), left * bytes);
+                let from = w.add((i * g.cols + whole) * bytes);
+                std::ptr::copy_nonoverlapping(from, w_pad[i].as_mut_ptr(), left * bytes);
             }
             for i in 0..NX {
-                std::ptr::copy_nonoverlapping(x[i].add(whole), x_pad[i].as_mut_ptr(), left);
+                std::ptr::copy_nonoverlapping(x.add(i * g.cols + whole), x_pad[i].as_mut_ptr(), left);
             }
-            let w_pad: [*const u8; NW] = std::array::from_fn(|i| w_pad[i].as_ptr());
-            let x_pad: [*const f32; NX] = std::array::from_fn(|i| x_pad[i].as_ptr());
-            step::<S, W, NW, NX>(s, w_pad, x_pad, &mut acc);
+            for i in 0..NW {
+                let w = W::load(s, w_pad[i].as_ptr());
+                for j in 0..NX {
+                    acc[i][j] = s.w_fma(w, s.w_load(x_pad[j].as_ptr()), acc[i][j]);
+                }
+            }
         }
         for i in 0..NW {
             for j in 0..NX {
-                let sum = s.f_sum(s.f_add(acc[i][j][0], acc[i][j][1]));
+                let mut lanes = [0.0; WIDE];
+                s.w_store(lanes.as_mut_ptr(), acc[i][j]);
+                let halves = s.f_add(s.f_load(lanes.as_ptr()), s.f_load(lanes.as_ptr().add(LANES)));
+                let sum = s.f_sum(halves);
                 g.out.put(t + j, n + i, sum + g.bias.map_or(0.0, |bias| bias[n + i]));
             }
         }
     }
 }
 
-/// Sixteen values of K.
+/// Sixteen values of K. Rows of weights and of inputs are `cols` values long.
 /// # Safety
-/// [`WIDE`] values are readable at each pointer.
+/// [`WIDE`] values are readable in each row.
 #[inline(always)]
-unsafe fn step<S: Simd, W: Float, const NW: usize, const NX: usize>(
+unsafe fn step<S: Native, W: Float, const NW: usize, const NX: usize>(
     s: S,
-    w: [*const u8; NW],
-    x: [*const f32; NX],
-    acc: &mut [[[S::F; 2]; NX]; NW],
+    w: *const u8,
+    x: *const f32,
+    cols: usize,
+    acc: &mut [[S::W; NX]; NW],
 ) {
-    let bytes = W::DTYPE.block_bytes();
-    // SAFETY: the caller gives 16 values at each pointer.
+    // SAFETY: the caller gives 16 values in each row.
     unsafe {
-        for half in 0..2 {
-            let mut w_lanes = [s.f_splat(0.0); NW];
+        let mut weights = [s.w_splat(0.0); NW];
+        for i in 0..NW {
+            weights[i] = W::load(s, w.add(i * cols * W::DTYPE.block_bytes()));
+        }
+        for j in 0..NX {
+            let x = s.w_load(x.add(j * cols));
             for i in 0..NW {
-                w_lanes[i] = W::load(s, w[i].add(half * LANES * bytes));
-            }
-            for j in 0..NX {
-                let x = s.f_load(x[j].add(half * LANES));
-                for i in 0..NW {
-                    acc[i][j][half] = s.f_fma(w_lanes[i], x, acc[i][j][half]);
-                }
+                acc[i][j] = s.w_fma(weights[i], x, acc[i][j]);
             }
         }
     }

@@ -64,7 +64,7 @@ impl MatMul<'_> {
 
     fn float<W: floats::Float>(self, isa: Isa, float: PhantomData<W>) {
         let Self { weight, cols, rows, x, inputs, bias, out, .. } = self;
-        let block = (FLOAT_INPUT_BYTES / (cols * 4)).max(1).next_multiple_of(3);
+        let block = (FLOAT_INPUT_BYTES / (cols * 4)).max(1).next_multiple_of(6);
         for first in inputs.clone().step_by(block) {
             let inputs = first..(first + block).min(inputs.end);
             isa.run(FloatKernel { weight, cols, rows: rows.clone(), x, inputs, bias, out, float });

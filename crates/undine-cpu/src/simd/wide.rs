@@ -27,6 +27,9 @@ pub trait Wide: Copy + Send + Sync + 'static {
     /// 16 half floats are readable at `p`, any alignment.
     unsafe fn w_load_f16(self, p: *const u16) -> Self::W;
     /// # Safety
+    /// 16 brain floats are readable at `p`, any alignment.
+    unsafe fn w_load_bf16(self, p: *const u16) -> Self::W;
+    /// # Safety
     /// 16 signed bytes are readable at `p`.
     unsafe fn w_load_i8(self, p: *const i8) -> Self::W;
     /// `a + b`.
@@ -74,6 +77,10 @@ impl Wide for Portable {
     unsafe fn w_load_f16(self, p: *const u16) -> Self::W {
         // SAFETY: the caller gives 16 readable half floats.
         unsafe { p.cast::<[u16; WIDE]>().read_unaligned() }.map(|v| half::f16::from_bits(v).to_f32())
+    }
+    unsafe fn w_load_bf16(self, p: *const u16) -> Self::W {
+        // SAFETY: the caller gives 16 readable brain floats.
+        unsafe { p.cast::<[u16; WIDE]>().read_unaligned() }.map(|v| half::bf16::from_bits(v).to_f32())
     }
     unsafe fn w_load_i8(self, p: *const i8) -> Self::W {
         // SAFETY: the caller gives 16 readable bytes.
@@ -145,6 +152,14 @@ mod x86 {
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
+        unsafe fn w_load_bf16(self, p: *const u16) -> __m512 {
+            // SAFETY: the caller gives 16 readable brain floats.
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
         unsafe fn w_load_i8(self, p: *const i8) -> __m512 {
             // SAFETY: the caller gives 16 readable bytes.
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
@@ -212,6 +227,11 @@ mod x86 {
         unsafe fn w_load_f16(self, p: *const u16) -> Self::W {
             // SAFETY: the caller gives 16 readable half floats.
             unsafe { [self.f_load_f16(p), self.f_load_f16(p.add(8))] }
+        }
+        #[inline(always)]
+        unsafe fn w_load_bf16(self, p: *const u16) -> Self::W {
+            // SAFETY: the caller gives 16 readable brain floats.
+            unsafe { [self.f_load_bf16(p), self.f_load_bf16(p.add(8))] }
         }
         #[inline(always)]
         unsafe fn w_load_i8(self, p: *const i8) -> Self::W {
