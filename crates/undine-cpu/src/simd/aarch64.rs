@@ -278,7 +278,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         op!(vaddvq_s32(vaddq_s32(a[0], a[1])))
     }
     #[inline(always)]
-    fn i_sum8_halves(self, v: [I; 8]) -> [I; 2] {
+    fn i_sum8_halves<const MAX: u32>(self, v: [I; 8]) -> [I; 2] {
         let mut sums = [self.i_splat(0); 2];
         for (half, sums) in sums.iter_mut().enumerate() {
             *sums = op!([

@@ -42,6 +42,11 @@ impl<const DOT: bool> Wide for Neon<DOT> {
         unsafe { [self.f_load_f16(p), self.f_load_f16(p.add(8))] }
     }
     #[inline(always)]
+    unsafe fn w_load_bf16(self, p: *const u16) -> Self::W {
+        // SAFETY: the caller gives 16 readable brain floats.
+        unsafe { [self.f_load_bf16(p), self.f_load_bf16(p.add(8))] }
+    }
+    #[inline(always)]
     unsafe fn w_load_i8(self, p: *const i8) -> Self::W {
         // SAFETY: the caller gives 16 readable bytes.
         unsafe {

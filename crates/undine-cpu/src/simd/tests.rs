@@ -162,7 +162,7 @@ fn integers<S: Simd>(s: S, v: &Values, out: &mut Results) {
         ("i_sub", i(s, [s.i_sub(v[0], v[1])])),
         ("i_shl", i(s, [s.i_shl(v[0], 0), s.i_shl(v[0], 5)])),
         ("i_sum", vec![s.i_sum(v[0]) as u32]),
-        ("i_sum8_halves", i(s, s.i_sum8_halves(small))),
+        ("i_sum8_halves", i(s, s.i_sum8_halves::<255>(small))),
         ("i_load_pairs", i(s, pairs)),
         ("i_unpack_6bit", i(s, six)),
         ("b_pack", b(s, [s.b_pack([v[0], small[1], small[2], v[3]])])),
