@@ -141,9 +141,10 @@ def numbers(text):
     return sorted({int(part) for part in text.split(",")})
 
 
-def resident_bytes_max():
+def resident_bytes(line):
+    """`VmRSS`: resident now. `VmHWM`: the most so far."""
     with open(f"/proc/{os.getpid()}/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+        return next(int(words.split()[1]) * 1024 for words in status if words.startswith(line))
 
 
 def main():
@@ -169,6 +170,7 @@ def main():
         features = llama.llama_print_system_info().decode().strip(" |")
         print(json.dumps({"name": f"llama-cpp-python {llama.__version__}", "features": features}))
         return
+    python_bytes = resident_bytes("VmRSS")
     silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
     llama.llama_log_set(silent, ctypes.c_void_p(0))
     start = time.perf_counter()
@@ -183,7 +185,7 @@ def main():
         # A context filled further at each depth needs room for the tokens measured on the way.
         peer = Peer(llama, args, max(args.batch), tokens)
         result = {"load_s": time.perf_counter() - start, "tests": speeds(peer, args)}
-    result["resident_bytes"] = resident_bytes_max()
+    result["resident_bytes"] = resident_bytes("VmHWM") - python_bytes
     print(json.dumps(result))
 
 

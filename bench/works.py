@@ -74,7 +74,10 @@ FULL = {
     ),
     "depth": Work(
         "Decode after a long context",
-        (Job("1.2b-q4_k_m", n_gen=(16,), depth=(4096, 16384, 32768)),),
+        (
+            Job("350m-q4_0", n_gen=(16,), depth=(4096, 16384)),
+            Job("1.2b-q4_k_m", n_gen=(16,), depth=(4096, 16384, 32768)),
+        ),
         settings=WITH_FLASH_ATTENTION,
     ),
     "start": Work("Start to first token", (Job("1.2b-q4_k_m"), Job("8b-a1b-q4_k_m")), measure="start"),
