@@ -12,8 +12,9 @@
 //! With few input rows most of the time goes into reading weights from memory, so while a tile is packed the next one is
 //! asked for.
 //!
-//! What was tried: tiles packed over the whole of K and kept in the second-level cache cost as much to read back
-//! as packing again; one vector by eight rows needs nine loads for eight products, two by six eight for twelve.
+//! What was tried, in 10^9 operations a second in cache (AVX-512 VNNI, Q4_K, one thread; the peak is 546) with 4, 8, 64 and 512
+//! input rows: unpacking before transposing, scales row by row and a conversion of every sum, 83, 138, 313, 338;
+//! transposing first, scales of sixteen rows at a time and sums that begin with the bits of a float, 124, 184, 398, 408.
 
 use undine_core::dtype::QK;
 
