@@ -214,8 +214,8 @@ unsafe fn group<S: Simd, F: Format, const NT: usize>(
 fn sum8<S: Simd, F: Format>(s: S, dots: [S::I; LANES]) -> [S::I; 2] {
     match F::MAX {
         ..=15 => s.i_sum8_halves::<15>(dots),
-        ..=31 => s.i_sum8_halves::<31>(dots),
-        ..=63 => s.i_sum8_halves::<63>(dots),
+        16..=31 => s.i_sum8_halves::<31>(dots),
+        32..=63 => s.i_sum8_halves::<63>(dots),
         _ => s.i_sum8_halves::<255>(dots),
     }
 }

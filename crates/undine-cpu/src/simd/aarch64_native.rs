@@ -60,11 +60,15 @@ macro_rules! native {
         fn nf_splat(self, v: f32) -> F {
             self.f_splat(v)
         }
+        /// # Safety
+        /// As the trait says.
         #[inline(always)]
         unsafe fn nf_load(self, p: *const f32) -> F {
             // SAFETY: as the caller says.
             unsafe { self.f_load(p) }
         }
+        /// # Safety
+        /// As the trait says.
         #[inline(always)]
         unsafe fn nf_store(self, p: *mut f32, v: F) {
             // SAFETY: as the caller says.
@@ -86,11 +90,15 @@ macro_rules! native {
         fn ni_splat(self, v: i32) -> I {
             self.i_splat(v)
         }
+        /// # Safety
+        /// As the trait says.
         #[inline(always)]
         unsafe fn nb_load(self, p: *const u8) -> B {
             // SAFETY: as the caller says.
             unsafe { self.b_load(p) }
         }
+        /// # Safety
+        /// As the trait says.
         #[inline(always)]
         unsafe fn nb_broadcast(self, p: *const i8) -> B {
             // SAFETY: the caller gives 4 readable bytes.
@@ -100,6 +108,8 @@ macro_rules! native {
         fn prefetch_far(self, p: *const u8) {
             self.prefetch(p)
         }
+        /// # Safety
+        /// As the trait says.
         #[inline(always)]
         unsafe fn nb_store(self, p: *mut u8, v: B) {
             // SAFETY: as the caller says.
@@ -133,6 +143,8 @@ macro_rules! native {
         fn nb_signed(self, a: B) -> B {
             a
         }
+        /// # Safety
+        /// As the trait says.
         #[inline(always)]
         unsafe fn nb_rows_32(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> [B; 8] {
             let mut v = [self.b_splat(0); 8];
@@ -142,6 +154,8 @@ macro_rules! native {
             }
             self.transpose(v)
         }
+        /// # Safety
+        /// As the trait says.
         #[inline(always)]
         unsafe fn nb_rows_16(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> [B; 4] {
             // SAFETY: the caller gives 16 readable bytes in each row.
@@ -154,6 +168,8 @@ macro_rules! native {
                 ]
             }
         }
+        /// # Safety
+        /// As the trait says.
         #[inline(always)]
         unsafe fn nb_rows_4(self, rows: &[*const u8; ROWS_MAX], offset: usize) -> B {
             let mut words = [0u32; 8];
