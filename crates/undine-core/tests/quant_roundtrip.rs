@@ -205,7 +205,7 @@ proptest! {
 
 /// `cargo test --release -p undine-core --test quant_roundtrip -- --ignored --nocapture`
 #[test]
-#[ignore = "a measurement, not a check"]
+#[ignore = "a measurement for people who change codecs; it has nothing to check"]
 fn speed() {
     let x = gaussian_sample();
     for &dtype in DType::ALL {

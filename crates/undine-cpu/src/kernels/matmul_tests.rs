@@ -124,9 +124,10 @@ fn products_are_equal_to_the_bit_for_every_number_of_rows() {
     }
 }
 
-/// Prints giga-operations and gigabytes per second. `UNDINE_TYPES=Q4_K,Q8_0` chooses types.
+/// Prints 10^9 operations per second on one thread for numbers of input rows. `UNDINE_TYPES=Q4_K,Q8_0` chooses types:
+/// `cargo test --release -p undine-cpu --lib -- --ignored --nocapture speed`
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement for people who change kernels; it has nothing to check"]
 fn speed() {
     let wanted = std::env::var("UNDINE_TYPES").unwrap_or_else(|_| "Q4_0,Q4_K,Q6_K,Q8_0,F16".to_owned());
     let (rows, cols) = (2048, 2048);

@@ -113,6 +113,79 @@ impl Wide for Portable {
     fn prefetch(self, _: *const u8) {}
 }
 
+/// What sixteen lanes are where they are two vectors of eight.
+macro_rules! two_eights {
+    () => {
+        #[inline(always)]
+        fn w_splat(self, v: f32) -> Self::W {
+            [self.f_splat(v); 2]
+        }
+        /// # Safety
+        /// As the trait says.
+        #[inline(always)]
+        unsafe fn w_load(self, p: *const f32) -> Self::W {
+            // SAFETY: the caller gives 16 readable floats.
+            unsafe { [self.f_load(p), self.f_load(p.add(8))] }
+        }
+        /// # Safety
+        /// As the trait says.
+        #[inline(always)]
+        unsafe fn w_store(self, p: *mut f32, v: Self::W) {
+            // SAFETY: the caller gives 16 writable floats.
+            unsafe {
+                self.f_store(p, v[0]);
+                self.f_store(p.add(8), v[1]);
+            }
+        }
+        /// # Safety
+        /// As the trait says.
+        #[inline(always)]
+        unsafe fn w_load_f16(self, p: *const u16) -> Self::W {
+            // SAFETY: the caller gives 16 readable half floats.
+            unsafe { [self.f_load_f16(p), self.f_load_f16(p.add(8))] }
+        }
+        /// # Safety
+        /// As the trait says.
+        #[inline(always)]
+        unsafe fn w_load_bf16(self, p: *const u16) -> Self::W {
+            // SAFETY: the caller gives 16 readable brain floats.
+            unsafe { [self.f_load_bf16(p), self.f_load_bf16(p.add(8))] }
+        }
+        #[inline(always)]
+        fn w_add(self, a: Self::W, b: Self::W) -> Self::W {
+            [self.f_add(a[0], b[0]), self.f_add(a[1], b[1])]
+        }
+        #[inline(always)]
+        fn w_sub(self, a: Self::W, b: Self::W) -> Self::W {
+            [self.f_sub(a[0], b[0]), self.f_sub(a[1], b[1])]
+        }
+        #[inline(always)]
+        fn w_mul(self, a: Self::W, b: Self::W) -> Self::W {
+            [self.f_mul(a[0], b[0]), self.f_mul(a[1], b[1])]
+        }
+        #[inline(always)]
+        fn w_fma(self, a: Self::W, b: Self::W, c: Self::W) -> Self::W {
+            [self.f_fma(a[0], b[0], c[0]), self.f_fma(a[1], b[1], c[1])]
+        }
+        #[inline(always)]
+        fn w_max(self, a: Self::W, b: Self::W) -> Self::W {
+            [self.f_max(a[0], b[0]), self.f_max(a[1], b[1])]
+        }
+        #[inline(always)]
+        fn w_scale2(self, a: Self::W, n: Self::W) -> Self::W {
+            let low = self.f_pow2(self.f_to_i(n[0]));
+            let high = self.f_pow2(self.f_to_i(n[1]));
+            [self.f_mul(a[0], low), self.f_mul(a[1], high)]
+        }
+        #[inline(always)]
+        fn w_mask_above(self, a: Self::W, limit: Self::W, value: Self::W) -> Self::W {
+            [self.f_mask_above(a[0], limit[0], value[0]), self.f_mask_above(a[1], limit[1], value[1])]
+        }
+    };
+}
+#[cfg(target_arch = "aarch64")]
+pub(super) use two_eights;
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -205,34 +278,8 @@ mod x86 {
     impl Wide for X86<false> {
         type W = [__m256; 2];
         const REGISTERS: usize = 8;
+        two_eights!();
 
-        #[inline(always)]
-        fn w_splat(self, v: f32) -> Self::W {
-            [self.f_splat(v); 2]
-        }
-        #[inline(always)]
-        unsafe fn w_load(self, p: *const f32) -> Self::W {
-            // SAFETY: the caller gives 16 readable floats.
-            unsafe { [self.f_load(p), self.f_load(p.add(8))] }
-        }
-        #[inline(always)]
-        unsafe fn w_store(self, p: *mut f32, v: Self::W) {
-            // SAFETY: the caller gives 16 writable floats.
-            unsafe {
-                self.f_store(p, v[0]);
-                self.f_store(p.add(8), v[1]);
-            }
-        }
-        #[inline(always)]
-        unsafe fn w_load_f16(self, p: *const u16) -> Self::W {
-            // SAFETY: the caller gives 16 readable half floats.
-            unsafe { [self.f_load_f16(p), self.f_load_f16(p.add(8))] }
-        }
-        #[inline(always)]
-        unsafe fn w_load_bf16(self, p: *const u16) -> Self::W {
-            // SAFETY: the caller gives 16 readable brain floats.
-            unsafe { [self.f_load_bf16(p), self.f_load_bf16(p.add(8))] }
-        }
         #[inline(always)]
         unsafe fn w_load_i8(self, p: *const i8) -> Self::W {
             // SAFETY: the caller gives 16 readable bytes.
@@ -243,41 +290,11 @@ mod x86 {
             }
         }
         #[inline(always)]
-        fn w_add(self, a: Self::W, b: Self::W) -> Self::W {
-            [self.f_add(a[0], b[0]), self.f_add(a[1], b[1])]
-        }
-        #[inline(always)]
-        fn w_sub(self, a: Self::W, b: Self::W) -> Self::W {
-            [self.f_sub(a[0], b[0]), self.f_sub(a[1], b[1])]
-        }
-        #[inline(always)]
-        fn w_mul(self, a: Self::W, b: Self::W) -> Self::W {
-            [self.f_mul(a[0], b[0]), self.f_mul(a[1], b[1])]
-        }
-        #[inline(always)]
-        fn w_fma(self, a: Self::W, b: Self::W, c: Self::W) -> Self::W {
-            [self.f_fma(a[0], b[0], c[0]), self.f_fma(a[1], b[1], c[1])]
-        }
-        #[inline(always)]
-        fn w_max(self, a: Self::W, b: Self::W) -> Self::W {
-            [self.f_max(a[0], b[0]), self.f_max(a[1], b[1])]
-        }
-        #[inline(always)]
         fn w_round(self, a: Self::W) -> Self::W {
             op!([
                 _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
                 _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[1])
             ])
-        }
-        #[inline(always)]
-        fn w_scale2(self, a: Self::W, n: Self::W) -> Self::W {
-            let low = self.f_pow2(self.f_to_i(n[0]));
-            let high = self.f_pow2(self.f_to_i(n[1]));
-            [self.f_mul(a[0], low), self.f_mul(a[1], high)]
-        }
-        #[inline(always)]
-        fn w_mask_above(self, a: Self::W, limit: Self::W, value: Self::W) -> Self::W {
-            [self.f_mask_above(a[0], limit[0], value[0]), self.f_mask_above(a[1], limit[1], value[1])]
         }
         #[inline(always)]
         fn prefetch(self, p: *const u8) {

@@ -117,9 +117,9 @@ impl Subject<'_> {
     /// Prints what is common, and the head of the table.
     pub fn print_header(&self, out: &mut impl Write) -> Result<(), Error> {
         let checkpoint = self.model.checkpoint();
-        let parameters = crate::inspect::parameters(checkpoint) as f64 / 1e9;
+        let millions = crate::inspect::parameters(checkpoint) as f64 / 1e6;
         let size = Bytes(checkpoint.file_bytes());
-        writeln!(out, "{}: {size}, {parameters:.2}B parameters", checkpoint.name())?;
+        writeln!(out, "{}: {size}, {millions:.0}M parameters", checkpoint.name())?;
         let Settings { threads, kv, isa, ubatch } = self.settings;
         let (isa, kv) = (isa.name(), kv.name());
         writeln!(out, "cpu {isa}, {threads} threads, K/V {kv}, prefill in steps of {ubatch} rows")?;
