@@ -449,7 +449,7 @@ fn sampled_tokens_stay_with_their_slots() {
                 history: 0..0,
                 history_prompt: 0,
                 biases: 0..0,
-                mask: 0..0,
+                mask: None,
             };
             batch.outputs =
                 (0..3).map(|s| OutputRow { row: (s + 1) * rows - 1, kind: kind.clone() }).collect();

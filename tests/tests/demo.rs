@@ -85,6 +85,7 @@ fn ask(questions: &[Value]) -> Vec<String> {
                 Event::Token(output) if special.eos.contains(&output.chosen.token) => {}
                 Event::Token(output) => drop(stream.push(output.chosen.token, pieces)),
                 Event::Finished(_) => drop(stream.finish(pieces)),
+                Event::Started { .. } => {}
                 Event::PromptScores(_) => unreachable!("not asked for"),
             }
         }

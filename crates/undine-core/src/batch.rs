@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::{Capacity, SamplingParams, TokenId};
+use crate::{Capacity, SamplingParams, TokenId, TokenMask};
 
 /// A page of the K/V cache: `Capacity::block_size` consecutive positions of one sequence, all attention layers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -45,8 +45,8 @@ pub enum OutputKind {
         history_prompt: u32,
         /// Part of [`Batch::biases`] to add to the logits.
         biases: Range<u32>,
-        /// Part of [`Batch::masks`]: a bit per vocabulary entry, 1 = allowed. Empty if everything is.
-        mask: Range<u32>,
+        /// Tokens that are allowed; all are without one. The backend waits for it when it samples.
+        mask: Option<TokenMask>,
     },
     /// Log-probability and rank of a known next token (prompt log-probabilities), and the best `top`.
     Score {
@@ -83,21 +83,18 @@ pub struct Batch {
     pub history: Vec<TokenId>,
     /// Additions to single logits; negative infinity forbids a token.
     pub biases: Vec<(TokenId, f32)>,
-    /// Allowed-token bitsets, 32 tokens a word.
-    pub masks: Vec<u32>,
 }
 
 impl Batch {
     /// Empties every vector and keeps the memory.
     pub fn clear(&mut self) {
-        let Self { tokens, sequences, block_tables, outputs, history, biases, masks } = self;
+        let Self { tokens, sequences, block_tables, outputs, history, biases } = self;
         tokens.clear();
         sequences.clear();
         block_tables.clear();
         outputs.clear();
         history.clear();
         biases.clear();
-        masks.clear();
     }
 
     /// Rows in this step.

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod config;
+pub mod constraint;
 pub mod dtype;
 pub mod executor;
 pub mod quant;
@@ -19,6 +20,7 @@ pub use batch::{
     TokenScore,
 };
 pub use config::{Config, FeedForward, LayerKind, MoeConfig};
+pub use constraint::{Constraint, ConstraintError, MaskPromise, TokenMask};
 pub use dtype::DType;
 pub use executor::{Capacity, Executor, ExecutorError, Ticket};
 pub use request::{FinishReason, GenerateRequest, RequestId, StopRules};

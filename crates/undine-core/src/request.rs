@@ -47,4 +47,6 @@ pub enum FinishReason {
     ContextFull,
     /// Cancelled by its owner.
     Cancelled,
+    /// The constraint refused the token that was sampled, or cannot go on.
+    ConstraintFailed,
 }

@@ -90,7 +90,9 @@ pub fn finish_row(
             for &(token, bias) in &batch.biases[biases.start as usize..biases.end as usize] {
                 logits[token as usize] += bias;
             }
-            apply_mask(logits, &batch.masks[mask.start as usize..mask.end as usize]);
+            if let Some(mask) = mask {
+                apply_mask(logits, mask.wait());
+            }
             let history = &batch.history[history.start as usize..history.end as usize];
             penalize(logits, params, history, *history_prompt as usize, scratch);
             let token = choose(logits, params, *output_index, scratch);
@@ -279,6 +281,7 @@ fn uniform(seed: u64, index: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TokenMask;
 
     fn sample(
         logits: &[f32],
@@ -294,7 +297,7 @@ mod tests {
             history: 0..history.len() as u32,
             history_prompt: prompt,
             biases: 0..0,
-            mask: 0..0,
+            mask: None,
         };
         finish_row(&batch, &OutputRow { row: 0, kind }, &mut logits.to_vec(), &mut SamplerScratch::default())
             .chosen
@@ -350,14 +353,14 @@ mod tests {
     #[test]
     fn reported_logprobs_are_the_models_own() {
         let params = SamplingParams { logprobs: Some(2), ..SamplingParams::greedy() };
-        let batch = Batch { biases: vec![(0, -100.0)], masks: vec![0b101], ..Batch::default() };
+        let batch = Batch { biases: vec![(0, -100.0)], ..Batch::default() };
         let kind = OutputKind::Sample {
             params,
             output_index: 0,
             history: 0..0,
             history_prompt: 0,
             biases: 0..1,
-            mask: 0..1,
+            mask: Some(TokenMask::ready(vec![0b101])),
         };
         let mut logits = [0.5f32, 0.3, 0.2].map(f32::ln);
         let out =

@@ -223,14 +223,13 @@ impl State {
 
 /// Copies every vector into the memory of the one before; `clone_from` of a derived `Clone` would allocate new ones.
 fn copy_batch(to: &mut Batch, from: &Batch) {
-    let Batch { tokens, sequences, block_tables, outputs, history, biases, masks } = from;
+    let Batch { tokens, sequences, block_tables, outputs, history, biases } = from;
     to.tokens.clone_from(tokens);
     to.sequences.clone_from(sequences);
     to.block_tables.clone_from(block_tables);
     to.outputs.clone_from(outputs);
     to.history.clone_from(history);
     to.biases.clone_from(biases);
-    to.masks.clone_from(masks);
 }
 
 fn no_output() -> RowOutput {

@@ -55,7 +55,7 @@ fn decode(sequences: u32, position: u32) -> Batch {
         history: 0..0,
         history_prompt: 0,
         biases: 0..0,
-        mask: 0..0,
+        mask: None,
     };
     Batch {
         tokens: vec![if position == 0 { 17 } else { TOKEN_FROM_SLOT }; sequences as usize],

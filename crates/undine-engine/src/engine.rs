@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use undine_core::{Batch, Capacity, Executor, ExecutorError, GenerateRequest, RequestId, StepOutput, Ticket};
+use undine_core::{
+    Batch, Capacity, Constraint, Executor, ExecutorError, GenerateRequest, RequestId, StepOutput, Ticket,
+};
 
 use crate::config::check_request;
 use crate::scheduler::Scheduler;
@@ -68,6 +70,23 @@ impl Engine {
 
     /// Queues a request, or says why it can never run or cannot be queued now. Ids ascend and are never reused.
     pub fn add(&mut self, request: GenerateRequest) -> Result<RequestId, AddError> {
+        self.add_sequence(request, None)
+    }
+
+    /// The same for an answer that is restricted. A request and its constraint are of one vocabulary.
+    pub fn add_constrained(
+        &mut self,
+        request: GenerateRequest,
+        constraint: Box<dyn Constraint>,
+    ) -> Result<RequestId, AddError> {
+        self.add_sequence(request, Some(constraint))
+    }
+
+    fn add_sequence(
+        &mut self,
+        request: GenerateRequest,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<RequestId, AddError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone().into());
         }
@@ -78,7 +97,7 @@ impl Engine {
         }
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        self.scheduler.add(Sequence::new(id, request, self.max_context()));
+        self.scheduler.add(Sequence::new(id, request, constraint, self.max_context()));
         Ok(id)
     }
 

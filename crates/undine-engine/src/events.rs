@@ -4,10 +4,15 @@ use undine_core::{FinishReason, RowOutput};
 
 /// Something a request's owner should know.
 ///
-/// Order within a request: at most one `PromptScores`, then the `Token`s, then exactly one `Finished`.
+/// Order within a request: `Started`, at most one `PromptScores`, then the `Token`s, then exactly one `Finished`.
 /// A cancelled request has no events after [`cancel`](crate::Engine::cancel), not even `Finished`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
+    /// Its prompt begins to be computed, for the first time; `cached_tokens` of it need not be.
+    Started {
+        /// Prompt tokens found in the prefix cache.
+        cached_tokens: u32,
+    },
     /// How likely each prompt token was after those before it: one entry for each of tokens `1..prompt_len`.
     /// Only if `prompt_logprobs` was asked for.
     PromptScores(Vec<RowOutput>),

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use undine_core::batch::TOKEN_FROM_SLOT;
 use undine_core::{
-    Batch, BatchSequence, BlockId, FinishReason, GenerateRequest, OutputKind, OutputRow, RequestId,
+    Batch, BatchSequence, BlockId, Constraint, FinishReason, GenerateRequest, OutputKind, OutputRow,
+    RequestId,
 };
 use undine_core::{RowOutput, SamplingParams, Slot, StopRules, TokenId};
 
@@ -56,17 +57,24 @@ pub(crate) struct Sequence {
     stop: StopRules,
     /// Present until the scores have been reported.
     scores: Option<PromptScores>,
+    /// What restricts the answer; it has accepted all tokens of it.
+    constraint: Option<Box<dyn Constraint>>,
     /// Most tokens it may have.
     context: u32,
 }
 
 impl Sequence {
     /// A checked request that has not run yet.
-    pub fn new(id: RequestId, request: GenerateRequest, context: u32) -> Self {
+    pub fn new(
+        id: RequestId,
+        request: GenerateRequest,
+        constraint: Option<Box<dyn Constraint>>,
+        context: u32,
+    ) -> Self {
         let GenerateRequest { prompt, sampling, logit_bias, stop, prompt_logprobs } = request;
         let scores = prompt_logprobs.map(|top| PromptScores { top, asked: 0, rows: Vec::new() });
         let prompt_len = prompt.len() as u32;
-        Self { id, tokens: prompt, prompt_len, sampling, logit_bias, stop, scores, context }
+        Self { id, tokens: prompt, prompt_len, sampling, logit_bias, stop, scores, constraint, context }
     }
 
     /// Positions to reserve before it starts: every known token and, if it is to answer, the next one, so that
@@ -107,7 +115,7 @@ impl Sequence {
     }
 
     /// How to sample token number `output_index` of the answer. Its history must be known if a penalty needs it.
-    fn sample_row(&self, output_index: u32, batch: &mut Batch) -> OutputKind {
+    fn sample_row(&mut self, output_index: u32, batch: &mut Batch) -> OutputKind {
         let history = batch.history.len() as u32;
         if self.sampling.needs_history() {
             assert_eq!(output_index, self.generated(), "a penalty needs the whole history");
@@ -125,7 +133,7 @@ impl Sequence {
             history: history..batch.history.len() as u32,
             history_prompt: if self.sampling.needs_history() { self.prompt_len } else { 0 },
             biases: biases..batch.biases.len() as u32,
-            mask: 0..0,
+            mask: self.constraint.as_mut().and_then(|constraint| constraint.allowed()),
         }
     }
 }
@@ -180,10 +188,11 @@ impl Running {
     /// With a token in flight it runs ahead of the host, unless that token is the last one for certain, or the
     /// next one's penalties need it. A bias for `min_tokens` depends on the number of tokens alone and does not wait.
     pub fn gap(&self) -> u32 {
-        let Sequence { sampling, stop, context, .. } = &self.sequence;
+        let Sequence { sampling, stop, context, constraint, .. } = &self.sequence;
         let last_is_pending =
             self.known() >= *context || self.known() - self.sequence.prompt_len >= stop.max_tokens;
-        let must_wait = self.pending > 0 && (last_is_pending || sampling.needs_history());
+        let must_wait =
+            self.pending > 0 && (last_is_pending || sampling.needs_history() || constraint.is_some());
         if self.state != State::Active || must_wait { 0 } else { self.known() - self.computed }
     }
 
@@ -284,7 +293,9 @@ impl Running {
             let token = output.chosen.token;
             sequence.tokens.push(token);
             events.push((part.id, Event::Token(output)));
-            sequence.finish_reason(token)
+            let accepted =
+                sequence.constraint.as_mut().is_none_or(|constraint| constraint.accept(token).is_ok());
+            if accepted { sequence.finish_reason(token) } else { Some(FinishReason::ConstraintFailed) }
         } else {
             let prompt_is_all = sequence.stop.max_tokens == 0 && self.computed == sequence.prompt_len;
             (prompt_is_all && self.in_flight == 0).then_some(FinishReason::MaxTokens)

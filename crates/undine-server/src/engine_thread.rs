@@ -27,6 +27,8 @@ const UPDATES_BESIDE_TOKENS: usize = 2;
 /// Everything that happened to one sequence in one step.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub(crate) struct Update {
+    /// Prompt tokens that were found in the prefix cache; in the first update.
+    pub(crate) cached_tokens: Option<u32>,
     pub(crate) prompt_scores: Option<Vec<RowOutput>>,
     pub(crate) token: Option<RowOutput>,
     pub(crate) finish: Option<FinishReason>,
@@ -333,7 +335,7 @@ impl EngineRoom {
 impl Update {
     fn has_room_for(&self, event: &Event) -> bool {
         match event {
-            Event::PromptScores(_) => false,
+            Event::Started { .. } | Event::PromptScores(_) => false,
             Event::Token(_) => self.token.is_none() && self.finish.is_none(),
             Event::Finished(_) => self.finish.is_none(),
         }
@@ -341,6 +343,7 @@ impl Update {
 
     fn absorb(&mut self, event: Event) {
         match event {
+            Event::Started { cached_tokens } => self.cached_tokens = Some(cached_tokens),
             Event::PromptScores(scores) => self.prompt_scores = Some(scores),
             Event::Token(token) => self.token = Some(token),
             Event::Finished(reason) => self.finish = Some(reason),

@@ -109,7 +109,7 @@ impl Choice {
     }
 
     fn take(&mut self, update: Update) -> Delta {
-        let Update { prompt_scores, token, finish } = update;
+        let Update { cached_tokens: _, prompt_scores, token, finish } = update;
         let mut delta = Delta { prompt_scores, finish: finish.map(Finish::of), ..Delta::default() };
         if let Some(row) = token {
             let id = row.chosen.token;
@@ -186,7 +186,7 @@ impl Finish {
             FinishReason::Eos => ("stop", None),
             FinishReason::StopToken(token) => ("stop", Some(StopReason::Token(token))),
             FinishReason::MaxTokens | FinishReason::ContextFull => ("length", None),
-            FinishReason::Cancelled => ("abort", None),
+            FinishReason::Cancelled | FinishReason::ConstraintFailed => ("abort", None),
         };
         Self { reason, stop_reason }
     }

@@ -88,6 +88,7 @@ impl End {
             Self::StopString | Self::Finished(FinishReason::Eos | FinishReason::StopToken(_)) => "stop",
             Self::Finished(FinishReason::MaxTokens | FinishReason::ContextFull) => "length",
             Self::Interrupted | Self::Finished(FinishReason::Cancelled) => "interrupted",
+            Self::Finished(FinishReason::ConstraintFailed) => "error",
         }
     }
 }
@@ -187,7 +188,7 @@ impl Session {
                         }
                     }
                     Event::Finished(reason) => break 'answer End::Finished(reason),
-                    Event::PromptScores(_) => {}
+                    Event::Started { .. } | Event::PromptScores(_) => {}
                 }
             }
         };

@@ -280,7 +280,7 @@ impl Runner {
             history: 0..0,
             history_prompt: 0,
             biases: 0..0,
-            mask: 0..0,
+            mask: None,
         };
         self.batch.outputs.push(OutputRow { row, kind });
     }
