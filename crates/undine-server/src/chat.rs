@@ -62,9 +62,9 @@ fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form,
     let max_tokens = prompt::room_for_answer(ready, "messages", &prompt.tokens, request.max_tokens)?;
     let wanted =
         Wanted { common, max_tokens, logprobs: request.logprobs, prompt_logprobs: common.prompt_logprobs };
-    let requests = prompt::requests(ready, &prompt, &wanted)?;
+    let sequences = prompt::sequences(ready, &prompt, &wanted)?;
     let choices: Vec<Choice> =
-        requests.iter().map(|_| Choice::new(ready, common, prompt.starts_in)).collect();
+        sequences.iter().map(|_| Choice::new(ready, common, prompt.starts_in)).collect();
     let form = Form {
         head: Head { id, object: "chat.completion", created: unix_time(), model },
         texts: TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: common.token_names },
@@ -76,7 +76,8 @@ fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form,
         choices: choices.len(),
     };
     let prompt_tokens = form.prompt_tokens.len() as u32;
-    Ok((form, Plan { requests, choices, prompt_tokens }))
+    let choices_per_prompt = form.choices;
+    Ok((form, Plan { sequences, choices, choices_per_prompt, prompt_tokens }))
 }
 
 impl Form {

@@ -77,7 +77,8 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
     // Echoed log-probabilities are those of the prompt.
     let echo_logprobs = if echo { logprobs } else { None };
     let scores = echo_logprobs.max(common.prompt_logprobs);
-    let mut plan = Plan { requests: Vec::new(), choices: Vec::new(), prompt_tokens: 0 };
+    let choices_per_prompt = common.choices as usize;
+    let mut plan = Plan { sequences: Vec::new(), choices: Vec::new(), choices_per_prompt, prompt_tokens: 0 };
     let mut echoed = Vec::with_capacity(prompts.len());
     let single = prompts.len() == 1;
     for (i, input) in prompts.into_iter().enumerate() {
@@ -89,9 +90,9 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
             prompt::room_for_answer(ready, &path, &prompt.tokens, None)?.min(max_tokens)
         };
         let wanted = Wanted { common: &common, max_tokens, logprobs, prompt_logprobs: scores };
-        let requests = prompt::requests(ready, &prompt, &wanted)?;
-        plan.choices.extend(requests.iter().map(|_| Choice::new(ready, &common, prompt.starts_in)));
-        plan.requests.extend(requests);
+        let sequences = prompt::sequences(ready, &prompt, &wanted)?;
+        plan.choices.extend(sequences.iter().map(|_| Choice::new(ready, &common, prompt.starts_in)));
+        plan.sequences.extend(sequences);
         plan.prompt_tokens = plan.prompt_tokens.saturating_add(prompt.tokens.len() as u32);
         let text = match input {
             PromptInput::Text(text) => Some(text),
@@ -108,7 +109,7 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
         prompt_logprobs: common.prompt_logprobs,
         return_token_ids: common.return_token_ids,
         prompts: echoed,
-        choices_per_prompt: common.choices as usize,
+        choices_per_prompt,
     };
     Ok((form, plan))
 }

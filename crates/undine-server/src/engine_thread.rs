@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use undine_core::{ExecutorError, FinishReason, GenerateRequest, RequestId, RowOutput};
+use undine_core::{Constraint, ExecutorError, FinishReason, GenerateRequest, RequestId, RowOutput};
 use undine_engine::{AddError, Engine, EngineStats, Event};
 
 use crate::prompt;
@@ -21,8 +21,8 @@ use crate::wire::error::{ApiError, ApiResult};
 const COMMANDS_MAX: usize = 256;
 /// Most sequences of one request (prompts times choices), if the engine's queue is longer.
 const SEQUENCES_MAX: usize = 1024;
-/// Updates of a sequence beside one per token: prompt scores and an end of its own.
-const UPDATES_BESIDE_TOKENS: usize = 2;
+/// Updates of a sequence beside one per token: its start, prompt scores and an end of its own.
+const UPDATES_BESIDE_TOKENS: usize = 3;
 
 /// Everything that happened to one sequence in one step.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -34,6 +34,12 @@ pub(crate) struct Update {
     pub(crate) finish: Option<FinishReason>,
 }
 
+/// One sequence to generate, and what restricts it.
+pub(crate) struct Sequence {
+    pub(crate) request: GenerateRequest,
+    pub(crate) constraint: Option<Box<dyn Constraint>>,
+}
+
 enum Command {
     Generate(Submission),
     /// Only wakes the thread, which then sees that it is to stop.
@@ -42,7 +48,7 @@ enum Command {
 
 /// Sequences that are accepted together or not at all.
 struct Submission {
-    sequences: Vec<(GenerateRequest, mpsc::Sender<Update>)>,
+    sequences: Vec<(Sequence, mpsc::Sender<Update>)>,
     reply: oneshot::Sender<Result<(), AddError>>,
 }
 
@@ -88,13 +94,14 @@ impl EngineHandle {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues all of `requests`, or none.
-    pub(crate) async fn submit(&self, requests: Vec<GenerateRequest>) -> ApiResult<Running> {
-        let mut receivers = Vec::with_capacity(requests.len());
-        let sequences = requests.into_iter().map(|request| {
-            let (sender, receiver) = mpsc::channel(request.stop.max_tokens as usize + UPDATES_BESIDE_TOKENS);
+    /// Queues all of `sequences`, or none.
+    pub(crate) async fn submit(&self, sequences: Vec<Sequence>) -> ApiResult<Running> {
+        let mut receivers = Vec::with_capacity(sequences.len());
+        let sequences = sequences.into_iter().map(|sequence| {
+            let max_tokens = sequence.request.stop.max_tokens as usize;
+            let (sender, receiver) = mpsc::channel(max_tokens + UPDATES_BESIDE_TOKENS);
             receivers.push(Some(receiver));
-            (request, sender)
+            (sequence, sender)
         });
         let (reply, accepted) = oneshot::channel();
         let submission = Submission { sequences: sequences.collect(), reply };
@@ -270,8 +277,12 @@ impl EngineRoom {
         let Command::Generate(Submission { sequences, reply }) = command else { return };
         let mut added = Vec::with_capacity(sequences.len());
         let mut result = Ok(());
-        for (request, sender) in sequences {
-            match self.engine.add(request) {
+        for (Sequence { request, constraint }, sender) in sequences {
+            let id = match constraint {
+                None => self.engine.add(request),
+                Some(constraint) => self.engine.add_constrained(request, constraint),
+            };
+            match id {
                 Ok(id) => added.push((id, sender)),
                 Err(error) => {
                     result = Err(error);

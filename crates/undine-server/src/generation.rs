@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use undine_core::{FinishReason, GenerateRequest, RowOutput, TokenId};
+use undine_core::{FinishReason, RowOutput, TokenId};
 use undine_text::{
     IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, Tokenizer,
 };
 
-use crate::engine_thread::{Running, Update};
+use crate::engine_thread::{Running, Sequence, Update};
 use crate::state::{App, Ready};
 use crate::wire::common::{Common, SpecialTokensWanted};
 use crate::wire::error::ApiResult;
-use crate::wire::response::Usage;
+use crate::wire::response::{PromptTokens, Usage};
 
 /// The stop string or token that ended an answer, as vLLM reports it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -60,6 +60,8 @@ pub(crate) struct Choice {
     think: Option<(TokenId, TokenId)>,
     in_think: bool,
     include_stop: bool,
+    /// Prompt tokens found in the prefix cache.
+    cached_tokens: u32,
     completion_tokens: u32,
     reasoning_tokens: u32,
     pieces: Vec<Piece>,
@@ -102,6 +104,7 @@ impl Choice {
             think,
             in_think: reasoning == Reasoning::SplitStartInside,
             include_stop: common.stop.include_in_output,
+            cached_tokens: 0,
             completion_tokens: 0,
             reasoning_tokens: 0,
             pieces: Vec::new(),
@@ -109,7 +112,8 @@ impl Choice {
     }
 
     fn take(&mut self, update: Update) -> Delta {
-        let Update { cached_tokens: _, prompt_scores, token, finish } = update;
+        let Update { cached_tokens, prompt_scores, token, finish } = update;
+        self.cached_tokens = cached_tokens.unwrap_or(self.cached_tokens);
         let mut delta = Delta { prompt_scores, finish: finish.map(Finish::of), ..Delta::default() };
         if let Some(row) = token {
             let id = row.chosen.token;
@@ -197,24 +201,27 @@ pub(crate) struct Generation {
     app: Arc<App>,
     running: Running,
     choices: Vec<Choice>,
+    choices_per_prompt: usize,
     /// Tokens of all prompts, each counted once however many choices it has.
     prompt_tokens: u32,
 }
 
 /// The sequences of a request and where their updates go, before they run.
 pub(crate) struct Plan {
-    pub(crate) requests: Vec<GenerateRequest>,
-    /// As many as requests.
+    /// Those of one prompt after each other.
+    pub(crate) sequences: Vec<Sequence>,
+    /// As many as sequences.
     pub(crate) choices: Vec<Choice>,
+    pub(crate) choices_per_prompt: usize,
     pub(crate) prompt_tokens: u32,
 }
 
 impl Generation {
     /// Hands the plan to the engine.
     pub(crate) async fn start(app: Arc<App>, ready: &Ready, plan: Plan) -> ApiResult<Self> {
-        let Plan { requests, choices, prompt_tokens } = plan;
-        let running = ready.engine.submit(requests).await?;
-        Ok(Self { app, running, choices, prompt_tokens })
+        let Plan { sequences, choices, choices_per_prompt, prompt_tokens } = plan;
+        let running = ready.engine.submit(sequences).await?;
+        Ok(Self { app, running, choices, choices_per_prompt, prompt_tokens })
     }
 
     /// What happened next, and to which choice; `None` when all are complete.
@@ -233,7 +240,10 @@ impl Generation {
     pub(crate) fn usage(&self) -> Usage {
         let completion = self.choices.iter().map(|choice| choice.completion_tokens).sum();
         let reasoning = self.choices.iter().map(|choice| choice.reasoning_tokens).sum();
-        Usage::new(self.prompt_tokens, completion, reasoning)
+        // The first choice of a prompt computes what the others then find.
+        let firsts = self.choices.iter().step_by(self.choices_per_prompt);
+        let cached = firsts.map(|choice| choice.cached_tokens).sum();
+        Usage::new(PromptTokens { total: self.prompt_tokens, cached }, completion, reasoning)
     }
 }
 

@@ -15,6 +15,7 @@ mod engine_thread;
 mod generation;
 mod listener;
 mod logprobs;
+mod options;
 mod prompt;
 mod routes;
 mod serve;
@@ -23,7 +24,8 @@ mod state;
 mod tokenize;
 mod wire;
 
+pub use options::{AnswerOptions, ReasoningFormat, RequestTemplate, ToolCallFormat};
 pub use serve::{
-    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, ReasoningFormat, ServerConfig,
-    ServerError, ServerModel, serve,
+    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, ServerConfig, ServerError,
+    ServerModel, serve,
 };

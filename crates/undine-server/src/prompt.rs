@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use undine_core::{GenerateRequest, StopRules, TokenId};
 use undine_text::{Bos, ChatInput, Tokenizer, ends_in_think};
 
+use crate::engine_thread::Sequence;
 use crate::generation::StartsIn;
 use crate::serve::ServerModel;
 use crate::state::Ready;
@@ -196,12 +197,8 @@ pub(crate) fn room_for_answer(
     Err(ApiError::context_length(path, message))
 }
 
-/// The engine's requests for all choices of a prompt, each with a seed of its own.
-pub(crate) fn requests(
-    ready: &Ready,
-    prompt: &Prompt,
-    wanted: &Wanted<'_>,
-) -> ApiResult<Vec<GenerateRequest>> {
+/// The sequences of all choices of a prompt, each with a seed of its own.
+pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> ApiResult<Vec<Sequence>> {
     let Wanted { common, max_tokens, logprobs, prompt_logprobs } = *wanted;
     let stop = stop_rules(ready, common, max_tokens)?;
     if let Some((token, _)) = common.logit_bias.iter().find(|(token, _)| *token >= ready.vocab) {
@@ -220,7 +217,7 @@ pub(crate) fn requests(
         stop: stop.clone(),
         prompt_logprobs,
     };
-    Ok((0..common.choices).map(request).collect())
+    Ok((0..common.choices).map(|choice| Sequence { request: request(choice), constraint: None }).collect())
 }
 
 fn stop_rules(ready: &Ready, common: &Common, max_tokens: u32) -> ApiResult<StopRules> {

@@ -13,6 +13,7 @@ use undine_text::{ChatTemplate, Tokenizer};
 
 use crate::engine_thread::{self, EngineThread};
 use crate::listener::LimitedListener;
+use crate::options::AnswerOptions;
 use crate::routes;
 use crate::state::{App, Status};
 
@@ -24,15 +25,6 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the engine thread may take for the step it is in when the server ends.
 const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How a model marks its reasoning.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReasoningFormat {
-    /// All text is content.
-    None,
-    /// `<think>` to `</think>`, if the vocabulary has `<think>`.
-    Think,
-}
 
 /// What the server knows of the model it serves.
 pub struct ServerModel {
@@ -46,8 +38,8 @@ pub struct ServerModel {
     pub eos: Vec<TokenId>,
     /// What a request leaves out; `seed` and `logprobs` are not used.
     pub sampling_defaults: SamplingParams,
-    /// How to find reasoning in an answer.
-    pub reasoning: ReasoningFormat,
+    /// What holds for reasoning and tool calls.
+    pub answers: AnswerOptions,
 }
 
 /// What loading yields. The limits are here because they depend on the checkpoint and on the memory that is left.

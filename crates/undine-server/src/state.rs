@@ -7,7 +7,8 @@ use tokio::sync::{Semaphore, watch};
 use undine_core::TokenId;
 
 use crate::engine_thread::EngineHandle;
-use crate::serve::{ReasoningFormat, ServerConfig, ServerModel};
+use crate::options::ReasoningFormat;
+use crate::serve::{ServerConfig, ServerModel};
 use crate::wire::error::{ApiError, ApiResult};
 
 /// Most requests being rendered and tokenized at once: the cores belong to the engine.
@@ -55,7 +56,7 @@ impl Ready {
     /// The ids of `<think>` and `</think>`, if this model's reasoning is to be split off.
     pub(crate) fn think(&self) -> Option<(TokenId, TokenId)> {
         let tokenizer = self.model.tokenizer.as_ref()?;
-        match self.model.reasoning {
+        match self.model.answers.reasoning {
             ReasoningFormat::None => None,
             ReasoningFormat::Think => Some((tokenizer.token_id("<think>")?, tokenizer.token_id("</think>")?)),
         }

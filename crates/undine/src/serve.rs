@@ -13,7 +13,7 @@ use undine_core::{Config, Executor, ExecutorError};
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
 use undine_engine::EngineConfig;
 use undine_model::Model;
-use undine_server::{Loaded, ReasoningFormat, ServerConfig, ServerModel};
+use undine_server::{AnswerOptions, Loaded, ServerConfig, ServerModel};
 
 use crate::args::ExecutorArgs;
 use crate::args_serve::ServeArgs;
@@ -157,7 +157,7 @@ impl LoadPlan {
             tokenizer,
             template,
             eos: checkpoint.special_tokens().eos.clone(),
-            reasoning: ReasoningFormat::Think,
+            answers: AnswerOptions::default(),
         };
         let context = session::context(checkpoint.config(), self.max_model_len)?;
         let kv = session::kv_type(&self.executor, &checkpoint);

@@ -26,13 +26,21 @@ struct CompletionTokensDetails {
     reasoning_tokens: u32,
 }
 
+/// Tokens of a request's prompts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PromptTokens {
+    pub(crate) total: u32,
+    /// Of them, those that were not computed again.
+    pub(crate) cached: u32,
+}
+
 impl Usage {
-    pub(crate) fn new(prompt_tokens: u32, completion_tokens: u32, reasoning_tokens: u32) -> Self {
+    pub(crate) fn new(prompt: PromptTokens, completion_tokens: u32, reasoning_tokens: u32) -> Self {
         Self {
-            prompt_tokens,
-            total_tokens: prompt_tokens.saturating_add(completion_tokens),
+            prompt_tokens: prompt.total,
+            total_tokens: prompt.total.saturating_add(completion_tokens),
             completion_tokens,
-            prompt_tokens_details: PromptTokensDetails { cached_tokens: 0 },
+            prompt_tokens_details: PromptTokensDetails { cached_tokens: prompt.cached },
             completion_tokens_details: CompletionTokensDetails { reasoning_tokens },
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use undine_core::executor::ExecutorFactory;
 use undine_core::{SamplingParams, SpecialTokens, Vocabulary};
 use undine_engine::EngineConfig;
-use undine_server::{Load, Loaded, ReasoningFormat, ServerConfig, ServerError, ServerModel, serve};
+use undine_server::{AnswerOptions, Load, Loaded, ServerConfig, ServerError, ServerModel, serve};
 use undine_text::{ChatTemplate, Tokenizer};
 
 use mock::MockExecutor;
@@ -90,7 +90,7 @@ impl Setup {
             template: chat.then(|| ChatTemplate::new(TEMPLATE, "<|startoftext|>", "<|im_end|>").unwrap()),
             eos: vec![EOS],
             sampling_defaults: defaults,
-            reasoning: ReasoningFormat::Think,
+            answers: AnswerOptions::default(),
         };
         Loaded { model, factory, engine }
     }
