@@ -72,6 +72,7 @@ fn ask(questions: &[Value]) -> Vec<String> {
             include_stop: IncludeStop::No,
             special: SpecialText::Keep,
             reasoning: Reasoning::Split,
+            tools: None,
         };
         let id = engine.add(request).unwrap();
         streams.push((id, TextStream::new(Arc::clone(&tokenizer), options), Vec::new()));

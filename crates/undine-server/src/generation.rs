@@ -88,6 +88,7 @@ impl Choice {
             include_stop: if common.stop.include_in_output { IncludeStop::Yes } else { IncludeStop::No },
             special: special_text(common.special),
             reasoning,
+            tools: None,
         };
         let tokenizer = ready.model.tokenizer.as_ref();
         let mut after_minimum = None;
@@ -134,6 +135,8 @@ impl Choice {
             match piece {
                 Piece::Content(text) => delta.content.push_str(&text),
                 Piece::Reasoning(text) => delta.reasoning.push_str(&text),
+                // No tools are passed to the stream.
+                Piece::ToolCall { .. } | Piece::ToolArguments { .. } | Piece::ToolAborted { .. } => {}
             }
         }
         delta

@@ -89,4 +89,10 @@ pub enum TextError {
     /// The template itself refuses the messages with `raise_exception`.
     #[error("the chat template refuses these messages: {0}")]
     TemplateRaised(String),
+    /// The tools of a request are not what was expected; says which one and why.
+    #[error("{0}")]
+    Tools(String),
+    /// An answer format that cannot be enforced; says why.
+    #[error("{0}")]
+    Grammar(String),
 }

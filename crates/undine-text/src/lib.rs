@@ -7,16 +7,19 @@
 pub mod byte_alphabet;
 pub mod detokenizer;
 pub mod error;
+mod piece;
 pub mod presets;
 pub mod python_json;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
+pub mod tools;
 mod vocabulary;
 
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
+pub use piece::Piece;
 pub use presets::{Preset, preset};
-pub use stream::{IncludeStop, Piece, Reasoning, StreamOptions, StreamState, TextStream};
+pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
 pub use template::{ChatInput, ChatTemplate, ends_in_think};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use undine_core::TokenId;
 
 use crate::detokenizer::Detokenizer;
+use crate::piece::{Piece, Pieces};
 use crate::tokenizer::{SpecialText, Tokenizer};
+use crate::tools::{TOOL_CALL_END, TOOL_CALL_START, ToolFormat, ToolParser, ToolSet};
 
 /// What opens a model's reasoning.
 pub const THINK_START: &str = "<think>";
@@ -46,15 +48,8 @@ pub struct StreamOptions {
     pub special: SpecialText,
     /// Whether reasoning is kept apart.
     pub reasoning: Reasoning,
-}
-
-/// A stretch of text of one kind; never empty.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Piece {
-    /// Part of the answer.
-    Content(String),
-    /// Part of the thinking before it.
-    Reasoning(String),
+    /// The tools whose calls are read from the content; `None` leaves calls as they are written.
+    pub tools: Option<Arc<ToolSet>>,
 }
 
 /// Whether a stream wants more tokens.
@@ -75,6 +70,7 @@ pub struct TextStream {
     markers: Vec<TokenId>,
     stops: StopMatcher,
     split: ReasoningSplit,
+    tools: Option<ToolParser>,
     state: StreamState,
     text: String,
 }
@@ -82,19 +78,29 @@ pub struct TextStream {
 impl TextStream {
     /// Starts an answer.
     pub fn new(tokenizer: Arc<Tokenizer>, options: StreamOptions) -> Self {
-        let markers = match options.reasoning {
-            Reasoning::Off => Vec::new(),
-            _ => [THINK_START, THINK_END].iter().filter_map(|marker| tokenizer.token_id(marker)).collect(),
-        };
+        let mut markers = Vec::new();
+        if options.reasoning != Reasoning::Off {
+            markers.extend([THINK_START, THINK_END]);
+        }
+        if options.tools.is_some() {
+            markers.extend([TOOL_CALL_START, TOOL_CALL_END]);
+        }
+        let markers = markers.into_iter().filter_map(|marker| tokenizer.token_id(marker)).collect();
         let stops = options.stop.into_iter().filter(|stop| !stop.is_empty()).collect();
         Self {
             detokenizer: Detokenizer::new(tokenizer, options.special),
             markers,
             stops: StopMatcher { stops, include: options.include_stop, held: String::new() },
             split: ReasoningSplit::new(options.reasoning),
+            tools: options.tools.map(|tools| ToolParser::new(tools, ToolFormat::Lfm2)),
             state: StreamState::Running,
             text: String::new(),
         }
+    }
+
+    /// Replaces the stop strings, from the text on that has not been put out yet.
+    pub fn set_stop(&mut self, stop: Vec<String>) {
+        self.stops.stops = stop.into_iter().filter(|stop| !stop.is_empty()).collect();
     }
 
     /// Appends the pieces that `id` makes certain. Once stopped, tokens are ignored.
@@ -121,47 +127,56 @@ impl TextStream {
         }
         if self.state == StreamState::Running {
             let held = std::mem::take(&mut self.stops.held);
-            let mut pieces = Pieces::new(out);
-            self.split.push(&held, &mut pieces);
-            self.split.finish(&mut pieces);
+            self.pass_on(&held, Last::Yes, out);
         }
         self.state.clone()
     }
 
     fn take_text(&mut self, out: &mut Vec<Piece>) {
-        let mut pieces = Pieces::new(out);
         let (certain, stop) = self.stops.push(&self.text);
-        self.split.push(&certain, &mut pieces);
+        self.pass_on(&certain, if stop.is_some() { Last::Yes } else { Last::No }, out);
         if let Some(stop) = stop {
-            self.split.finish(&mut pieces);
             self.state = StreamState::Stopped { stop };
         }
     }
+
+    fn pass_on(&mut self, text: &str, last: Last, out: &mut Vec<Piece>) {
+        let mut sink = Sink { pieces: Pieces::new(out), tools: self.tools.as_mut() };
+        self.split.push(text, &mut sink);
+        if last == Last::Yes {
+            self.split.finish(&mut sink);
+            if let Some(tools) = sink.tools {
+                tools.end(&mut sink.pieces);
+            }
+        }
+    }
 }
 
-/// Appends to a list of pieces, joining neighbours of one kind that come in the same call.
-struct Pieces<'a> {
-    out: &'a mut Vec<Piece>,
-    first: usize,
+/// Whether more text follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Yes,
+    No,
 }
 
-impl<'a> Pieces<'a> {
-    fn new(out: &'a mut Vec<Piece>) -> Self {
-        let first = out.len();
-        Self { out, first }
+/// Where text goes that reasoning was split off from.
+struct Sink<'a, 'p> {
+    pieces: Pieces<'p>,
+    tools: Option<&'a mut ToolParser>,
+}
+
+impl Sink<'_, '_> {
+    fn push(&mut self, place: Place, text: &str) {
+        match (place, &mut self.tools) {
+            (Place::Inside, _) => self.pieces.reasoning(text),
+            (Place::Outside, Some(tools)) => tools.take(text, &mut self.pieces),
+            (Place::Outside, None) => self.pieces.content(text),
+        }
     }
 
-    fn push(&mut self, place: Place, text: &str) {
-        if text.is_empty() {
-            return;
-        }
-        match (self.out[self.first..].last_mut(), place) {
-            (Some(Piece::Content(last)), Place::Outside) | (Some(Piece::Reasoning(last)), Place::Inside) => {
-                last.push_str(text);
-            }
-            (_, Place::Outside) => self.out.push(Piece::Content(text.to_owned())),
-            (_, Place::Inside) => self.out.push(Piece::Reasoning(text.to_owned())),
-        }
+    /// Whether what comes is part of a call: then a reasoning marker is text like any other.
+    fn is_in_call(&self) -> bool {
+        self.tools.as_ref().is_some_and(|tools| tools.is_in_call())
     }
 }
 
@@ -235,7 +250,7 @@ impl ReasoningSplit {
         Self { mode, place, space: Space::Kept, held: String::new() }
     }
 
-    fn push(&mut self, text: &str, out: &mut Pieces<'_>) {
+    fn push(&mut self, text: &str, out: &mut Sink<'_, '_>) {
         if self.mode == Reasoning::Off {
             out.push(Place::Outside, text);
             return;
@@ -245,11 +260,15 @@ impl ReasoningSplit {
         let mut rest = held.as_str();
         while let Some((before, marker, after)) = next_marker(rest) {
             self.emit(before, out);
+            rest = after;
+            if self.place == Place::Outside && out.is_in_call() {
+                self.emit(marker, out);
+                continue;
+            }
             (self.place, self.space) = match marker {
                 THINK_START => (Place::Inside, Space::Kept),
                 _ => (Place::Outside, Space::Dropped),
             };
-            rest = after;
         }
         let (certain, open) = rest.split_at(could_begin(rest, [THINK_START, THINK_END].into_iter()));
         self.emit(certain, out);
@@ -257,12 +276,12 @@ impl ReasoningSplit {
     }
 
     /// Half a marker at the very end of an answer is not a marker: it is shown.
-    fn finish(&mut self, out: &mut Pieces<'_>) {
+    fn finish(&mut self, out: &mut Sink<'_, '_>) {
         let held = std::mem::take(&mut self.held);
         self.emit(&held, out);
     }
 
-    fn emit(&mut self, text: &str, out: &mut Pieces<'_>) {
+    fn emit(&mut self, text: &str, out: &mut Sink<'_, '_>) {
         let text = if self.space == Space::Dropped { text.trim_start() } else { text };
         if !text.is_empty() {
             self.space = Space::Kept;

@@ -17,6 +17,7 @@ fn options(stop: &[&str], reasoning: Reasoning) -> StreamOptions {
         include_stop: IncludeStop::No,
         special: SpecialText::Skip,
         reasoning,
+        tools: None,
     }
 }
 
@@ -49,6 +50,7 @@ fn run(tokenizer: &Arc<Tokenizer>, options: StreamOptions, ids: &[u32]) -> Outco
                 assert!(!text.is_empty());
                 outcome.reasoning.push_str(&text);
             }
+            piece => panic!("no tools were declared: {piece:?}"),
         }
     }
     outcome
@@ -117,6 +119,7 @@ fn nothing_is_held_back_without_need() {
         stream.push(id, &mut pieces);
         let text = pieces.into_iter().map(|piece| match piece {
             Piece::Content(text) | Piece::Reasoning(text) => text,
+            piece => panic!("no tools were declared: {piece:?}"),
         });
         seen.push(text.collect::<String>());
     }

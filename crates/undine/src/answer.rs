@@ -43,6 +43,7 @@ pub fn answer(
         // The markers of a tool call are control tokens: without them its text could not be told from prose.
         special: SpecialText::Keep,
         reasoning: prompt.reasoning,
+        tools: None,
     };
     let mut stream = TextStream::new(Arc::clone(&text.tokenizer), options);
     let request = GenerateRequest {
@@ -64,6 +65,8 @@ pub fn answer(
             match &piece {
                 Piece::Content(text) => answer.0.push_str(text),
                 Piece::Reasoning(text) => answer.1.push_str(text),
+                // No tools are declared here, so calls stay as they are written.
+                Piece::ToolCall { .. } | Piece::ToolArguments { .. } | Piece::ToolAborted { .. } => {}
             }
             on_piece(&piece)?;
         }

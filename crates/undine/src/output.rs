@@ -72,6 +72,8 @@ impl<W: Write> Printer<W> {
                 self.after_reasoning = false;
                 text
             }
+            // No tools are declared here, so calls stay as they are written.
+            Piece::ToolCall { .. } | Piece::ToolArguments { .. } | Piece::ToolAborted { .. } => return Ok(()),
         };
         match self.control {
             Control::Keep => self.out.write_all(text.as_bytes())?,

@@ -1,0 +1,284 @@
+//! Values as written, turned into the JSON that the declared schema expects.
+//!
+//! A value whose kind the schema allows stays as it is; nothing is changed that is not wrong. Otherwise, in this order:
+//! - where text is declared, anything but null becomes the text exactly as written (`007` stays `007`);
+//! - where an integer or a number is declared, text that is one becomes it, and `5.0` becomes the integer 5;
+//! - where a boolean is declared, text that spells one, 0 and 1 become it;
+//! - where null is declared, text that spells it becomes null;
+//! - where an object or a list is declared, text that spells one becomes it;
+//! - where a list is declared, a single value becomes a list of it.
+//!
+//! What fits none of these stays as it is: the tool will say what is wrong with it better than silence would.
+//! Schemas may use local `$ref`, `anyOf`/`oneOf`/`allOf`, `enum` and `const`.
+
+use serde_json::Value as Json;
+
+use super::literal::{Literal, Scanner, Value};
+use super::number;
+
+/// References followed and alternatives entered on the way to one type.
+const SCHEMA_DEPTH_MAX: usize = 16;
+
+/// The kinds of JSON values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Null,
+    Boolean,
+    Integer,
+    Number,
+    String,
+    Array,
+    Object,
+}
+
+impl Kind {
+    fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "null" => Kind::Null,
+            "boolean" => Kind::Boolean,
+            "integer" => Kind::Integer,
+            "number" => Kind::Number,
+            "string" => Kind::String,
+            "array" => Kind::Array,
+            "object" => Kind::Object,
+            _ => return None,
+        })
+    }
+
+    fn of_json(value: &Json) -> Self {
+        match value {
+            Json::Null => Kind::Null,
+            Json::Bool(_) => Kind::Boolean,
+            Json::Number(number) if number.is_i64() || number.is_u64() => Kind::Integer,
+            Json::Number(_) => Kind::Number,
+            Json::String(_) => Kind::String,
+            Json::Array(_) => Kind::Array,
+            Json::Object(_) => Kind::Object,
+        }
+    }
+
+    fn of_literal(value: &Literal) -> Self {
+        match value {
+            Literal::Null => Kind::Null,
+            Literal::Bool(_) => Kind::Boolean,
+            Literal::Number(json) if number::as_integer(json).is_some() => Kind::Integer,
+            Literal::Number(_) => Kind::Number,
+            Literal::String(_) => Kind::String,
+            Literal::List(_) => Kind::Array,
+            Literal::Dict(_) => Kind::Object,
+        }
+    }
+}
+
+/// A part of a parameter schema, and the whole that its references mean. `None` allows everything.
+#[derive(Clone, Copy)]
+pub struct Schema<'a> {
+    root: &'a Json,
+    node: Option<&'a Json>,
+}
+
+impl<'a> Schema<'a> {
+    /// The schema of one argument of a tool.
+    pub fn of_argument(parameters: &'a Json, name: &str) -> Self {
+        let whole = Self { root: parameters, node: Some(parameters) };
+        whole.property(name)
+    }
+
+    /// The schema that allows everything.
+    pub fn any() -> Self {
+        Self { root: &Json::Null, node: None }
+    }
+
+    /// Whether a string is left as it is, whatever it says.
+    pub fn keeps_text(self) -> bool {
+        let kinds = self.kinds();
+        kinds.is_empty() || kinds.contains(&Kind::String)
+    }
+
+    fn wants_integer(self) -> bool {
+        let kinds = self.kinds();
+        kinds.contains(&Kind::Integer) && !kinds.contains(&Kind::Number)
+    }
+
+    fn at(self, node: Option<&'a Json>) -> Self {
+        Self { root: self.root, node }
+    }
+
+    fn resolved(self) -> Option<&'a Json> {
+        let mut node = self.node?;
+        for _ in 0..SCHEMA_DEPTH_MAX {
+            let Some(reference) = node.get("$ref").and_then(Json::as_str) else { return Some(node) };
+            node = self.root.pointer(reference.strip_prefix('#')?)?;
+        }
+        None
+    }
+
+    fn property(self, name: &str) -> Self {
+        let node = self.find(SCHEMA_DEPTH_MAX, &|node| {
+            node.get("properties").and_then(|properties| properties.get(name))
+        });
+        self.at(node.or_else(|| {
+            self.find(SCHEMA_DEPTH_MAX, &|node| {
+                node.get("additionalProperties").filter(|extra| extra.is_object())
+            })
+        }))
+    }
+
+    fn item(self, index: usize) -> Self {
+        let node = self.find(SCHEMA_DEPTH_MAX, &|node| {
+            let prefix = node.get("prefixItems").and_then(Json::as_array);
+            prefix
+                .and_then(|prefix| prefix.get(index))
+                .or_else(|| node.get("items"))
+                .filter(|item| item.is_object())
+        });
+        self.at(node)
+    }
+
+    /// What `get` finds first in the schema or one of its alternatives.
+    fn find(self, depth: usize, get: &dyn Fn(&'a Json) -> Option<&'a Json>) -> Option<&'a Json> {
+        let node = self.resolved()?;
+        let here = get(node);
+        if here.is_some() || depth == 0 {
+            return here;
+        }
+        let mut parts = alternatives(node).chain(conjuncts(node));
+        parts.find_map(|part| self.at(Some(part)).find(depth - 1, get))
+    }
+
+    /// The kinds the schema allows; empty if it does not say.
+    fn kinds(self) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        self.collect_kinds(SCHEMA_DEPTH_MAX, &mut kinds);
+        kinds
+    }
+
+    fn collect_kinds(self, depth: usize, out: &mut Vec<Kind>) {
+        let Some(node) = self.resolved() else { return };
+        match node.get("type") {
+            Some(Json::String(name)) => return out.extend(Kind::from_name(name)),
+            Some(Json::Array(names)) => {
+                return out.extend(names.iter().filter_map(Json::as_str).filter_map(Kind::from_name));
+            }
+            _ => {}
+        }
+        if let Some(values) = node.get("enum").and_then(Json::as_array) {
+            return out.extend(values.iter().map(Kind::of_json));
+        }
+        if let Some(value) = node.get("const") {
+            return out.push(Kind::of_json(value));
+        }
+        if depth > 0 {
+            for part in alternatives(node).chain(conjuncts(node)) {
+                self.at(Some(part)).collect_kinds(depth - 1, out);
+            }
+        }
+        if out.is_empty() && node.get("properties").is_some() {
+            out.push(Kind::Object);
+        }
+    }
+}
+
+fn alternatives(node: &Json) -> impl Iterator<Item = &Json> {
+    ["anyOf", "oneOf"].into_iter().filter_map(|key| node.get(key)).filter_map(Json::as_array).flatten()
+}
+
+fn conjuncts(node: &Json) -> impl Iterator<Item = &Json> {
+    node.get("allOf").and_then(Json::as_array).into_iter().flatten()
+}
+
+/// Appends a value as compact JSON.
+pub fn push_json(value: &Value, schema: Schema<'_>, out: &mut String) {
+    let kinds = schema.kinds();
+    let kind = Kind::of_literal(&value.literal);
+    let fits =
+        kinds.is_empty() || kinds.contains(&kind) || (kind == Kind::Integer && kinds.contains(&Kind::Number));
+    if fits {
+        return push_as_is(value, schema, out);
+    }
+    if kinds.contains(&Kind::String) && kind != Kind::Null {
+        return push_string(&value.text, out);
+    }
+    if let Some(converted) = convert(value, &kinds) {
+        return push_json(&converted, schema, out);
+    }
+    // A list of lists would need to know how deep the value belongs.
+    let item = schema.item(0);
+    if kinds.contains(&Kind::Array) && kind != Kind::Null && !item.kinds().contains(&Kind::Array) {
+        out.push('[');
+        push_json(value, item, out);
+        return out.push(']');
+    }
+    push_as_is(value, schema, out);
+}
+
+/// A value of a kind the schema allows, from one of a kind it does not.
+fn convert(value: &Value, kinds: &[Kind]) -> Option<Value> {
+    let allows = |kind| kinds.contains(&kind);
+    let literal = match &value.literal {
+        Literal::Number(json) if allows(Kind::Boolean) && json == "0" => Literal::Bool(false),
+        Literal::Number(json) if allows(Kind::Boolean) && json == "1" => Literal::Bool(true),
+        Literal::String(text) => {
+            let text = text.trim();
+            let mut scanner = Scanner::new(text, &[]);
+            let read = scanner.value().ok()?;
+            scanner.skip_space();
+            let kind = Kind::of_literal(&read.literal);
+            let fits = allows(kind) || (kind == Kind::Integer && allows(Kind::Number));
+            if !scanner.rest().is_empty() || kind == Kind::String || !fits {
+                return None;
+            }
+            return Some(read);
+        }
+        _ => return None,
+    };
+    Some(Value { literal, text: value.text.clone() })
+}
+
+fn push_as_is(value: &Value, schema: Schema<'_>, out: &mut String) {
+    match &value.literal {
+        Literal::Null => out.push_str("null"),
+        Literal::Bool(true) => out.push_str("true"),
+        Literal::Bool(false) => out.push_str("false"),
+        Literal::Number(json) => match number::as_integer(json).filter(|_| schema.wants_integer()) {
+            Some(integer) => out.push_str(&integer),
+            None => out.push_str(json),
+        },
+        Literal::String(text) => push_string(text, out),
+        Literal::List(values) => {
+            out.push('[');
+            for (index, value) in values.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                push_json(value, schema.item(index), out);
+            }
+            out.push(']');
+        }
+        Literal::Dict(entries) => {
+            out.push('{');
+            for (index, (key, value)) in entries.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                push_string(key, out);
+                out.push(':');
+                push_json(value, schema.property(key), out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// Appends a JSON string with its quotes.
+pub fn push_string(text: &str, out: &mut String) {
+    out.push('"');
+    push_string_part(text, out);
+    out.push('"');
+}
+
+/// Appends part of the inside of a JSON string.
+pub fn push_string_part(text: &str, out: &mut String) {
+    let quoted = Json::from(text).to_string();
+    out.push_str(&quoted[1..quoted.len() - 1]);
+}

@@ -1,0 +1,137 @@
+//! Tools a request declares, and the calls a model writes.
+//!
+//! Invariant: a [`ToolSet`] holds unique names that the LFM2 call format can spell, and parameter schemas that are
+//! objects. What a model writes is never trusted: see [`ToolParser`].
+
+mod call;
+mod coerce;
+mod emit;
+mod lexer;
+mod literal;
+mod number;
+mod parser;
+mod stream;
+
+pub use parser::ToolParser;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::TextError;
+
+/// Tools of one request.
+pub const TOOLS_MAX: usize = 512;
+/// Bytes of a tool's name.
+pub const TOOL_NAME_BYTES_MAX: usize = 256;
+/// Bytes of the parameter schema of one tool, written as JSON.
+pub const TOOL_SCHEMA_BYTES_MAX: usize = 256 * 1024;
+
+/// What opens a list of calls.
+pub const TOOL_CALL_START: &str = "<|tool_call_start|>";
+/// What closes it.
+pub const TOOL_CALL_END: &str = "<|tool_call_end|>";
+
+/// How a model writes its calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ToolFormat {
+    /// `<|tool_call_start|>[f(a="x", b=1), g()]<|tool_call_end|>`, or the same as JSON between the same markers.
+    #[default]
+    Lfm2,
+}
+
+/// A function the model may call.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Tool {
+    name: String,
+    parameters: Arc<Json>,
+}
+
+impl Tool {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The JSON schema of its arguments; an object. A tool that declares none takes no arguments.
+    pub fn parameters(&self) -> &Json {
+        &self.parameters
+    }
+
+    /// The schemas of the declared arguments, in the order in which they were declared.
+    pub fn properties(&self) -> Option<&Map<String, Json>> {
+        self.parameters.get("properties").and_then(Json::as_object)
+    }
+}
+
+/// The functions one request declares.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ToolSet {
+    tools: Vec<Tool>,
+}
+
+impl ToolSet {
+    /// Reads the `tools` of a request: `{"type": "function", "function": {"name", "parameters", ..}}`.
+    pub fn new(tools: &[Json]) -> Result<Self, TextError> {
+        if tools.len() > TOOLS_MAX {
+            let found = format!("tools has {} entries; expected at most {TOOLS_MAX}", tools.len());
+            return Err(TextError::Tools(found));
+        }
+        let mut set = Self { tools: Vec::with_capacity(tools.len()) };
+        for (index, tool) in tools.iter().enumerate() {
+            let tool = read_tool(tool).map_err(|why| TextError::Tools(format!("tools[{index}]{why}")))?;
+            if set.get(&tool.name).is_some() {
+                let found = format!("tools[{index}].function.name: {:?} is declared twice", tool.name);
+                return Err(TextError::Tools(found));
+            }
+            set.tools.push(tool);
+        }
+        Ok(set)
+    }
+
+    /// The tools, as declared.
+    pub fn tools(&self) -> &[Tool] {
+        &self.tools
+    }
+
+    /// A tool by its name.
+    pub fn get(&self, name: &str) -> Option<&Tool> {
+        self.tools.iter().find(|tool| tool.name == name)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tools.is_empty()
+    }
+}
+
+/// What is wrong is said from the place of the tool on: `.function.name: ..`.
+fn read_tool(tool: &Json) -> Result<Tool, String> {
+    match tool.get("type") {
+        Some(Json::String(kind)) if kind == "function" => {}
+        found => {
+            return Err(format!(".type: expected \"function\", found {}", found.unwrap_or(&Json::Null)));
+        }
+    }
+    let function = tool.get("function").and_then(Json::as_object);
+    let function = function.ok_or(".function: expected an object with a name and parameters")?;
+    let name = function.get("name").and_then(Json::as_str);
+    let name = name.ok_or(".function.name: expected a text")?;
+    if name.is_empty() || name.len() > TOOL_NAME_BYTES_MAX || !name.chars().all(call::is_name_char) {
+        return Err(format!(
+            ".function.name: {name:?} cannot be called; expected letters, digits, '_', '-', '.', ':' and '/', at most {TOOL_NAME_BYTES_MAX} bytes"
+        ));
+    }
+    let parameters = match function.get("parameters") {
+        None | Some(Json::Null) => Json::Object(Map::new()),
+        Some(parameters @ Json::Object(_)) => parameters.clone(),
+        Some(found) => {
+            return Err(format!(".function.parameters: expected a JSON schema (an object), found {found}"));
+        }
+    };
+    let bytes = parameters.to_string().len();
+    if bytes > TOOL_SCHEMA_BYTES_MAX {
+        return Err(format!(".function.parameters: {bytes} bytes; expected at most {TOOL_SCHEMA_BYTES_MAX}"));
+    }
+    Ok(Tool { name: name.to_owned(), parameters: Arc::new(parameters) })
+}
