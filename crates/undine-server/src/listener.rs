@@ -1,88 +1,110 @@
-//! A TCP listener that serves a bounded number of connections; further ones wait in the operating system's backlog.
+//! Where connections come from: a TCP or Unix socket, with or without TLS.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
 
-/// See the module.
-pub(crate) struct LimitedListener {
-    listener: TcpListener,
-    free: Arc<Semaphore>,
+use crate::tls::Tls;
+
+/// How long to wait before accepting again when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A bound socket. It is reachable, and says 503, before there is a model.
+pub struct Listener {
+    socket: Socket,
+    tls: Option<Tls>,
 }
 
-/// A connection and its place among the bounded number.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+enum Socket {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener),
 }
 
-impl LimitedListener {
-    pub(crate) fn new(listener: TcpListener, connections_max: usize) -> Self {
-        Self { listener, free: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))) }
-    }
+/// A byte stream to a client, whatever carries it.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A connection whose TLS handshake, if there is to be one, has not begun.
+pub(crate) struct Incoming {
+    stream: Box<dyn Stream>,
+    tls: Option<Tls>,
 }
 
-impl Listener for LimitedListener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = Arc::clone(&self.free).acquire_owned().await.expect("the semaphore is never closed");
-        // The trait's accept, which waits and tries again when the process is out of file descriptors.
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        // Tokens are small packets: waiting for more of them would only delay each. It is an optimisation that may fail.
-        drop(stream.set_nodelay(true));
-        (Connection { stream, _place: place }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self { socket: Socket::Tcp(listener), tls: None }
     }
 }
 
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+#[cfg(unix)]
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self { socket: Socket::Unix(listener), tls: None }
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+impl Listener {
+    /// The same socket, encrypted.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    /// The address, of a TCP socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            #[cfg(unix)]
+            Socket::Unix(_) => None,
+        }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> Incoming {
+        loop {
+            match self.try_accept().await {
+                Ok(stream) => return Incoming { stream, tls: self.tls.clone() },
+                // A connection that was gone before it was taken is no reason to wait.
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!("cannot accept connections: {error}; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    async fn try_accept(&self) -> io::Result<Box<dyn Stream>> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Tokens are small packets: waiting for more of them would only delay each. It may fail harmlessly.
+                drop(stream.set_nodelay(true));
+                Ok(Box::new(stream))
+            }
+            #[cfg(unix)]
+            Socket::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+        }
     }
+}
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+impl Incoming {
+    /// The stream of bytes that carry HTTP.
+    pub(crate) async fn open(self) -> io::Result<Box<dyn Stream>> {
+        match self.tls {
+            None => Ok(self.stream),
+            Some(tls) => Ok(Box::new(tls.accept(self.stream).await?)),
+        }
     }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

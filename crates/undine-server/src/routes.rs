@@ -5,45 +5,51 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 
+use crate::access::{self, Cors, CorsError};
+use crate::account::{Account, RequestId};
 use crate::state::{App, Ready};
-use crate::wire::common::IDENTIFIER_BYTES_MAX;
 use crate::wire::error::{ApiError, ApiResult};
-use crate::{chat, completion, prompt, tokenize};
+use crate::{chat, completion, info, metrics, tokenize};
 
-/// Paths without access control: probes of orchestrators have no key.
-const OPEN_PATHS: [&str; 3] = ["/health", "/ping", "/version"];
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Every route: its path, its methods, its handlers. `openapi` describes the same ones.
+pub(crate) fn table() -> Vec<(&'static str, &'static [&'static str], MethodRouter<Arc<App>>)> {
+    vec![
+        ("/health", &["get"], get(health)),
+        ("/ping", &["get", "post"], get(health).post(health)),
+        ("/version", &["get"], get(version)),
+        ("/load", &["get"], get(load)),
+        ("/metrics", &["get"], get(metrics)),
+        ("/server_info", &["get"], get(info::server_info)),
+        ("/v1/models", &["get"], get(models)),
+        ("/v1/models/{*id}", &["get"], get(model)),
+        ("/v1/chat/completions", &["post"], post(chat_completions)),
+        ("/v1/completions", &["post"], post(completions)),
+        ("/tokenize", &["post"], post(tokenize::tokenize)),
+        ("/detokenize", &["post"], post(tokenize::detokenize)),
+    ]
+}
 
-/// All routes.
-pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/health", get(health))
-        .route("/ping", get(health).post(health))
-        .route("/version", get(version))
-        .route("/load", get(load))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{*id}", get(model))
-        .route("/v1/chat/completions", post(chat_completions))
-        .route("/v1/completions", post(completions))
-        .route("/tokenize", post(tokenize::tokenize))
-        .route("/detokenize", post(tokenize::detokenize))
+/// All routes, and what every request passes through.
+pub(crate) fn router(app: Arc<App>) -> Result<Router, CorsError> {
+    let routes =
+        table().into_iter().fold(Router::new(), |router, (path, _, handlers)| router.route(path, handlers));
+    let cors = app.config.cors.as_ref().map(Cors::layer).transpose()?;
+    let router = routes
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(app.config.body_bytes_max))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), pass))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), pass));
+    // Outermost, because a browser asks for permission without a key.
+    let router = if let Some(cors) = cors { router.layer(cors) } else { router };
+    Ok(router.with_state(app))
 }
-
-/// The id of a request: the client's, if it sent a sensible one.
-#[derive(Clone)]
-struct RequestId(String);
 
 /// A POST request that can be answered: the model is there and the body has arrived.
 pub(crate) struct Post {
@@ -60,8 +66,11 @@ impl FromRequest<Arc<App>> for Post {
         let ready = app.ready()?;
         check_content_type(request.headers())?;
         let request_id = request.extensions().get().map_or_else(String::new, |RequestId(id)| id.clone());
-        let body =
-            Bytes::from_request(request, app).await.map_err(|rejection| body_error(&rejection, app))?;
+        let patience = app.config.timeouts.body;
+        let body = match tokio::time::timeout(patience, Bytes::from_request(request, app)).await {
+            Ok(body) => body.map_err(|rejection| body_error(&rejection, app))?,
+            Err(_) => return Err(ApiError::body_too_slow(patience)),
+        };
         Ok(Self { ready, body, app: Arc::clone(app), request_id })
     }
 }
@@ -84,50 +93,16 @@ fn body_error(rejection: &BytesRejection, app: &App) -> ApiError {
 }
 
 async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let id = request_id(request.headers());
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let open = OPEN_PATHS.contains(&request.uri().path());
-    let mut response = match check_access(&app.config.api_keys, request.headers()) {
-        Err(error) if !open => error.into_response(),
-        _ => next.run(request).await,
+    let account = Account::open(&app, &request);
+    request.extensions_mut().insert(account.id());
+    let answer = async {
+        match access::check(&app.config.api_keys, request.uri().path(), request.headers()) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        }
     };
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(X_REQUEST_ID, id);
-    }
-    response
-}
-
-fn request_id(headers: &HeaderMap) -> String {
-    let sensible = |id: &&str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-        !id.is_empty() && id.len() <= IDENTIFIER_BYTES_MAX && id.bytes().all(plain)
-    };
-    let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sensible);
-    given.map_or_else(|| format!("{:016x}{:016x}", prompt::random(), prompt::random()), str::to_owned)
-}
-
-fn check_access(keys: &[String], headers: &HeaderMap) -> ApiResult<()> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    const EXPECTED: &str = "expected the header `authorization: Bearer KEY` with a key of this server, found";
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
-        return Err(ApiError::unauthorized(format!("{EXPECTED} no such header")));
-    };
-    let given = value.to_str().ok().and_then(|value| value.split_once(' '));
-    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
-    match given {
-        None => Err(ApiError::unauthorized(format!("{EXPECTED} another scheme"))),
-        // No early exit: which key nearly matched must not show in the time.
-        Some(given) if keys.iter().fold(false, |found, key| found | same_secret(key, given)) => Ok(()),
-        Some(_) => Err(ApiError::unauthorized(format!("{EXPECTED} another key"))),
-    }
-}
-
-/// Equality that takes the same time wherever the first difference is.
-fn same_secret(a: &str, b: &str) -> bool {
-    let difference = a.bytes().zip(b.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b));
-    a.len() == b.len() && difference == 0
+    let response = account.run(answer).await;
+    account.follow(response)
 }
 
 /// The `id` of a response, from that of its request.
@@ -155,8 +130,14 @@ struct ServerLoad {
 }
 
 async fn load(State(app): State<Arc<App>>) -> ApiResult<Json<ServerLoad>> {
-    let stats = app.ready()?.engine.stats();
+    let stats = app.model()?.engine.stats();
     Ok(Json(ServerLoad { server_load: stats.running + stats.waiting }))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let model = app.model().ok();
+    let text = metrics::render(&app.http, model.as_ref().map(|ready| &*ready.engine.metrics));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 #[derive(Serialize)]

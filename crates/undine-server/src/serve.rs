@@ -4,15 +4,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use undine_core::executor::ExecutorFactory;
 use undine_core::{SamplingParams, TokenId};
 use undine_engine::EngineConfig;
 use undine_text::{ChatTemplate, Tokenizer};
 
-use crate::engine_thread::{self, EngineThread};
-use crate::listener::LimitedListener;
+use crate::access::{Cors, CorsError};
+use crate::connection::{Connections, Timeouts};
+use crate::engine_room::{self, EngineThread};
+use crate::listener::Listener;
 use crate::options::AnswerOptions;
 use crate::routes;
 use crate::state::{App, Status};
@@ -23,6 +24,8 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Default of [`ServerConfig::drain_timeout`].
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long clients may take to read the end of what they asked for when the server ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the engine thread may take for the step it is in when the server ends.
 const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,26 +61,47 @@ pub type LoadError = Box<dyn std::error::Error + Send + Sync>;
 /// Loads the model. Runs on the engine thread while `/health` already answers 503.
 pub type Load = Box<dyn FnOnce() -> Result<Loaded, LoadError> + Send>;
 
+/// Whether every request is logged at its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestLog {
+    /// One line per request at the level `info`; probes at `debug`.
+    On,
+    /// All of them at `debug`.
+    Off,
+}
+
 /// Limits and access.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerConfig {
     /// Accepted bearer tokens; empty accepts everyone.
     pub api_keys: Vec<String>,
+    /// Which web pages may ask; `None` is none.
+    pub cors: Option<Cors>,
+    /// A prefix that a proxy in front leaves in paths: empty, or with a slash in front and none at the end.
+    pub root_path: String,
     /// Longest request body.
     pub body_bytes_max: usize,
     /// Most connections at once; further ones wait to be accepted. At least 1.
     pub connections_max: usize,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
     /// How long running requests may go on after the shutdown began.
     pub drain_timeout: Duration,
+    /// What is logged of requests.
+    pub request_log: RequestLog,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             api_keys: Vec::new(),
+            cors: None,
+            root_path: String::new(),
             body_bytes_max: BODY_BYTES_MAX,
             connections_max: CONNECTIONS_MAX,
+            timeouts: Timeouts::default(),
             drain_timeout: DRAIN_TIMEOUT,
+            request_log: RequestLog::On,
         }
     }
 }
@@ -94,38 +118,44 @@ pub enum ServerError {
     /// The engine thread panicked while loading.
     #[error("the engine thread panicked while loading; its message is on standard error")]
     LoadPanicked,
+    /// The rules for web pages make no sense.
+    #[error("CORS: {0}")]
+    Cors(#[from] CorsError),
     /// The operating system refused something.
     #[error("the server failed: {0}")]
     Io(#[from] std::io::Error),
 }
 
-/// Serves until `shutdown` resolves, then stops accepting, lets running requests finish for at most
+/// Serves until `shutdown` resolves, then answers 503 to new requests, lets running ones finish for at most
 /// [`ServerConfig::drain_timeout`], and returns. Returns early, with the error, if the model cannot be loaded.
 ///
 /// The listener is bound by the caller, so that it is reachable, and says 503, from the first moment.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     load: Load,
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let (status_sender, status) = watch::channel(Status::Loading);
-    let EngineThread { stop, load_failed, ended } = engine_thread::spawn(load, status_sender)?;
-    let drain_timeout = config.drain_timeout;
-    let listener = LimitedListener::new(listener, config.connections_max);
+    let (drain_timeout, connections_max, timeouts) =
+        (config.drain_timeout, config.connections_max, config.timeouts);
+    let root_path = config.root_path.as_str().into();
     let app = Arc::new(App::new(config, status.clone()));
+    let router = routes::router(Arc::clone(&app))?;
+    let EngineThread { stop, load_failed, ended } = engine_room::spawn(load, status_sender)?;
 
-    let (begin_drain, drain) = oneshot::channel::<()>();
-    let server = axum::serve(listener, routes::router(app));
-    let server = server.with_graceful_shutdown(async { drop(drain.await) });
-    let mut server = tokio::spawn(async move { server.await });
+    let (begin_close, close) = oneshot::channel::<()>();
+    let connections = Connections { router, root_path, connections_max, timeouts };
+    let mut server = tokio::spawn(connections.serve(listener.into(), async { drop(close.await) }));
 
     let result = tokio::select! {
         () = shutdown => Ok(()),
         error = load_failure(load_failed) => Err(error),
     };
-    drop(begin_drain);
-    if tokio::time::timeout(drain_timeout, &mut server).await.is_err() {
+    let drained = tokio::time::timeout(drain_timeout, app.drain()).await;
+    drop(begin_close);
+    if drained.is_err() || tokio::time::timeout(FLUSH_TIMEOUT, &mut server).await.is_err() {
+        tracing::warn!("the time for running requests is over; {} are cut off", *app.in_flight.borrow());
         server.abort();
     }
     let was_loading = matches!(*status.borrow(), Status::Loading);

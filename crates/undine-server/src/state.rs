@@ -1,12 +1,15 @@
 //! What all handlers share: the configuration and what has become of the model.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
-use undine_core::TokenId;
+use undine_core::{Capacity, TokenId};
+use undine_engine::EngineConfig;
 
 use crate::engine_thread::EngineHandle;
+use crate::metrics::HttpMetrics;
 use crate::options::ReasoningFormat;
 use crate::serve::{ServerConfig, ServerModel};
 use crate::wire::error::{ApiError, ApiResult};
@@ -37,6 +40,8 @@ pub(crate) struct Ready {
     /// Most sequences one request can have: they enter the engine's queue together.
     pub(crate) sequences_max: usize,
     pub(crate) engine: EngineHandle,
+    pub(crate) config: EngineConfig,
+    pub(crate) capacity: Capacity,
     /// Unix time in seconds.
     pub(crate) created: u64,
 }
@@ -66,13 +71,31 @@ impl Ready {
 /// Shared by all handlers.
 pub(crate) struct App {
     pub(crate) config: ServerConfig,
+    pub(crate) http: HttpMetrics,
+    /// Requests whose answer is not out completely.
+    pub(crate) in_flight: watch::Sender<usize>,
+    is_draining: AtomicBool,
     status: watch::Receiver<Status>,
     preparing: Arc<Semaphore>,
 }
 
 impl App {
     pub(crate) fn new(config: ServerConfig, status: watch::Receiver<Status>) -> Self {
-        Self { config, status, preparing: Arc::new(Semaphore::new(PREPARING_MAX)) }
+        Self {
+            config,
+            http: HttpMetrics::new(),
+            in_flight: watch::Sender::new(0),
+            is_draining: AtomicBool::new(false),
+            status,
+            preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
+        }
+    }
+
+    /// Refuses new requests, and resolves when those that run have been answered.
+    pub(crate) async fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+        // The sender is this one's own, so there is no error.
+        drop(self.in_flight.subscribe().wait_for(|count| *count == 0).await);
     }
 
     /// Runs work that takes milliseconds where it does not delay other connections.
@@ -93,6 +116,15 @@ impl App {
 
     /// The model, or a 503 that says why there is none.
     pub(crate) fn ready(&self) -> ApiResult<Arc<Ready>> {
+        if self.is_draining.load(Ordering::Acquire) {
+            let message = "the server is shutting down; ask another one, or try again later";
+            return Err(ApiError::unavailable("shutting_down", message));
+        }
+        self.model()
+    }
+
+    /// The same, also while the server is shutting down.
+    pub(crate) fn model(&self) -> ApiResult<Arc<Ready>> {
         match &*self.status.borrow() {
             Status::Ready(ready) => Ok(Arc::clone(ready)),
             Status::Loading => {

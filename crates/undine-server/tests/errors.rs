@@ -242,7 +242,7 @@ fn keys_are_checked() {
         let headers: Vec<(&str, &str)> = key.map(|key| ("authorization", key)).into_iter().collect();
         request(server.address, "GET", path, &headers, "")
     };
-    for path in ["/health", "/ping", "/version"] {
+    for path in ["/health", "/ping", "/version", "/load", "/metrics"] {
         assert_eq!(status(path, None).status, 200, "{path}");
     }
     for key in [
@@ -254,7 +254,7 @@ fn keys_are_checked() {
         Some("one"),
         Some("Bearer "),
     ] {
-        for path in ["/v1/models", "/load", "/nothing"] {
+        for path in ["/v1/models", "/server_info", "/nothing"] {
             let response = status(path, key);
             let (status, _, code, _) = error(&response);
             assert_eq!((status, code.as_deref()), (401, Some("invalid_api_key")), "{path} {key:?}");

@@ -146,7 +146,7 @@ fn a_stop_string_frees_the_sequence() {
 }
 
 #[test]
-fn a_full_queue_is_429() {
+fn a_full_queue_is_503() {
     let engine = EngineConfig { max_num_seqs: 1, max_waiting: 2, ..Setup::default().engine };
     let server = Setup { engine, ..slow(10) }.start();
     let running = send(server.address, "POST", PATH, &[JSON], &long().to_string());
@@ -156,7 +156,7 @@ fn a_full_queue_is_429() {
     let mut more = long();
     more["n"] = json!(2);
     let refused = post(server.address, PATH, &more);
-    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("queue_full")));
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("queue_full")));
     assert_eq!(refused.header("retry-after"), Some("1"));
     // All or none: the one that fitted is gone again.
     wait_until(|| server.load() == 2);
@@ -200,7 +200,11 @@ fn running_answers_are_finished_before_the_end() {
     );
     wait_until(|| server.load() == 1);
     server.begin_shutdown();
-    wait_until(|| std::net::TcpStream::connect(address).is_err());
+    // Load balancers see that they should go elsewhere, and so does a client that comes too late.
+    server.wait_for_health(503);
+    let late = post(address, PATH, &json!({"prompt": "x"}));
+    assert_eq!((late.status, &late.json()["error"]["code"]), (503, &json!("shutting_down")));
+    assert_eq!(get(address, "/metrics").status, 200);
     let response = receive(whole);
     assert_eq!((response.status, &response.json()["usage"]["completion_tokens"]), (200, &json!(100)));
     assert!(server.join().is_ok());

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// Seconds a client is asked to wait after a 429 or a 503.
+/// Seconds a client is asked to wait after a 503.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// A refused or failed request.
@@ -74,6 +74,12 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, Some("method_not_allowed"), message)
     }
 
+    /// 408.
+    pub(crate) fn body_too_slow(patience: std::time::Duration) -> Self {
+        let message = format!("the request body did not arrive within {patience:?}");
+        Self::new(StatusCode::REQUEST_TIMEOUT, Some("body_too_slow"), message)
+    }
+
     /// 413.
     pub(crate) fn body_too_large(bytes_max: usize) -> Self {
         let message = format!("the request body is larger than the limit of {bytes_max} bytes");
@@ -87,10 +93,10 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("unsupported_media_type"), message)
     }
 
-    /// 429.
+    /// 503 because too many requests wait: the server's trouble, not this client's.
     pub(crate) fn queue_full() -> Self {
         let message = "the queue of waiting requests is full; try again later";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("queue_full"), message)
     }
 
     /// 500.
@@ -107,7 +113,6 @@ impl ApiError {
         match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::NOT_FOUND => "not_found_error",
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
@@ -145,7 +150,7 @@ impl IntoResponse for ApiError {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
             }
             _ => {}

@@ -1,0 +1,167 @@
+//! Who may ask: API keys, and which web pages (CORS).
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use subtle::ConstantTimeEq;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use crate::wire::error::{ApiError, ApiResult};
+
+/// Paths without keys: probes of load balancers, scrapers of metrics and readers of the interface have none.
+const OPEN_PATHS: [&str; 6] = ["/health", "/ping", "/version", "/load", "/metrics", "/openapi.json"];
+/// Stands for everything in lists of [`Cors`].
+const ANY: &str = "*";
+
+/// Web pages of which origins may call the server from a browser. Without it, none may.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cors {
+    /// Origins such as `https://example.org`, or `*`.
+    pub origins: Vec<String>,
+    /// Methods, or `*`.
+    pub methods: Vec<String>,
+    /// Request headers, or `*`.
+    pub headers: Vec<String>,
+    /// Whether a browser may send cookies and client certificates along.
+    pub credentials: Credentials,
+}
+
+/// See [`Cors::credentials`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Credentials {
+    /// They stay with the browser.
+    Withheld,
+    /// They are sent.
+    Allowed,
+}
+
+/// Why a [`Cors`] makes no sense.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CorsError {
+    /// Something that cannot be a header, method or origin.
+    #[error("expected {expected}, found {found:?}")]
+    Invalid {
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// Everybody, with credentials.
+    #[error(
+        "credentials need named origins, methods and headers: with \"*\" any web page could act for its visitor"
+    )]
+    CredentialsForAll,
+}
+
+impl Cors {
+    pub(crate) fn layer(&self) -> Result<CorsLayer, CorsError> {
+        let everything = |list: &[String]| list.iter().any(|entry| entry == ANY);
+        let lists = [&self.origins, &self.methods, &self.headers];
+        if self.credentials == Credentials::Allowed && lists.iter().any(|list| everything(list)) {
+            return Err(CorsError::CredentialsForAll);
+        }
+        let origins = match everything(&self.origins) {
+            true => AllowOrigin::any(),
+            false => AllowOrigin::list(parse::<HeaderValue>(
+                &self.origins,
+                "an origin such as https://example.org",
+            )?),
+        };
+        let methods = match everything(&self.methods) {
+            true => AllowMethods::any(),
+            false => AllowMethods::list(parse::<Method>(&self.methods, "a method such as POST")?),
+        };
+        let headers = match everything(&self.headers) {
+            true => AllowHeaders::any(),
+            false => AllowHeaders::list(parse::<HeaderName>(&self.headers, "the name of a header")?),
+        };
+        let layer = CorsLayer::new().allow_origin(origins).allow_methods(methods).allow_headers(headers);
+        let exposed = [HeaderName::from_static("x-request-id"), header::RETRY_AFTER];
+        Ok(layer.expose_headers(exposed).allow_credentials(self.credentials == Credentials::Allowed))
+    }
+}
+
+fn parse<T: std::str::FromStr>(list: &[String], expected: &'static str) -> Result<Vec<T>, CorsError> {
+    let one = |text: &String| text.parse().map_err(|_| CorsError::Invalid { expected, found: text.clone() });
+    list.iter().map(one).collect()
+}
+
+/// Lets a request pass that brings one of `keys`, or needs none.
+pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResult<()> {
+    if keys.is_empty() || OPEN_PATHS.contains(&path) {
+        return Ok(());
+    }
+    const EXPECTED: &str = "expected the header `authorization: Bearer KEY` with a key of this server, found";
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Err(ApiError::unauthorized(format!("{EXPECTED} no such header")));
+    };
+    let given = value.to_str().ok().and_then(|value| value.split_once(' '));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
+    match given {
+        None => Err(ApiError::unauthorized(format!("{EXPECTED} another scheme"))),
+        Some(given) if is_one_of(keys, given) => Ok(()),
+        Some(_) => Err(ApiError::unauthorized(format!("{EXPECTED} another key"))),
+    }
+}
+
+/// Compares with all keys to the end: neither where a key differs nor which one nearly matched shows in the time.
+fn is_one_of(keys: &[String], given: &str) -> bool {
+    let same = |key: &String| key.as_bytes().ct_eq(given.as_bytes());
+    keys.iter().fold(subtle::Choice::from(0), |found, key| found | same(key)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_with(keys: &[&str], path: &str, authorization: Option<&str>) -> bool {
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let mut headers = HeaderMap::new();
+        if let Some(value) = authorization {
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        check(&keys, path, &headers).is_ok()
+    }
+
+    #[test]
+    fn keys_are_checked() {
+        let keys = ["first", "second"];
+        for (path, authorization, passes) in [
+            ("/v1/models", None, false),
+            ("/v1/models", Some("Bearer first"), true),
+            ("/v1/models", Some("bearer  second "), true),
+            ("/v1/models", Some("Bearer firs"), false),
+            ("/v1/models", Some("Bearer firsts"), false),
+            ("/v1/models", Some("Bearer "), false),
+            ("/v1/models", Some("Basic first"), false),
+            ("/v1/models", Some("first"), false),
+            ("/tokenize", None, false),
+            ("/server_info", None, false),
+            ("/health", None, true),
+            ("/metrics", None, true),
+            ("/metrics/", None, false),
+        ] {
+            assert_eq!(check_with(&keys, path, authorization), passes, "{path} {authorization:?}");
+        }
+        assert!(check_with(&[], "/v1/models", None));
+    }
+
+    #[test]
+    fn cors_that_makes_no_sense_is_refused() {
+        let text = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let cors = |origins: &[&str], methods: &[&str], credentials| Cors {
+            origins: text(origins),
+            methods: text(methods),
+            headers: text(&["authorization"]),
+            credentials,
+        };
+        assert!(cors(&["*"], &["*"], Credentials::Withheld).layer().is_ok());
+        assert!(cors(&["https://a.example"], &["POST"], Credentials::Allowed).layer().is_ok());
+        for wrong in [
+            cors(&["*"], &["POST"], Credentials::Allowed),
+            cors(&["https://a.example"], &["*"], Credentials::Allowed),
+            cors(&["a\nb"], &["POST"], Credentials::Withheld),
+            cors(&["https://a.example"], &["PO ST"], Credentials::Withheld),
+        ] {
+            assert!(wrong.layer().is_err(), "{wrong:?}");
+        }
+    }
+}

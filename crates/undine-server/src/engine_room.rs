@@ -1,0 +1,284 @@
+//! The thread that owns the engine: takes commands between steps, hands out what a step brought, measures.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+use undine_core::{ExecutorError, RequestId};
+use undine_engine::{Engine, EngineStats, Event};
+
+use crate::engine_thread::{Command, EngineHandle, Outlet, Sequence, Submission, Update};
+use crate::lifetime::{Lifetime, Siblings};
+use crate::metrics::{EndReason, EngineMetrics};
+use crate::prompt;
+use crate::serve::{Load, Loaded, ServerError};
+use crate::state::{Ready, Status, unix_time};
+
+/// Requests on their way to the engine; the engine's own queue comes after it.
+const COMMANDS_MAX: usize = 256;
+/// Most sequences of one request (prompts times choices), if the engine's queue is longer.
+const SEQUENCES_MAX: usize = 1024;
+
+/// Makes the engine thread end after its current step.
+pub(crate) struct Stop {
+    flag: Arc<AtomicBool>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// A started thread.
+pub(crate) struct EngineThread {
+    pub(crate) stop: Stop,
+    /// Gets the error if loading fails, and nothing otherwise.
+    pub(crate) load_failed: oneshot::Receiver<ServerError>,
+    /// Closed when the thread has dropped the engine.
+    pub(crate) ended: oneshot::Receiver<()>,
+}
+
+impl Stop {
+    pub(crate) fn stop(&self) {
+        self.flag.store(true, Ordering::Release);
+        // A full channel means that the thread is awake.
+        drop(self.commands.try_send(Command::Wake));
+    }
+}
+
+/// Starts the thread, which loads the model and then runs the engine.
+pub(crate) fn spawn(load: Load, status: watch::Sender<Status>) -> Result<EngineThread, ServerError> {
+    let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+    let (load_failed_sender, load_failed) = oneshot::channel();
+    let (ended_sender, ended) = oneshot::channel::<()>();
+    let flag = Arc::new(AtomicBool::new(false));
+    let stop = Stop { flag: Arc::clone(&flag), commands: commands.clone() };
+    let lifeline = Lifeline { status, load_failed: Some(load_failed_sender), _ended: ended_sender };
+    let run = move || run(lifeline, load, commands, receiver, &flag);
+    std::thread::Builder::new().name("undine-engine".to_owned()).spawn(run)?;
+    Ok(EngineThread { stop, load_failed, ended })
+}
+
+/// Tells the server how the thread ended, also when it panics. Dropped after the engine.
+struct Lifeline {
+    status: watch::Sender<Status>,
+    load_failed: Option<oneshot::Sender<ServerError>>,
+    _ended: oneshot::Sender<()>,
+}
+
+impl Lifeline {
+    fn loading_failed(&mut self, error: ServerError) {
+        self.status.send_replace(Status::Failed(error.to_string()));
+        if let Some(sender) = self.load_failed.take() {
+            drop(sender.send(error));
+        }
+    }
+}
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            match self.load_failed {
+                Some(_) => self.loading_failed(ServerError::LoadPanicked),
+                None => {
+                    drop(self.status.send_replace(Status::Failed("the engine thread panicked".to_owned())))
+                }
+            }
+        }
+    }
+}
+
+fn run(
+    mut lifeline: Lifeline,
+    load: Load,
+    commands: mpsc::Sender<Command>,
+    receiver: mpsc::Receiver<Command>,
+    stop: &AtomicBool,
+) {
+    let (engine, model) = match start(load) {
+        Ok(started) => started,
+        Err(error) => return lifeline.loading_failed(error),
+    };
+    lifeline.load_failed = None;
+    let stats = Arc::new(Mutex::new(engine.stats()));
+    let (config, capacity, context) = (*engine.config(), *engine.capacity(), engine.max_context());
+    let metrics = Arc::new(EngineMetrics::new(&model.names[0], &config, &capacity, context));
+    let prompt_bytes_max = prompt::text_bytes_max(&model, engine.max_context());
+    let ready = Ready {
+        model,
+        prompt_bytes_max,
+        vocab: engine.capacity().vocab,
+        max_model_len: engine.max_context(),
+        sequences_max: SEQUENCES_MAX.min(engine.config().max_waiting as usize),
+        engine: EngineHandle { commands, stats: Arc::clone(&stats), metrics: Arc::clone(&metrics) },
+        config,
+        capacity,
+        created: unix_time(),
+    };
+    lifeline.status.send_replace(Status::Ready(Arc::new(ready)));
+    let mut room = EngineRoom { engine, sequences: HashMap::new(), events: Vec::new(), stats, metrics };
+    let reason = match room.run(receiver, stop) {
+        Ok(()) => "the server is shutting down".to_owned(),
+        Err(error) => {
+            tracing::error!("the engine has failed: {error}");
+            error.to_string()
+        }
+    };
+    // Before the senders go, so that whoever misses its updates can read why.
+    lifeline.status.send_replace(Status::Failed(reason));
+    drop(room);
+}
+
+fn start(load: Load) -> Result<(Engine, crate::ServerModel), ServerError> {
+    let Loaded { model, factory, engine } = load().map_err(ServerError::Load)?;
+    if model.names.is_empty() {
+        return Err(ServerError::NoModelName);
+    }
+    let executor = factory().map_err(|error| ServerError::Load(error.into()))?;
+    let engine = Engine::new(executor, engine).map_err(|error| ServerError::Load(error.into()))?;
+    Ok((engine, model))
+}
+
+/// The engine and whom to tell.
+struct EngineRoom {
+    engine: Engine,
+    sequences: HashMap<RequestId, Tracked>,
+    /// Reused from step to step.
+    events: Vec<(RequestId, Event)>,
+    stats: Arc<Mutex<EngineStats>>,
+    metrics: Arc<EngineMetrics>,
+}
+
+/// A sequence in the engine.
+struct Tracked {
+    outlet: Outlet,
+    lifetime: Lifetime,
+}
+
+impl EngineRoom {
+    /// Steps until told to stop or until nobody can send any more; sleeps while there is no work.
+    fn run(&mut self, mut commands: mpsc::Receiver<Command>, stop: &AtomicBool) -> Result<(), ExecutorError> {
+        loop {
+            if !self.engine.has_work() {
+                self.publish_stats();
+                match commands.blocking_recv() {
+                    Some(command) => self.take(command),
+                    None => return Ok(()),
+                }
+            }
+            while let Ok(command) = commands.try_recv() {
+                self.take(command);
+            }
+            if stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            self.step()?;
+            self.deliver();
+            self.cancel_abandoned();
+            self.publish_stats();
+        }
+    }
+
+    fn step(&mut self) -> Result<(), ExecutorError> {
+        let steps = self.engine.stats().steps_total;
+        if let Err(error) = self.engine.step(&mut self.events) {
+            // The failed engine has lost all of them.
+            self.sequences
+                .drain()
+                .for_each(|(_, tracked)| tracked.lifetime.end(EndReason::Error, &self.metrics));
+            return Err(error);
+        }
+        let stats = self.engine.stats();
+        if stats.steps_total > steps {
+            self.metrics.step_rows.observe(stats.last_step_rows.into());
+        }
+        if self.events.is_empty() {
+            // Nothing was ready: a device that runs on its own may need this core.
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, command: Command) {
+        let Command::Generate(Submission { sequences, tally, at, reply }) = command else { return };
+        let siblings = Siblings::new(sequences.len());
+        let mut added = Vec::with_capacity(sequences.len());
+        let mut result = Ok(());
+        for (Sequence { request, constraint }, outlet) in sequences {
+            let lifetime = Lifetime::new(at, &request, &tally, &siblings);
+            let id = match constraint {
+                None => self.engine.add(request),
+                Some(constraint) => self.engine.add_constrained(request, constraint),
+            };
+            match id {
+                Ok(id) => added.push((id, Tracked { outlet, lifetime })),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        let accepted = result.is_ok();
+        // A client may have left while its request was in the channel.
+        if reply.send(result).is_ok() && accepted {
+            siblings.accepted(&self.metrics);
+            self.sequences.extend(added);
+        } else {
+            added.iter().for_each(|(id, _)| self.engine.cancel(*id));
+        }
+    }
+
+    /// Sends what the step brought, one update per sequence.
+    fn deliver(&mut self) {
+        let now = Instant::now();
+        let mut events = self.events.drain(..).peekable();
+        while let Some((id, event)) = events.next() {
+            let mut update = Update::default();
+            update.absorb(event);
+            while let Some((_, event)) =
+                events.next_if(|(next, event)| *next == id && update.has_room_for(event))
+            {
+                update.absorb(event);
+            }
+            let Some(tracked) = self.sequences.get_mut(&id) else { continue };
+            tracked.lifetime.observe(&update, now, &self.metrics);
+            let finish = update.finish;
+            let sent = tracked.outlet.updates.try_send(update);
+            debug_assert!(
+                !matches!(sent, Err(TrySendError::Full(_))),
+                "the channel has room for every update"
+            );
+            let Some(tracked) =
+                (finish.is_some() || sent.is_err()).then(|| self.sequences.remove(&id)).flatten()
+            else {
+                continue;
+            };
+            let reason = finish.map_or_else(|| tracked.outlet.reason_it_closed(), EndReason::of);
+            tracked.lifetime.end(reason, &self.metrics);
+            if finish.is_none() {
+                self.engine.cancel(id);
+            }
+        }
+    }
+
+    /// Cancels sequences whose receiver is gone, also those that wait or whose prompt is still being computed.
+    fn cancel_abandoned(&mut self) {
+        let abandoned = self.sequences.extract_if(|_, tracked| tracked.outlet.updates.is_closed());
+        for (id, tracked) in abandoned {
+            self.engine.cancel(id);
+            tracked.lifetime.end(tracked.outlet.reason_it_closed(), &self.metrics);
+        }
+    }
+
+    fn publish_stats(&self) {
+        let stats = self.engine.stats();
+        self.metrics.publish(&stats);
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+}
+
+impl Outlet {
+    /// Why a sequence has no receiver any more.
+    fn reason_it_closed(&self) -> EndReason {
+        if self.is_complete.load(Ordering::Acquire) { EndReason::Stop } else { EndReason::Abort }
+    }
+}
