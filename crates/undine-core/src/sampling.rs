@@ -137,7 +137,9 @@ fn apply_mask(logits: &mut [f32], mask: &[u32]) {
     if mask.is_empty() {
         return;
     }
-    for (chunk, &word) in logits.chunks_mut(32).zip(mask) {
+    // Some checkpoints have more rows than tokens; what no word is there for is not allowed either.
+    let words = mask.iter().chain(std::iter::repeat(&0));
+    for (chunk, &word) in logits.chunks_mut(32).zip(words) {
         for (bit, logit) in chunk.iter_mut().enumerate() {
             if word >> bit & 1 == 0 {
                 *logit = f32::NEG_INFINITY;

@@ -7,6 +7,7 @@
 pub mod byte_alphabet;
 pub mod detokenizer;
 pub mod error;
+pub mod grammar;
 mod piece;
 pub mod presets;
 pub mod python_json;
@@ -18,6 +19,7 @@ mod vocabulary;
 
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
+pub use grammar::{AnswerFormat, AnswerRules, GrammarCompiler, ReasoningRules, ToolChoice, ToolRules};
 pub use piece::Piece;
 pub use presets::{Preset, preset};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};

@@ -156,12 +156,9 @@ pub fn read_argument(scanner: &mut Scanner<'_, '_>) -> Read<Argument> {
 pub fn argument_name(text: &str) -> Option<(String, usize)> {
     let mut scanner = Scanner::new(text, &[]);
     scanner.skip_space();
-    let name = if scanner.rest().starts_with(['"', '\'']) {
-        scanner.string().ok()?
-    } else {
-        scanner.take_run(is_name_char).to_owned()
-    };
-    (!name.is_empty() && scanner.take('=')).then(|| (name, scanner.at()))
+    let quoted = scanner.rest().starts_with(['"', '\'']);
+    let name = if quoted { scanner.string().ok()? } else { scanner.take_run(is_name_char).to_owned() };
+    ((quoted || !name.is_empty()) && scanner.take('=')).then(|| (name, scanner.at()))
 }
 
 /// `{"name": .., "arguments": {..}}`, with "parameters" for "arguments", or all that under "function".

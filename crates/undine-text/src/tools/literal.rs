@@ -5,8 +5,8 @@
 
 use super::number;
 
-/// Values within values.
-pub const VALUE_DEPTH_MAX: usize = 64;
+/// Values within values: what JSON readers commonly allow.
+pub const VALUE_DEPTH_MAX: usize = 128;
 
 /// A value, and how it was spelled.
 #[derive(Clone, PartialEq, Debug)]

@@ -12,6 +12,7 @@ mod number;
 mod parser;
 mod stream;
 
+pub(crate) use call::is_name_char;
 pub use parser::ToolParser;
 
 use std::sync::Arc;

@@ -20,7 +20,7 @@ enum Place {
     /// In text.
     Text,
     /// Between the markers.
-    Call(CallStream),
+    Call(Box<CallStream>),
     /// After the end marker, where a model may write the call again. `held` is white space and the beginning of
     /// `echo`; `matched` bytes of it are that beginning.
     After { echo: String, held: String, matched: usize },
@@ -140,14 +140,14 @@ impl ToolParser {
     }
 
     fn start_marker(&mut self, out: &mut Pieces<'_>) {
-        let calls = CallStream::new(Arc::clone(&self.set), self.next_index);
+        let calls = self.new_call();
         match std::mem::replace(&mut self.place, Place::Call(calls)) {
             Place::Bare { text } => out.content(&text),
             Place::After { held, matched, .. } if matched > 0 => out.content(&held),
             Place::Call(mut before) => {
                 before.finish(out);
                 self.next_index = before.next_index();
-                self.place = Place::Call(CallStream::new(Arc::clone(&self.set), self.next_index));
+                self.place = Place::Call(self.new_call());
             }
             Place::Start { .. } | Place::Text | Place::After { .. } => {}
         }
@@ -164,7 +164,7 @@ impl ToolParser {
         }
     }
 
-    fn end_call(&mut self, mut calls: CallStream, out: &mut Pieces<'_>) {
+    fn end_call(&mut self, mut calls: Box<CallStream>, out: &mut Pieces<'_>) {
         let echo = calls.finish(out);
         self.next_index = calls.next_index();
         self.place = match echo {
@@ -173,8 +173,12 @@ impl ToolParser {
         };
     }
 
+    fn new_call(&self) -> Box<CallStream> {
+        Box::new(CallStream::new(Arc::clone(&self.set), self.next_index))
+    }
+
     fn read_bare(&mut self, text: &str, out: &mut Pieces<'_>) {
-        let mut calls = CallStream::new(Arc::clone(&self.set), self.next_index);
+        let mut calls = self.new_call();
         for character in text.chars() {
             calls.push(character, out);
         }

@@ -1,6 +1,8 @@
 //! Vocabularies for the tests: the oracle model's, and a small one made here.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod walk;
+
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -84,4 +86,36 @@ pub fn small(think_kind: ThinkKind) -> Arc<Tokenizer> {
 pub enum ThinkKind {
     Control,
     UserDefined,
+}
+
+/// Single bytes, the control tokens of a model that thinks and calls tools, and tokens that cross the parts of calls
+/// and JSON.
+pub fn with_tools() -> Arc<Tokenizer> {
+    let spelled = |bytes: &[u8]| bytes.iter().map(|&byte| byte_alphabet::char_of(byte)).collect::<String>();
+    let mut tokens: Vec<String> = (0..=255).map(|byte| spelled(&[byte])).collect();
+    let mut kinds = vec![NORMAL; tokens.len()];
+    let markers = [
+        ("<|im_end|>", CONTROL),
+        ("<|endoftext|>", CONTROL),
+        ("<think>", USER_DEFINED),
+        ("</think>", USER_DEFINED),
+        ("<|tool_call_start|>", CONTROL),
+        ("<|tool_call_end|>", CONTROL),
+    ];
+    for (text, kind) in markers {
+        tokens.push(text.to_owned());
+        kinds.push(kind);
+    }
+    let crossing = [
+        "[{\"", "\": ", "\":", "\", \"", "\"}", "\"]", ")]", "\")]", ", ", "=\"", "='", "True", "true",
+        "None", "null", "12", "007", "0.5", "\\n", "\\\"", "語", "é", "\": {\"", "}]", "[[", "]]", "  ",
+        "\n", "name", "city", "abc",
+    ];
+    tokens.extend(crossing.iter().map(|text| spelled(text.as_bytes())));
+    tokens.push(spelled(&"語".as_bytes()[1..]));
+    tokens.push(spelled(&[0xf0, 0x9f]));
+    kinds.resize(tokens.len(), NORMAL);
+    let vocabulary = Vocabulary::Gguf { tokens, kinds, merges: Vec::new(), pre: "lfm2".to_owned() };
+    let special = SpecialTokens { eos: vec![END, END + 1], ..SpecialTokens::default() };
+    Arc::new(build(&vocabulary, &special))
 }

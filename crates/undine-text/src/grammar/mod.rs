@@ -1,0 +1,219 @@
+//! What an answer may be, as masks over the vocabulary: tool calls, JSON, regular expressions, grammars, and how long
+//! a model may think before. Grammars are llguidance's; the rules for calls are made here.
+//!
+//! Invariant: a token that a mask allows is accepted; when a grammar is complete and cannot go on, the end tokens alone
+//! are allowed; no control token is ever part of free text within a grammar.
+//!
+//! MEASURED
+
+mod answer;
+mod call;
+mod gbnf;
+mod lark;
+mod vocabulary;
+mod worker;
+
+use std::sync::Arc;
+
+use llguidance::api::ParserLimits;
+use llguidance::toktrie::TokEnv;
+use llguidance::{Matcher, ParserFactory};
+use serde_json::Value as Json;
+use undine_core::{Constraint, TokenId};
+
+use crate::stream::{THINK_END, THINK_START};
+use crate::tools::{TOOL_CALL_START, ToolSet};
+use crate::{Bos, TextError, Tokenizer};
+use answer::{AnswerConstraint, Plan, Thinking};
+use worker::MaskWorker;
+
+/// Bytes of a JSON schema, written as JSON.
+pub const SCHEMA_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of a grammar.
+pub const GRAMMAR_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a regular expression.
+pub const REGEX_BYTES_MAX: usize = 16 * 1024;
+/// Choices of one request, and the bytes of all of them.
+pub const CHOICES_MAX: usize = 4096;
+/// See [`CHOICES_MAX`].
+pub const CHOICE_BYTES_MAX: usize = 256 * 1024;
+
+/// Work of one mask: parser items, and steps of the lexer (50 ms and 15 ms at the rates llguidance documents).
+const MASK_ITEMS_MAX: usize = 50_000;
+/// See [`MASK_ITEMS_MAX`].
+const MASK_LEXER_FUEL: u64 = 200_000;
+/// Work of compiling the lexer of one grammar (20 ms).
+const LEXER_FUEL: u64 = 1_000_000;
+/// States of one lexer, 1 to 2 kB each.
+const LEXER_STATES_MAX: usize = 50_000;
+/// Alternatives open at one place.
+const ITEMS_IN_ROW_MAX: usize = 2000;
+/// Symbols of one grammar.
+const GRAMMAR_SYMBOLS_MAX: usize = 500_000;
+
+/// What a model says when its time to think is over, before `</think>`: a thought that ends is followed by a better
+/// answer than one that breaks off.
+const THINKING_OVER: &str = "\n\nThat is all the time there is to think. The answer:\n";
+
+/// What one answer may be.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AnswerRules {
+    /// The form of the text.
+    pub format: AnswerFormat,
+    /// The tools that may or must be called.
+    pub tools: Option<ToolRules>,
+    /// What comes before the answer.
+    pub reasoning: ReasoningRules,
+}
+
+/// The form of an answer that calls no tool.
+#[derive(Clone, PartialEq, Debug)]
+pub enum AnswerFormat {
+    /// Any text.
+    Free,
+    /// A JSON object.
+    JsonObject,
+    /// JSON that a schema describes.
+    JsonSchema(Json),
+    /// Text that a regular expression matches as a whole.
+    Regex(String),
+    /// One of these texts.
+    Choice(Vec<String>),
+    /// Text of a grammar: Lark with a rule `start`, or GBNF with a rule `root`.
+    Grammar(String),
+}
+
+/// Whether an answer calls tools.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ToolRules {
+    /// The tools.
+    pub set: Arc<ToolSet>,
+    /// Which.
+    pub choice: ToolChoice,
+    /// How many calls.
+    pub parallel: Parallel,
+}
+
+/// Which tools an answer calls.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ToolChoice {
+    /// The model decides; what it begins as a call is a valid one.
+    Auto,
+    /// The answer is a call.
+    Required,
+    /// The answer is a call of this tool.
+    Named(String),
+}
+
+/// How many calls an answer makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parallel {
+    /// Any number.
+    Allowed,
+    /// One.
+    One,
+}
+
+/// What may come before the answer; its form holds after `</think>`. A vocabulary without these markers never thinks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReasoningRules {
+    /// Nothing.
+    None,
+    /// The prompt ends in `<think>`.
+    StartsInside {
+        /// Tokens of the thought; then it is brought to its end.
+        budget: Option<u32>,
+    },
+    /// The model may open a thought.
+    MayThink {
+        /// Tokens of the thought; then it is brought to its end.
+        budget: Option<u32>,
+    },
+}
+
+/// Compiles rules for one vocabulary. Share it in an `Arc`; it owns a thread that works masks out.
+pub struct GrammarCompiler {
+    tokenizer: Arc<Tokenizer>,
+    factory: ParserFactory,
+    worker: Arc<MaskWorker>,
+    think: Option<(TokenId, TokenId)>,
+    call_start: Option<TokenId>,
+    /// The tokens of [`THINKING_OVER`].
+    thinking_over: Vec<TokenId>,
+}
+
+impl GrammarCompiler {
+    /// Sorts the vocabulary (about 0.1 s for 65,536 tokens) and starts the thread.
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Self, TextError> {
+        let vocabulary: TokEnv = Arc::new(vocabulary::TokenTrie::new(&tokenizer)?);
+        let mut factory = ParserFactory::new_simple(&vocabulary).map_err(grammar_error)?;
+        factory.quiet();
+        *factory.limits_mut() = limits();
+        let think = tokenizer.token_id(THINK_START).zip(tokenizer.token_id(THINK_END));
+        let worker = MaskWorker::start(tokenizer.eos(), tokenizer.vocab_size())
+            .map_err(|error| TextError::Grammar(format!("no thread for masks could be started: {error}")))?;
+        Ok(Self {
+            think,
+            call_start: tokenizer.token_id(TOOL_CALL_START),
+            thinking_over: tokenizer.encode(THINKING_OVER, Bos::Omit),
+            worker: Arc::new(worker),
+            factory,
+            tokenizer,
+        })
+    }
+
+    /// The constraint of one answer. An error says what in the rules cannot be enforced.
+    pub fn compile(&self, rules: &AnswerRules) -> Result<Box<dyn Constraint>, TextError> {
+        let grammars = lark::grammars(rules, &self.tokenizer)?;
+        let plan = match grammars {
+            lark::Grammars::Free => Plan::Free { calls: None },
+            lark::Grammars::Calls(calls) => {
+                let start = self.call_start.ok_or_else(|| {
+                    TextError::Grammar(format!(
+                        "the vocabulary has no {TOOL_CALL_START} token, so no tool can be called"
+                    ))
+                })?;
+                let parallel = rules.tools.as_ref().map_or(Parallel::Allowed, |tools| tools.parallel);
+                Plan::Free { calls: Some(answer::FreeCalls::new(start, parallel, self.matcher(calls)?)) }
+            }
+            lark::Grammars::Whole(whole) => Plan::Whole(self.matcher(whole)?),
+        };
+        let thinking = match (rules.reasoning, self.think) {
+            (ReasoningRules::None, _) | (_, None) => None,
+            (ReasoningRules::StartsInside { budget }, Some((start, end))) => {
+                Some(Thinking { start, end, inside: answer::Inside::Yes, budget })
+            }
+            (ReasoningRules::MayThink { budget }, Some((start, end))) => {
+                Some(Thinking { start, end, inside: answer::Inside::No, budget })
+            }
+        };
+        Ok(Box::new(AnswerConstraint::new(Arc::clone(&self.worker), plan, thinking, &self.thinking_over)))
+    }
+
+    fn matcher(&self, grammar: llguidance::api::TopLevelGrammar) -> Result<Matcher, TextError> {
+        let parser = self.factory.create_parser(grammar).map_err(grammar_error)?;
+        let mut matcher = Matcher::new(Ok(parser));
+        match matcher.get_error() {
+            Some(error) => Err(TextError::Grammar(error)),
+            // A grammar that nothing can begin is found here, not in the middle of an answer.
+            None => matcher.compute_mask_or_eos().map(|_| matcher).map_err(grammar_error),
+        }
+    }
+}
+
+fn limits() -> ParserLimits {
+    ParserLimits {
+        max_items_in_row: ITEMS_IN_ROW_MAX,
+        initial_lexer_fuel: LEXER_FUEL,
+        step_lexer_fuel: MASK_LEXER_FUEL,
+        step_max_items: MASK_ITEMS_MAX,
+        max_lexer_states: LEXER_STATES_MAX,
+        max_grammar_size: GRAMMAR_SYMBOLS_MAX,
+        precompute_large_lexemes: true,
+        verbose_errors: false,
+    }
+}
+
+fn grammar_error(error: impl std::fmt::Display) -> TextError {
+    TextError::Grammar(format!("the form of the answer cannot be enforced: {error:#}"))
+}
