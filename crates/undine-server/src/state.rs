@@ -1,9 +1,10 @@
 //! What all handlers share: the configuration and what has become of the model.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 use undine_core::{Capacity, TokenId};
 use undine_engine::EngineConfig;
@@ -11,11 +12,16 @@ use undine_engine::EngineConfig;
 use crate::engine_thread::EngineHandle;
 use crate::metrics::HttpMetrics;
 use crate::options::ReasoningFormat;
+use crate::prompt;
 use crate::serve::{ServerConfig, ServerModel};
+use crate::wire::common::TokenNames;
 use crate::wire::error::{ApiError, ApiResult};
 
 /// Most requests being rendered and tokenized at once: the cores belong to the engine.
 const PREPARING_MAX: usize = 4;
+
+/// Between the seeds of requests.
+const SEED_STEP: u64 = 0xda94_2042_e4dd_58b5;
 
 /// What has become of the model.
 #[derive(Clone)]
@@ -44,6 +50,8 @@ pub(crate) struct Ready {
     pub(crate) capacity: Capacity,
     /// Unix time in seconds.
     pub(crate) created: u64,
+    /// Seeds made so far for requests that brought none.
+    pub(crate) seeds: AtomicU64,
 }
 
 impl Ready {
@@ -55,6 +63,41 @@ impl Ready {
                 Err(ApiError::model_not_found(&crate::wire::fields::excerpt(asked), &self.model.names))
             }
             None => Ok(self.model.names[0].clone()),
+        }
+    }
+
+    /// A seed for a request without one.
+    pub(crate) fn next_seed(&self) -> u64 {
+        match self.model.requests.seed {
+            None => prompt::random(),
+            // Odd multiples differ; another constant than those of the choices and of the sampler (L'Ecuyer 1999).
+            Some(seed) => {
+                seed.wrapping_add(self.seeds.fetch_add(1, Ordering::Relaxed).wrapping_mul(SEED_STEP))
+            }
+        }
+    }
+
+    /// The arguments of the chat template: the request's, and the server's where it has none.
+    pub(crate) fn template_kwargs(&self, asked: &Map<String, Value>) -> Map<String, Value> {
+        let mut kwargs = self.model.requests.template_kwargs.clone();
+        kwargs.extend(asked.iter().map(|(name, value)| (name.clone(), value.clone())));
+        kwargs
+    }
+
+    /// How tokens are named in the log-probabilities of a request.
+    pub(crate) fn token_names(&self, asked: TokenNames) -> TokenNames {
+        if self.model.requests.tokens_as_ids { TokenNames::Ids } else { asked }
+    }
+
+    /// Refuses more log-probabilities than this server gives.
+    pub(crate) fn check_logprobs(&self, param: &str, asked: Option<u32>) -> ApiResult<()> {
+        let most = self.model.requests.logprobs_max;
+        match asked {
+            Some(asked) if asked > most => Err(ApiError::field(
+                param,
+                format!("expected a whole number from 0 to {most}, found {asked}"),
+            )),
+            _ => Ok(()),
         }
     }
 

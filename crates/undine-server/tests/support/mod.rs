@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 use undine_core::executor::ExecutorFactory;
 use undine_core::{SamplingParams, SpecialTokens, Vocabulary};
 use undine_engine::EngineConfig;
-use undine_server::{AnswerOptions, Load, Loaded, ServerConfig, ServerError, ServerModel, serve};
+use undine_server::{
+    AnswerOptions, Load, Loaded, RequestDefaults, ServerConfig, ServerError, ServerModel, serve,
+};
 use undine_text::{ChatTemplate, Tokenizer};
 
 use mock::MockExecutor;
@@ -91,8 +93,9 @@ impl Setup {
             eos: vec![EOS],
             sampling_defaults: defaults,
             answers: AnswerOptions::default(),
+            requests: RequestDefaults::default(),
         };
-        Loaded { model, factory, engine }
+        Loaded { model, factory, engine, on_ready: Box::new(|| ()) }
     }
 
     /// Starts a server and waits until it is ready.

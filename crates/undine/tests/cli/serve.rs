@@ -83,12 +83,11 @@ fn the_environment_names_a_model_unless_the_command_line_does() {
 #[test]
 fn flags_of_vllm_are_accepted_with_a_warning() {
     let model = models().base();
-    let server =
-        Server::start(&["--model", text(&model), "--enforce-eager", "--gpu-memory-utilization", "0.9"]);
+    let server = Server::start(&["--model", text(&model), "--enforce-eager", "--swap-space", "4"]);
     let (code, errors) = server.terminate();
     assert_eq!(code, Some(0));
-    for flag in ["--enforce-eager", "--gpu-memory-utilization"] {
-        assert!(errors.contains(&format!("warning: {flag}")), "{errors}");
+    for flag in ["--enforce-eager", "--swap-space"] {
+        assert!(errors.contains(&format!("WARN {flag}")), "{errors}");
     }
 }
 
@@ -104,7 +103,7 @@ fn a_server_that_cannot_start_says_why() {
             "/no/such.jinja",
         ),
         (vec!["serve", text(&model), "--host", "256.0.0.1"], 1, "cannot listen"),
-        (vec!["serve", text(&model), "--tensor-parallel-size", "2"], 2, "one device"),
+        (vec!["serve", text(&model), "--tensor-parallel-size", "2"], 2, "one process"),
         (vec!["serve", text(&model), "--port", "0", "--kv-cache-memory-bytes", "16"], 1, "page"),
         (vec!["serve", text(&model), "--unknown"], 2, "--unknown"),
     ] {
