@@ -67,7 +67,7 @@ struct Lifeline {
 
 impl Lifeline {
     fn loading_failed(&mut self, error: ServerError) {
-        self.status.send_replace(Status::Failed(error.to_string()));
+        self.status.send_modify(|status| status.fail(error.to_string()));
         if let Some(sender) = self.load_failed.take() {
             drop(sender.send(error));
         }
@@ -80,7 +80,7 @@ impl Drop for Lifeline {
             match self.load_failed {
                 Some(_) => self.loading_failed(ServerError::LoadPanicked),
                 None => {
-                    drop(self.status.send_replace(Status::Failed("the engine thread panicked".to_owned())))
+                    self.status.send_modify(|status| status.fail("the engine thread panicked".to_owned()))
                 }
             }
         }
@@ -126,7 +126,7 @@ fn run(
         }
     };
     // Before the senders go, so that whoever misses its updates can read why.
-    lifeline.status.send_replace(Status::Failed(reason));
+    lifeline.status.send_modify(|status| status.fail(reason));
     drop(room);
 }
 

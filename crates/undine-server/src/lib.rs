@@ -22,6 +22,7 @@ mod lifetime;
 mod listener;
 mod logprobs;
 mod metrics;
+mod openapi;
 mod options;
 mod prompt;
 mod routes;

@@ -10,7 +10,7 @@ use undine_core::{Capacity, TokenId};
 use undine_engine::EngineConfig;
 
 use crate::engine_thread::EngineHandle;
-use crate::metrics::HttpMetrics;
+use crate::metrics::{EngineMetrics, HttpMetrics};
 use crate::options::ReasoningFormat;
 use crate::prompt;
 use crate::serve::{ServerConfig, ServerModel};
@@ -30,8 +30,23 @@ pub(crate) enum Status {
     Loading,
     /// Requests are answered.
     Ready(Arc<Ready>),
-    /// The engine is gone, for the reason given.
-    Failed(String),
+    /// The engine is gone.
+    Failed {
+        reason: String,
+        /// What it served, whose numbers stay to be read.
+        last: Option<Arc<Ready>>,
+    },
+}
+
+impl Status {
+    /// Nothing is answered from here on.
+    pub(crate) fn fail(&mut self, reason: String) {
+        let last = match self {
+            Self::Ready(ready) => Some(Arc::clone(ready)),
+            Self::Loading | Self::Failed { .. } => None,
+        };
+        *self = Self::Failed { reason, last };
+    }
 }
 
 /// A model that answers.
@@ -173,14 +188,24 @@ impl App {
             Status::Loading => {
                 Err(ApiError::unavailable("model_loading", "the model is still loading; try again later"))
             }
-            Status::Failed(reason) => Err(ApiError::unavailable("engine_failed", reason.clone())),
+            Status::Failed { reason, .. } => Err(ApiError::unavailable("engine_failed", reason.clone())),
+        }
+    }
+
+    /// The numbers of the engine, also when it is gone.
+    pub(crate) fn engine_metrics(&self) -> Option<Arc<EngineMetrics>> {
+        match &*self.status.borrow() {
+            Status::Ready(ready) | Status::Failed { last: Some(ready), .. } => {
+                Some(Arc::clone(&ready.engine.metrics))
+            }
+            Status::Loading | Status::Failed { last: None, .. } => None,
         }
     }
 
     /// What to tell a client whose sequence ended because the engine did.
     pub(crate) fn engine_failure(&self) -> ApiError {
         match &*self.status.borrow() {
-            Status::Failed(reason) => ApiError::internal(reason.clone()),
+            Status::Failed { reason, .. } => ApiError::internal(reason.clone()),
             _ => ApiError::internal("the engine stopped before the answer was complete"),
         }
     }

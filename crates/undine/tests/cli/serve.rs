@@ -7,9 +7,12 @@ use std::process::{Child, Command, Stdio};
 use crate::common::{models, run, stderr, text, undine};
 
 /// A running server; killed if the test fails before it has ended.
-struct Server {
-    child: Child,
-    address: String,
+pub struct Server {
+    pub child: Child,
+    /// `http`, `https` or `unix`.
+    pub scheme: String,
+    /// Of a TCP socket.
+    pub address: String,
 }
 
 impl Drop for Server {
@@ -20,19 +23,26 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(words: &[&str]) -> Self {
+    pub fn start(words: &[&str]) -> Self {
+        Self::start_in(words, &[])
+    }
+
+    /// With variables in its environment.
+    pub fn start_in(words: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = undine();
+        command.env_remove("VLLM_API_KEY").envs(variables.iter().copied());
         command.args(["serve", "--port", "0"]).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("starts");
         let mut line = String::new();
         let mut reader = BufReader::new(child.stdout.as_mut().expect("piped"));
         reader.read_line(&mut line).expect("a line");
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
-        let address = address.unwrap_or_else(|| panic!("no address in {line:?}")).to_owned();
-        Self { child, address }
+        let place = line.split(" at ").nth(1).unwrap_or_else(|| panic!("no address in {line:?}"));
+        let (scheme, rest) = place.split_once(':').unwrap_or_else(|| panic!("no scheme in {line:?}"));
+        let address = rest.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
+        Self { child, scheme: scheme.to_owned(), address }
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("connects");
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
@@ -44,7 +54,7 @@ impl Server {
     }
 
     /// SIGTERM, then the exit code and what was on standard error.
-    fn terminate(mut self) -> (Option<i32>, String) {
+    pub fn terminate(mut self) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill starts").success());
         let status = self.child.wait().expect("ends");
