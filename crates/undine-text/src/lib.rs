@@ -23,5 +23,5 @@ pub use grammar::{AnswerFormat, AnswerRules, GrammarCompiler, ReasoningRules, To
 pub use piece::Piece;
 pub use presets::{Preset, preset};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
-pub use template::{ChatInput, ChatTemplate, ends_in_think};
+pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};

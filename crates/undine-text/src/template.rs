@@ -8,11 +8,11 @@ use std::io::{self, Write};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::TextError;
 use crate::python_json;
-use crate::stream::THINK_START;
+use crate::stream::{THINK_END, THINK_START};
 
 /// Longest template accepted; published ones have under 20 kB.
 pub const TEMPLATE_BYTES_MAX: usize = 1 << 20;
@@ -44,7 +44,22 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: String,
     eos: String,
-    supports_tools: bool,
+    traits: TemplateTraits,
+}
+
+/// What a template does with the parts of a message that are not its text. Found out by rendering probes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TemplateTraits {
+    /// Tool definitions reach the prompt.
+    pub tools: bool,
+    /// So do the tool calls of past turns.
+    pub tool_calls: bool,
+    /// So do the thoughts of the turn that is going on, given as a field of its own.
+    pub thoughts: bool,
+    /// Thoughts within the text of a turn before the last question are left out.
+    pub drops_past_thoughts: bool,
+    /// There is a variable `enable_thinking`.
+    pub enable_thinking: bool,
 }
 
 impl ChatTemplate {
@@ -71,9 +86,9 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|error| TextError::TemplateSyntax(describe(&error)))?;
-        let mut template =
-            Self { environment, bos: bos.to_owned(), eos: eos.to_owned(), supports_tools: false };
-        template.supports_tools = template.shows_tools();
+        let (bos, eos) = (bos.to_owned(), eos.to_owned());
+        let mut template = Self { environment, bos, eos, traits: TemplateTraits::default() };
+        template.traits = template.probe();
         Ok(template)
     }
 
@@ -96,25 +111,41 @@ impl ChatTemplate {
         Ok(String::from_utf8(output.0).expect("a template writes text"))
     }
 
-    /// Whether tool definitions reach the prompt.
-    pub fn supports_tools(&self) -> bool {
-        self.supports_tools
+    /// What it does with tools, calls and thoughts.
+    pub fn traits(&self) -> TemplateTraits {
+        self.traits
     }
 
-    fn shows_tools(&self) -> bool {
-        const PROBE: &str = "undine_tool_probe";
-        let messages = [serde_json::json!({"role": "user", "content": "x"})];
-        let function = serde_json::json!({
-            "name": PROBE, "description": "", "parameters": {"type": "object", "properties": {}}
+    fn probe(&self) -> TemplateTraits {
+        const PROBE: &str = "undine_probe";
+        let question = json!({"role": "user", "content": "x"});
+        let function =
+            json!({"name": PROBE, "description": "", "parameters": {"type": "object", "properties": {}}});
+        let tools = [json!({"type": "function", "function": function})];
+        let call = json!({"id": "1", "type": "function", "function": {"name": PROBE, "arguments": {}}});
+        let calling = json!({"role": "assistant", "content": "", "tool_calls": [call]});
+        let thinking = json!({
+            "role": "assistant", "content": "y", "thinking": PROBE, "reasoning": PROBE, "reasoning_content": PROBE
         });
-        let tools = [serde_json::json!({"type": "function", "function": function})];
-        let input = ChatInput {
-            messages: &messages,
-            tools: Some(&tools),
-            add_generation_prompt: true,
-            kwargs: &serde_json::Map::new(),
+        let thought = json!({"role": "assistant", "content": format!("{THINK_START}{PROBE}{THINK_END}y")});
+        let result = json!({"role": "tool", "content": "x", "tool_call_id": "1"});
+        let answer = json!({"role": "assistant", "content": "z"});
+        let render = |messages: &[&Json], tools| {
+            let messages: Vec<Json> = messages.iter().copied().cloned().collect();
+            let kwargs = &serde_json::Map::new();
+            self.render(&ChatInput { messages: &messages, tools, add_generation_prompt: true, kwargs })
         };
-        self.render(&input).is_ok_and(|text| text.contains(PROBE))
+        let shows =
+            |messages: &[&Json], tools| render(messages, tools).is_ok_and(|text| text.contains(PROBE));
+        let template = self.environment.get_template(NAME).expect("added by new");
+        TemplateTraits {
+            tools: shows(&[&question], Some(&tools)),
+            tool_calls: shows(&[&question, &calling, &result], None),
+            thoughts: shows(&[&question, &thinking, &result], None),
+            drops_past_thoughts: render(&[&question, &thought, &question, &answer], None)
+                .is_ok_and(|text| !text.contains(PROBE) && text.contains('y')),
+            enable_thinking: template.undeclared_variables(false).contains("enable_thinking"),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::fs;
 
 use serde_json::{Map, Value as Json, json};
-use undine_text::{ChatInput, ChatTemplate, TextError, ends_in_think};
+use undine_text::{ChatInput, ChatTemplate, TemplateTraits, TextError, ends_in_think};
 
 const GENERATIONS: [&str; 4] = ["lfm2", "lfm2.5-1.2b", "lfm2.5-8b-a1b", "lfm2.5-2.6b"];
 const BOS: &str = "<|startoftext|>";
@@ -40,7 +40,6 @@ fn four_generations() {
     let cases: Json = serde_json::from_str(&read("cases.json")).unwrap();
     for generation in GENERATIONS {
         let template = template(&read(&format!("{generation}.jinja"))).unwrap();
-        assert!(template.supports_tools(), "{generation}");
         for case in cases.as_array().unwrap() {
             let name = case["name"].as_str().unwrap();
             let kwargs = case["kwargs"].as_object().cloned().unwrap_or_default();
@@ -166,9 +165,9 @@ fn templates_are_shared_between_threads() {
 
 #[test]
 fn probes() {
-    assert!(!template("{{ messages[0].content }}").unwrap().supports_tools());
-    assert!(!template("{{ raise_exception('never') }}").unwrap().supports_tools());
-    assert!(template("{{ tools | tojson }}").unwrap().supports_tools());
+    assert!(!template("{{ messages[0].content }}").unwrap().traits().tools);
+    assert!(!template("{{ raise_exception('never') }}").unwrap().traits().tools);
+    assert!(template("{{ tools | tojson }}").unwrap().traits().tools);
     for (text, expected) in
         [("x<think>", true), ("x<think>\n", true), ("<think></think>", false), ("", false)]
     {
@@ -176,4 +175,22 @@ fn probes() {
     }
     let input = ChatInput { messages: &[], tools: None, add_generation_prompt: false, kwargs: &Map::new() };
     assert_eq!(template("x").unwrap().render(&input).unwrap(), "x");
+}
+
+#[test]
+fn what_each_generation_does_with_calls_and_thoughts() {
+    let cases = [
+        ("lfm2", [true, false, false, false]),
+        ("lfm2.5-1.2b", [true, false, false, true]),
+        ("lfm2.5-8b-a1b", [true, true, true, true]),
+        ("lfm2.5-2.6b", [true, true, true, true]),
+    ];
+    for (generation, [tools, tool_calls, thoughts, drops_past_thoughts]) in cases {
+        let want =
+            TemplateTraits { tools, tool_calls, thoughts, drops_past_thoughts, enable_thinking: false };
+        let template = template(&read(&format!("{generation}.jinja"))).unwrap();
+        assert_eq!(template.traits(), want, "{generation}");
+    }
+    let switched = template("{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}");
+    assert!(switched.unwrap().traits().enable_thinking);
 }

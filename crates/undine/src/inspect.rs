@@ -156,7 +156,7 @@ fn describe_text(checkpoint: &Checkpoint) -> (Json, Json) {
         Some(source) => match open::template(source, &tokenizer) {
             Ok(template) => json!({
                 "generation": generation(source, &template),
-                "supports_tools": template.supports_tools(),
+                "supports_tools": template.traits().tools,
                 "bytes": source.len(),
             }),
             Err(error) => json!({"error": error.chain()}),

@@ -9,6 +9,7 @@ use super::Parallel;
 use super::worker::{MaskWorker, Matching};
 
 /// What follows the thought.
+#[derive(Clone)]
 pub enum Plan {
     /// Any text; within it valid calls.
     Free { calls: Option<FreeCalls> },
@@ -17,6 +18,7 @@ pub enum Plan {
 }
 
 /// Calls within free text.
+#[derive(Clone)]
 pub struct FreeCalls {
     start: TokenId,
     parallel: Parallel,

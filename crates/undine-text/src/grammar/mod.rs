@@ -142,6 +142,15 @@ pub struct GrammarCompiler {
     thinking_over: Vec<TokenId>,
 }
 
+/// Rules that were compiled; every answer under them begins afresh.
+#[derive(Clone)]
+pub struct CompiledRules {
+    worker: Arc<MaskWorker>,
+    plan: Plan,
+    thinking: Option<Thinking>,
+    over: Vec<TokenId>,
+}
+
 impl GrammarCompiler {
     /// Sorts the vocabulary (about 0.1 s for 65,536 tokens) and starts the thread.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Self, TextError> {
@@ -164,6 +173,11 @@ impl GrammarCompiler {
 
     /// The constraint of one answer. An error says what in the rules cannot be enforced.
     pub fn compile(&self, rules: &AnswerRules) -> Result<Box<dyn Constraint>, TextError> {
+        self.prepare(rules).map(|rules| rules.constraint())
+    }
+
+    /// The same for any number of answers: rules with large schemas take their time.
+    pub fn prepare(&self, rules: &AnswerRules) -> Result<CompiledRules, TextError> {
         let grammars = lark::grammars(rules, &self.tokenizer)?;
         let plan = match grammars {
             lark::Grammars::Free => Plan::Free { calls: None },
@@ -187,7 +201,12 @@ impl GrammarCompiler {
                 Some(Thinking { start, end, inside: answer::Inside::No, budget })
             }
         };
-        Ok(Box::new(AnswerConstraint::new(Arc::clone(&self.worker), plan, thinking, &self.thinking_over)))
+        Ok(CompiledRules {
+            worker: Arc::clone(&self.worker),
+            plan,
+            thinking,
+            over: self.thinking_over.clone(),
+        })
     }
 
     fn matcher(&self, grammar: llguidance::api::TopLevelGrammar) -> Result<Matcher, TextError> {
@@ -198,6 +217,14 @@ impl GrammarCompiler {
             // A grammar that nothing can begin is found here, not in the middle of an answer.
             None => matcher.compute_mask_or_eos().map(|_| matcher).map_err(grammar_error),
         }
+    }
+}
+
+impl CompiledRules {
+    /// The constraint of one answer.
+    pub fn constraint(&self) -> Box<dyn Constraint> {
+        let Self { worker, plan, thinking, over } = self;
+        Box::new(AnswerConstraint::new(Arc::clone(worker), plan.clone(), *thinking, over))
     }
 }
 
