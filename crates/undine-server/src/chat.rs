@@ -7,16 +7,20 @@ use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use undine_core::{RowOutput, TokenId};
 
-use crate::generation::{Choice, Delta, Finish, Generation, Plan};
+use crate::generation::{CallDelta, Choice, Delta, Finish, Generation, Plan, Reading};
 use crate::logprobs::{ChatLogprobs, TokenTexts};
 use crate::prompt::{self, Wanted};
+use crate::render;
 use crate::routes::response_id;
+use crate::rules::{self, Answering};
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
+use crate::turns::{Answer, Call};
 use crate::wire::chat::ChatRequest;
 use crate::wire::error::ApiResult;
 use crate::wire::response::{
-    ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatMessage, ChatResponse, Head, Usage,
+    ChatChoice, ChatChunk, ChatChunkChoice, ChatDelta, ChatMessage, ChatResponse, Function, FunctionDelta,
+    Head, ToolCall, ToolCallDelta, Usage,
 };
 
 /// What the writers of both forms need to know of the request.
@@ -56,22 +60,27 @@ pub(crate) async fn answer(
 fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form, Plan)> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
-    ready.check_logprobs("top_logprobs", request.logprobs)?;
     prompt::check_sequences(ready, 1, common.choices)?;
-    let rendered = prompt::render(ready, &request.conversation)?;
-    let prompt = rendered.into_prompt(ready, common.add_special_tokens)?;
+    let rendered = render::render(ready, &request.conversation)?;
+    let mut prompt = rendered.into_prompt(ready, common.add_special_tokens)?;
+    let Answering { restriction, tools, special, forbidden } =
+        rules::of_chat(ready, request, prompt.starts_in)?;
+    prompt.forbidden.extend(forbidden);
     let max_tokens = prompt::room_for_answer(ready, "messages", &prompt.tokens, request.max_tokens)?;
-    let wanted =
-        Wanted { common, max_tokens, logprobs: request.logprobs, prompt_logprobs: common.prompt_logprobs };
+    let wanted = Wanted {
+        common,
+        max_tokens,
+        logprobs: request.logprobs,
+        prompt_logprobs: common.prompt_logprobs,
+        restriction: restriction.as_ref(),
+    };
     let sequences = prompt::sequences(ready, &prompt, &wanted)?;
+    let reading = Reading { starts_in: prompt.starts_in, special, tools, place: prompt.place };
     let choices: Vec<Choice> =
-        sequences.iter().map(|_| Choice::new(ready, common, prompt.starts_in)).collect();
+        sequences.iter().map(|_| Choice::new(ready, common, reading.clone())).collect();
     let form = Form {
         head: Head { id, object: "chat.completion", created: unix_time(), model },
-        texts: TokenTexts {
-            tokenizer: ready.model.tokenizer.clone(),
-            names: ready.token_names(common.token_names),
-        },
+        texts: TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: common.token_names },
         logprobs: request.logprobs,
         prompt_logprobs: common.prompt_logprobs,
         include_reasoning: request.include_reasoning,
@@ -102,8 +111,7 @@ impl Form {
 /// One choice of an answer in one piece, as far as it is known.
 #[derive(Default)]
 struct Collected {
-    content: String,
-    reasoning: String,
+    answer: Answer,
     logprobs: ChatLogprobs,
     token_ids: Vec<TokenId>,
     finish: Option<Finish>,
@@ -112,8 +120,7 @@ struct Collected {
 
 impl Collected {
     fn add(&mut self, delta: Delta, form: &Form) {
-        self.content.push_str(&delta.content);
-        self.reasoning.push_str(&delta.reasoning);
+        self.answer.add(&delta);
         self.logprobs.content.extend(form.logprobs(delta.token.as_ref()).unwrap_or_default().content);
         self.token_ids.extend(delta.token.map(|row| row.chosen.token));
         self.finish = delta.finish;
@@ -124,16 +131,23 @@ impl Collected {
 
     fn choice(self, index: usize, form: &Form) -> ChatChoice {
         let Finish { reason, stop_reason } = self.finish.expect("a generation ends when all choices have");
-        let reasoning = (form.include_reasoning && !self.reasoning.is_empty()).then_some(self.reasoning);
-        let nothing_but_reasoning = self.content.is_empty() && reasoning.is_some();
+        let Answer { content, reasoning, calls } = self.answer;
+        let reasoning = (form.include_reasoning && !reasoning.is_empty()).then_some(reasoning);
+        let something_else = reasoning.is_some() || !calls.is_empty();
+        let call = |Call { id, name, arguments, .. }| ToolCall {
+            id,
+            r#type: "function",
+            function: Function { name, arguments },
+        };
         ChatChoice {
             index,
             message: ChatMessage {
                 role: "assistant",
-                content: (!nothing_but_reasoning).then_some(self.content),
+                content: (!content.is_empty() || !something_else).then_some(content),
                 refusal: None,
                 reasoning_content: reasoning.clone(),
                 reasoning,
+                tool_calls: calls.into_iter().map(call).collect(),
             },
             logprobs: form.logprobs.map(|_| self.logprobs),
             finish_reason: reason,
@@ -161,6 +175,25 @@ async fn collect(mut generation: Generation, form: Form) -> ApiResult<Response> 
         prompt_token_ids: form.prompt_token_ids(),
     };
     Ok(Json(response).into_response())
+}
+
+/// What a stream says of a call. What was sent of an aborted one cannot be taken back: it stays incomplete.
+fn call_delta(delta: CallDelta) -> Option<ToolCallDelta> {
+    let part = |index, name, arguments| ToolCallDelta {
+        index,
+        id: None,
+        r#type: None,
+        function: FunctionDelta { name, arguments },
+    };
+    match delta {
+        CallDelta::Begun { index, id, name } => Some(ToolCallDelta {
+            id: Some(id),
+            r#type: Some("function"),
+            ..part(index, Some(name), String::new())
+        }),
+        CallDelta::Arguments { index, json } => Some(part(index, None, json)),
+        CallDelta::Aborted { .. } => None,
+    }
 }
 
 struct ChatChunks {
@@ -200,7 +233,8 @@ impl Chunks for ChatChunks {
     fn delta(&mut self, index: usize, delta: Delta, usage: ChunkUsage, events: &mut Events) {
         let form = &self.form;
         let reasoning = if form.include_reasoning { delta.reasoning.as_str() } else { "" };
-        let visible = !delta.content.is_empty() || !reasoning.is_empty();
+        let tool_calls: Vec<ToolCallDelta> = delta.calls.into_iter().filter_map(call_delta).collect();
+        let visible = !delta.content.is_empty() || !reasoning.is_empty() || !tool_calls.is_empty();
         let has_token = delta.token.is_some() && (form.logprobs.is_some() || form.return_token_ids);
         if !visible && !has_token && delta.finish.is_none() {
             return;
@@ -215,6 +249,7 @@ impl Chunks for ChatChunks {
                 content: some(delta.content.as_str()),
                 reasoning: some(reasoning),
                 reasoning_content: some(reasoning),
+                tool_calls,
             },
             logprobs: form.logprobs(delta.token.as_ref()).filter(|logprobs| !logprobs.content.is_empty()),
             finish_reason,

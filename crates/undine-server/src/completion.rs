@@ -8,10 +8,11 @@ use axum::response::{IntoResponse, Response};
 use undine_core::{RowOutput, TokenId};
 use undine_text::SpecialText;
 
-use crate::generation::{Choice, Delta, Generation, Plan, special_text};
+use crate::generation::{Choice, Delta, Generation, Plan, Reading, special_text};
 use crate::logprobs::{LegacyLogprobs, TokenTexts};
 use crate::prompt::{self, Wanted};
 use crate::routes::response_id;
+use crate::rules;
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
 use crate::wire::completion::{CompletionRequest, PromptInput};
@@ -80,6 +81,7 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
     let choices_per_prompt = common.choices as usize;
     let mut plan = Plan { sequences: Vec::new(), choices: Vec::new(), choices_per_prompt, prompt_tokens: 0 };
     let mut echoed = Vec::with_capacity(prompts.len());
+    let restriction = rules::of_completion(common.format.as_ref());
     let single = prompts.len() == 1;
     for (i, input) in prompts.into_iter().enumerate() {
         let path = if single { "prompt".to_owned() } else { format!("prompt[{i}]") };
@@ -89,9 +91,21 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
         } else {
             prompt::room_for_answer(ready, &path, &prompt.tokens, None)?.min(max_tokens)
         };
-        let wanted = Wanted { common: &common, max_tokens, logprobs, prompt_logprobs: scores };
+        let wanted = Wanted {
+            common: &common,
+            max_tokens,
+            logprobs,
+            prompt_logprobs: scores,
+            restriction: restriction.as_ref(),
+        };
         let sequences = prompt::sequences(ready, &prompt, &wanted)?;
-        plan.choices.extend(sequences.iter().map(|_| Choice::new(ready, &common, prompt.starts_in)));
+        let reading = Reading {
+            starts_in: prompt.starts_in,
+            special: common.special,
+            tools: None,
+            place: prompt.place,
+        };
+        plan.choices.extend(sequences.iter().map(|_| Choice::new(ready, &common, reading.clone())));
         plan.sequences.extend(sequences);
         plan.prompt_tokens = plan.prompt_tokens.saturating_add(prompt.tokens.len() as u32);
         let text = match input {
@@ -102,10 +116,7 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
     }
     let form = Form {
         head: Head { id, object: "text_completion", created: unix_time(), model },
-        texts: TokenTexts {
-            tokenizer: ready.model.tokenizer.clone(),
-            names: ready.token_names(common.token_names),
-        },
+        texts: TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: common.token_names },
         special: special_text(common.special),
         echo,
         logprobs,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use undine_core::{FinishReason, RowOutput, TokenId};
-use undine_text::{
-    IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, Tokenizer,
-};
+use undine_text::tools::ToolSet;
+use undine_text::{IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream};
 
 use crate::engine_thread::{Running, Sequence, Update};
+use crate::prompt;
+use crate::recorder::Recorder;
 use crate::state::{App, Ready};
+use crate::turns::Place;
 use crate::wire::common::{Common, SpecialTokensWanted};
 use crate::wire::error::ApiResult;
 use crate::wire::response::{PromptTokens, Usage};
@@ -37,8 +39,28 @@ pub(crate) struct Delta {
     pub(crate) prompt_scores: Option<Vec<RowOutput>>,
     pub(crate) content: String,
     pub(crate) reasoning: String,
+    pub(crate) calls: Vec<CallDelta>,
     pub(crate) token: Option<RowOutput>,
     pub(crate) finish: Option<Finish>,
+}
+
+/// What one step added to a tool call.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum CallDelta {
+    Begun {
+        index: usize,
+        id: String,
+        name: String,
+    },
+    /// More of the arguments' JSON text.
+    Arguments {
+        index: usize,
+        json: String,
+    },
+    /// It turned out not to be one: what was taken for it follows as content.
+    Aborted {
+        index: usize,
+    },
 }
 
 /// Where an answer starts.
@@ -65,18 +87,31 @@ pub(crate) struct Choice {
     completion_tokens: u32,
     reasoning_tokens: u32,
     pieces: Vec<Piece>,
+    /// The calls that were begun and not aborted, if any are looked for.
+    calls: usize,
+    recorder: Option<Recorder>,
 }
 
-/// Stop strings that hold only for the text after the first `min_tokens`: until then another stream, without stop
-/// strings, makes the text.
+/// How the tokens of a choice become what a client sees.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    pub(crate) starts_in: StartsIn,
+    pub(crate) special: SpecialTokensWanted,
+    /// The tools whose calls are looked for.
+    pub(crate) tools: Option<Arc<ToolSet>>,
+    /// Where the answer begins, if it is to be kept.
+    pub(crate) place: Option<Place>,
+}
+
+/// Stop strings that hold for the text after the first `min_tokens`.
 struct AfterMinimum {
     min_tokens: u32,
-    tokenizer: Arc<Tokenizer>,
-    options: StreamOptions,
+    stop: Vec<String>,
 }
 
 impl Choice {
-    pub(crate) fn new(ready: &Ready, common: &Common, starts_in: StartsIn) -> Self {
+    pub(crate) fn new(ready: &Ready, common: &Common, reading: Reading) -> Self {
+        let Reading { starts_in, special, tools, place } = reading;
         let think = if starts_in == StartsIn::Unsplit { None } else { ready.think() };
         let reasoning = match (think, starts_in) {
             (None, _) | (_, StartsIn::Unsplit) => Reasoning::Off,
@@ -86,18 +121,14 @@ impl Choice {
         let mut options = StreamOptions {
             stop: common.stop.strings.clone(),
             include_stop: if common.stop.include_in_output { IncludeStop::Yes } else { IncludeStop::No },
-            special: special_text(common.special),
+            special: special_text(special),
             reasoning,
-            tools: None,
+            tools,
         };
         let tokenizer = ready.model.tokenizer.as_ref();
         let mut after_minimum = None;
-        if let (Some(tokenizer), min_tokens @ 1.., false) =
-            (tokenizer, common.stop.min_tokens, options.stop.is_empty())
-        {
-            let tokenizer = Arc::clone(tokenizer);
-            after_minimum = Some(AfterMinimum { min_tokens, tokenizer, options: options.clone() });
-            options.stop.clear();
+        if let (min_tokens @ 1.., false) = (common.stop.min_tokens, options.stop.is_empty()) {
+            after_minimum = Some(AfterMinimum { min_tokens, stop: std::mem::take(&mut options.stop) });
         }
         Self {
             text: tokenizer.map(|tokenizer| TextStream::new(Arc::clone(tokenizer), options)),
@@ -109,16 +140,22 @@ impl Choice {
             completion_tokens: 0,
             reasoning_tokens: 0,
             pieces: Vec::new(),
+            calls: 0,
+            recorder: place.and_then(|place| Recorder::new(ready, place)),
         }
     }
 
     fn take(&mut self, update: Update) -> Delta {
         let Update { cached_tokens, prompt_scores, token, finish } = update;
         self.cached_tokens = cached_tokens.unwrap_or(self.cached_tokens);
+        let finish_reason = finish;
         let mut delta = Delta { prompt_scores, finish: finish.map(Finish::of), ..Delta::default() };
         if let Some(row) = token {
             let id = row.chosen.token;
             self.count(id);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.tokens.push(id);
+            }
             // The token that ends an answer is reported and counted, and is not part of the text.
             let ends = matches!(finish, Some(FinishReason::Eos | FinishReason::StopToken(_)));
             if !ends || self.include_stop {
@@ -131,15 +168,40 @@ impl Choice {
         {
             text.finish(&mut self.pieces);
         }
+        self.hand_out(&mut delta);
+        if let Some(finish) = &mut delta.finish {
+            if self.calls > 0 && finish.reason == "stop" {
+                finish.reason = "tool_calls";
+            }
+            if let Some(recorder) = self.recorder.take() {
+                recorder.keep(finish_reason);
+            }
+        }
+        delta
+    }
+
+    /// Turns pieces into a delta.
+    fn hand_out(&mut self, delta: &mut Delta) {
         for piece in self.pieces.drain(..) {
             match piece {
                 Piece::Content(text) => delta.content.push_str(&text),
                 Piece::Reasoning(text) => delta.reasoning.push_str(&text),
-                // No tools are passed to the stream.
-                Piece::ToolCall { .. } | Piece::ToolArguments { .. } | Piece::ToolAborted { .. } => {}
+                Piece::ToolCall { index, name } => {
+                    self.calls += 1;
+                    delta.calls.push(CallDelta::Begun { index, id: call_id(), name });
+                }
+                Piece::ToolArguments { index, json } => {
+                    delta.calls.push(CallDelta::Arguments { index, json });
+                }
+                Piece::ToolAborted { index } => {
+                    self.calls -= 1;
+                    delta.calls.push(CallDelta::Aborted { index });
+                }
             }
         }
-        delta
+        if let Some(recorder) = &mut self.recorder {
+            recorder.answer.add(delta);
+        }
     }
 
     fn push(&mut self, id: TokenId, delta: &mut Delta) {
@@ -147,30 +209,12 @@ impl Choice {
         if let StreamState::Stopped { stop } = text.push(id, &mut self.pieces) {
             delta.finish = Some(Finish { reason: "stop", stop_reason: Some(StopReason::Text(stop)) });
         }
-        self.end_minimum(id);
-    }
-
-    /// Lets stop strings hold for what follows, once `min_tokens` are out and their text is out to the last byte.
-    fn end_minimum(&mut self, id: TokenId) {
         let tokens = self.completion_tokens;
-        let is_over = |after: &mut AfterMinimum| {
-            tokens >= after.min_tokens && ends_with_character(after.tokenizer.token_bytes(id))
-        };
-        // A token without text may have left something open: half a character, or white space after `</think>`.
-        if self.pieces.is_empty() {
-            return;
+        if let Some(AfterMinimum { stop, .. }) =
+            self.after_minimum.take_if(|after| tokens >= after.min_tokens)
+        {
+            text.set_stop(stop);
         }
-        let Some(after) = self.after_minimum.take_if(is_over) else { return };
-        let AfterMinimum { tokenizer, mut options, .. } = after;
-        if let Some(text) = &mut self.text {
-            text.finish(&mut self.pieces);
-        }
-        options.reasoning = match (options.reasoning, self.in_think) {
-            (Reasoning::Off, _) => Reasoning::Off,
-            (_, true) => Reasoning::SplitStartInside,
-            (_, false) => Reasoning::Split,
-        };
-        self.text = Some(TextStream::new(tokenizer, options));
     }
 
     /// Reasoning tokens are those from `<think>` to `</think>`, both included.
@@ -197,6 +241,11 @@ impl Finish {
         };
         Self { reason, stop_reason }
     }
+}
+
+/// The id of a tool call, unlike every other.
+fn call_id() -> String {
+    format!("call_{:016x}{:08x}", prompt::random(), prompt::random() as u32)
 }
 
 /// All choices of a request, running.
@@ -250,43 +299,10 @@ impl Generation {
     }
 }
 
-/// Whether the last character that begins in these bytes also ends in them.
-fn ends_with_character(bytes: &[u8]) -> bool {
-    let is_start = |byte: &u8| (*byte as i8) >= -0x40;
-    match bytes.iter().rposition(is_start) {
-        Some(start) => {
-            !matches!(std::str::from_utf8(&bytes[start..]), Err(error) if error.error_len().is_none())
-        }
-        None => true,
-    }
-}
-
 /// The detokenizer's word for the request's.
 pub(crate) fn special_text(wanted: SpecialTokensWanted) -> SpecialText {
     match wanted {
         SpecialTokensWanted::Skip => SpecialText::Skip,
         SpecialTokensWanted::Keep => SpecialText::Keep,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_characters_are_seen() {
-        let euro = "a€".as_bytes();
-        for (bytes, whole) in [
-            (&b"ab"[..], true),
-            (euro, true),
-            (&euro[..2], false),
-            (&euro[..3], false),
-            // The end of a character that began before.
-            (&euro[2..], true),
-            (&b"\xff"[..], true),
-            (b"", true),
-        ] {
-            assert_eq!(ends_with_character(bytes), whole, "{bytes:?}");
-        }
     }
 }

@@ -4,13 +4,15 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use undine_core::{GenerateRequest, StopRules, TokenId};
-use undine_text::{Bos, ChatInput, Tokenizer, ends_in_think};
+use undine_text::grammar::CompiledRules;
+use undine_text::{Bos, Tokenizer};
 
 use crate::engine_thread::Sequence;
 use crate::generation::StartsIn;
+use crate::rules::Restriction;
 use crate::serve::ServerModel;
 use crate::state::Ready;
-use crate::wire::chat::{Conversation, PromptEnd};
+use crate::turns::Place;
 use crate::wire::common::Common;
 use crate::wire::completion::PromptInput;
 use crate::wire::error::{ApiError, ApiResult};
@@ -23,6 +25,10 @@ pub(crate) struct Prompt {
     /// At least one, each in the vocabulary.
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) starts_in: StartsIn,
+    /// Where the answer begins, if it may come back in a later turn.
+    pub(crate) place: Option<Place>,
+    /// Tokens that the answer may not have.
+    pub(crate) forbidden: Vec<TokenId>,
 }
 
 /// What the sequences of one prompt have in common beside it.
@@ -31,64 +37,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) max_tokens: u32,
     pub(crate) logprobs: Option<u32>,
     pub(crate) prompt_logprobs: Option<u32>,
-}
-
-/// A conversation as the model's text.
-pub(crate) struct Rendered {
-    pub(crate) text: String,
-    starts_in: StartsIn,
-}
-
-/// Renders a conversation.
-pub(crate) fn render(ready: &Ready, conversation: &Conversation) -> ApiResult<Rendered> {
-    tokenizer(ready, "messages")?;
-    let Some(template) = &ready.model.template else {
-        return Err(ApiError::field(
-            "messages",
-            "this model has no chat template; use /v1/completions, or start the server with --chat-template",
-        ));
-    };
-    let Conversation { messages, tools, kwargs, end } = conversation;
-    let kwargs = &ready.template_kwargs(kwargs);
-    let input = ChatInput {
-        messages,
-        tools: (!tools.is_empty()).then_some(tools),
-        add_generation_prompt: *end == PromptEnd::GenerationPrompt,
-        kwargs,
-    };
-    let mut text = template.render(&input).map_err(|error| ApiError::field("messages", error.to_string()))?;
-    let mut inside = ends_in_think(&text);
-    if *end == PromptEnd::OpenFinalMessage {
-        let last = messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
-        inside = last.rfind("<think>") > last.rfind("</think>");
-        cut_after(&mut text, last)?;
-    }
-    let starts_in = match (ready.think(), inside) {
-        (None, _) => StartsIn::Unsplit,
-        (Some(_), true) => StartsIn::Reasoning,
-        (Some(_), false) => StartsIn::Content,
-    };
-    Ok(Rendered { text, starts_in })
-}
-
-impl Rendered {
-    /// Encodes it.
-    pub(crate) fn into_prompt(self, ready: &Ready, bos: Option<bool>) -> ApiResult<Prompt> {
-        let tokens = encode_prompt(ready, "messages", &self.text, bos)?;
-        check_tokens("messages", &tokens, ready.vocab)?;
-        Ok(Prompt { tokens, starts_in: self.starts_in })
-    }
-}
-
-/// Removes what the template wrote after the text of the last message.
-fn cut_after(rendered: &mut String, last: &str) -> ApiResult<()> {
-    let last = last.trim();
-    let Some(start) = rendered.rfind(last) else {
-        let message = "the chat template does not show the last message as it is, so it cannot be continued";
-        return Err(ApiError::field("continue_final_message", message));
-    };
-    rendered.truncate(start + last.len());
-    Ok(())
+    pub(crate) restriction: Option<&'a Restriction>,
 }
 
 /// Encodes one prompt of `/v1/completions`, found at `path`.
@@ -99,11 +48,15 @@ pub(crate) fn from_input(
     bos: Option<bool>,
 ) -> ApiResult<Prompt> {
     let tokens = match input {
-        PromptInput::Text(text) => encode_prompt(ready, path, text, bos)?,
+        PromptInput::Text(text) => {
+            let tokenizer = tokenizer(ready, path)?;
+            check_bytes(ready, path, text)?;
+            encode(tokenizer, text, bos)
+        }
         PromptInput::Tokens(tokens) => tokens.clone(),
     };
     check_tokens(path, &tokens, ready.vocab)?;
-    Ok(Prompt { tokens, starts_in: StartsIn::Unsplit })
+    Ok(Prompt { tokens, starts_in: StartsIn::Unsplit, place: None, forbidden: Vec::new() })
 }
 
 /// The tokenizer, or advice for a model without one.
@@ -114,27 +67,30 @@ pub(crate) fn tokenizer<'a>(ready: &'a Ready, path: &str) -> ApiResult<&'a Token
 
 /// Encodes a text, however long.
 pub(crate) fn encode(tokenizer: &Tokenizer, text: &str, add_special_tokens: Option<bool>) -> Vec<TokenId> {
-    let bos = match add_special_tokens {
+    tokenizer.encode(text, bos(tokenizer, add_special_tokens))
+}
+
+/// Whether BOS comes first.
+pub(crate) fn bos(tokenizer: &Tokenizer, add_special_tokens: Option<bool>) -> Bos {
+    match add_special_tokens {
         Some(false) => Bos::Omit,
         Some(true) => Bos::Add,
         None => tokenizer.default_bos(),
-    };
-    tokenizer.encode(text, bos)
+    }
 }
 
-/// Encodes a text that has a chance to fit: megabytes of it would keep a core busy for seconds just to be refused.
-fn encode_prompt(ready: &Ready, path: &str, text: &str, bos: Option<bool>) -> ApiResult<Vec<TokenId>> {
-    let tokenizer = tokenizer(ready, path)?;
-    if text.len() > ready.prompt_bytes_max {
-        let message = format!(
-            "the prompt has {} bytes, and the context of {} tokens holds at most {}; shorten it",
-            text.len(),
-            ready.max_model_len,
-            ready.prompt_bytes_max
-        );
-        return Err(ApiError::context_length(path, message));
+/// Refuses a text without a chance to fit: to tokenize megabytes would keep a core busy for seconds.
+pub(crate) fn check_bytes(ready: &Ready, path: &str, text: &str) -> ApiResult<()> {
+    if text.len() <= ready.prompt_bytes_max {
+        return Ok(());
     }
-    Ok(encode(tokenizer, text, bos))
+    let message = format!(
+        "the prompt has {} bytes, and the context of {} tokens holds at most {}; shorten it",
+        text.len(),
+        ready.max_model_len,
+        ready.prompt_bytes_max
+    );
+    Err(ApiError::context_length(path, message))
 }
 
 /// Most bytes that so many tokens can stand for: each byte of a text is in one of its tokens.
@@ -145,7 +101,7 @@ pub(crate) fn text_bytes_max(model: &ServerModel, tokens: u32) -> usize {
     longest.saturating_mul(tokens as usize)
 }
 
-fn check_tokens(path: &str, tokens: &[TokenId], vocab: u32) -> ApiResult<()> {
+pub(crate) fn check_tokens(path: &str, tokens: &[TokenId], vocab: u32) -> ApiResult<()> {
     if tokens.is_empty() {
         return Err(ApiError::field(path, "expected at least one token, found an empty prompt"));
     }
@@ -200,15 +156,15 @@ pub(crate) fn room_for_answer(
 
 /// The sequences of all choices of a prompt, each with a seed of its own.
 pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> ApiResult<Vec<Sequence>> {
-    let Wanted { common, max_tokens, logprobs, prompt_logprobs } = *wanted;
-    ready.check_logprobs("logprobs", logprobs)?;
-    ready.check_logprobs("prompt_logprobs", prompt_logprobs)?;
+    let Wanted { common, max_tokens, logprobs, prompt_logprobs, restriction } = *wanted;
     let stop = stop_rules(ready, common, max_tokens)?;
     if let Some((token, _)) = common.logit_bias.iter().find(|(token, _)| *token >= ready.vocab) {
         let message = format!("expected token ids below {}, found {token}", ready.vocab);
         return Err(ApiError::field("logit_bias", message));
     }
-    let seed = common.sampling.seed.unwrap_or_else(|| ready.next_seed());
+    let mut logit_bias = common.logit_bias.clone();
+    logit_bias.extend(prompt.forbidden.iter().map(|&token| (token, f32::NEG_INFINITY)));
+    let seed = common.sampling.seed.unwrap_or_else(random);
     let request = |choice: u32| GenerateRequest {
         prompt: prompt.tokens.clone(),
         sampling: common.sampling.resolve(
@@ -216,11 +172,14 @@ pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> 
             seed.wrapping_add(u64::from(choice).wrapping_mul(SEED_STEP)),
             logprobs,
         ),
-        logit_bias: common.logit_bias.clone(),
+        logit_bias: logit_bias.clone(),
         stop: stop.clone(),
         prompt_logprobs,
     };
-    Ok((0..common.choices).map(|choice| Sequence { request: request(choice), constraint: None }).collect())
+    let compiled = restriction.map(|restriction| restriction.compile(ready)).transpose()?;
+    let constraint = || compiled.as_ref().map(CompiledRules::constraint);
+    let sequence = |choice| Sequence { request: request(choice), constraint: constraint() };
+    Ok((0..common.choices).map(sequence).collect())
 }
 
 fn stop_rules(ready: &Ready, common: &Common, max_tokens: u32) -> ApiResult<StopRules> {

@@ -6,13 +6,13 @@ use undine_core::TokenId;
 use undine_text::SpecialText;
 
 use crate::logprobs::TokenTexts;
-use crate::prompt;
 use crate::routes::Post;
 use crate::state::Ready;
 use crate::wire::chat::Conversation;
 use crate::wire::common::{TokenNames, read_token_list};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::Fields;
+use crate::{prompt, render};
 
 /// Most tokens `/detokenize` takes; more than any context.
 const DETOKENIZE_TOKENS_MAX: usize = 1 << 20;
@@ -59,8 +59,8 @@ fn tokenize_body(ready: &Ready, body: &[u8]) -> ApiResult<Tokenized> {
                     _ => error,
                 })?;
             fields.finish()?;
-            let rendered = prompt::render(ready, &conversation)?;
-            prompt::encode(prompt::tokenizer(ready, "messages")?, &rendered.text, special)
+            let rendered = render::render(ready, &conversation)?;
+            rendered.encode(ready, prompt::tokenizer(ready, "messages")?, special)
         }
     };
     let texts = TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: TokenNames::Text };

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use support::client::{ask, ask_stream, post};
 use support::mock::{MockExecutor, next_token};
-use support::{EOS, Setup, THINK_END, THINK_START};
+use support::{EOS, Setup, THINK_END, THINK_START, encode};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -23,11 +23,6 @@ fn scripted(last: u32, answer: &[u32]) -> Setup {
     let successors: HashMap<u32, u32> = chain.zip(answer).map(|(&from, &to)| (from, to)).collect();
     assert_eq!(successors.len(), answer.len(), "a token can only have one successor");
     Setup { mock: MockExecutor { successors, ..MockExecutor::default() }, ..Setup::default() }
-}
-
-/// Ids of a text, as the server counts them.
-fn encode(text: &str) -> Vec<u32> {
-    support::tokenizer().encode(text, undine_text::Bos::Omit)
 }
 
 fn last_prompt_token() -> u32 {
@@ -152,24 +147,6 @@ fn the_template_decides_the_prompt() {
     for (body, want) in cases {
         assert_eq!(count(body.clone()), want, "{body}");
     }
-}
-
-#[test]
-fn tools_keep_the_markers_visible() {
-    let call = [10, 100, 11, EOS];
-    let server = scripted(last_prompt_token(), &call).start();
-    let tool = json!({"type": "function", "function": {"name": "f"}});
-    let text = |extra: Value| {
-        let mut body = json!({"messages": user("hi"), "temperature": 0});
-        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        ask(server.address, PATH, &body)["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
-    };
-    let inner = support::tokenizer().decode(&[100], undine_text::SpecialText::Keep);
-    let shown = format!("<|tool_call_start|>{inner}<|tool_call_end|>");
-    assert_eq!(text(json!({"tools": [tool]})), shown);
-    assert_eq!(text(json!({"tools": [tool], "tool_choice": "auto"})), shown);
-    assert_eq!(text(json!({"tools": [tool], "tool_choice": "none"})), inner);
-    assert_eq!(text(json!({})), inner);
 }
 
 #[test]

@@ -58,10 +58,16 @@ fn shared_cases() -> Vec<Case> {
         ("stream_options.extra", json!({"stream": true, "stream_options": {"extra": 1}})),
         ("prompt_logprobs", json!({"prompt_logprobs": 21})),
         ("prompt_logprobs", json!({"prompt_logprobs": 1, "stream": true})),
-        ("response_format", json!({"response_format": {"type": "json_schema", "json_schema": {}}})),
-        ("response_format.type", json!({"response_format": "json"})),
-        ("structured_outputs", json!({"structured_outputs": {"regex": "a"}})),
-        ("guided_json", json!({"guided_json": {"type": "object"}})),
+        (
+            "response_format.json_schema.schema",
+            json!({"response_format": {"type": "json_schema", "json_schema": {}}}),
+        ),
+        ("response_format", json!({"response_format": "json"})),
+        ("response_format.type", json!({"response_format": {"type": "xml"}})),
+        ("structured_outputs.regex", json!({"structured_outputs": {"regex": "(a"}})),
+        ("guided_json", json!({"guided_json": {"type": "objekt"}})),
+        ("guided_grammar", json!({"guided_grammar": "start: nothing"})),
+        ("guided_regex", json!({"guided_regex": "a", "response_format": {"type": "json_object"}})),
         ("bad_words", json!({"bad_words": ["x"]})),
         ("temprature", json!({"temprature": 1})),
         ("model", json!({"model": 3})),
@@ -87,6 +93,10 @@ fn completion_cases() -> Vec<Case> {
     ]
 }
 
+fn tool(name: &str) -> Value {
+    json!({"type": "function", "function": {"name": name}})
+}
+
 /// Wrong for `/v1/chat/completions`.
 fn chat_cases() -> Vec<Case> {
     vec![
@@ -103,7 +113,26 @@ fn chat_cases() -> Vec<Case> {
         ("tools[0].type", json!({"tools": [{"type": "gadget"}]})),
         ("tools[0].function.name", json!({"tools": [{"type": "function", "function": {}}]})),
         ("tool_choice", json!({"tool_choice": "required"})),
-        ("tool_choice", json!({"tool_choice": {"type": "function", "function": {"name": "f"}}})),
+        (
+            "tool_choice.function.name",
+            json!({"tool_choice": {"type": "function", "function": {"name": "f"}}, "tools": [tool("g")]}),
+        ),
+        ("tools[1].function.name", json!({"tools": [tool("f"), tool("f")]})),
+        (
+            "tools",
+            json!({"tools": [{"type": "function", "function":
+                {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "strung"}}}}}]}),
+        ),
+        ("parallel_tool_calls", json!({"parallel_tool_calls": "no"})),
+        ("thinking_token_budget", json!({"thinking_token_budget": -2})),
+        ("reasoning_effort", json!({"reasoning_effort": "huge"})),
+        ("functions", json!({"functions": [{"name": "f"}]})),
+        ("function_call", json!({"function_call": "auto"})),
+        ("messages[0].role", json!({"messages": [{"role": "function", "name": "f", "content": "x"}]})),
+        (
+            "messages[0].tool_calls[0].function.arguments",
+            json!({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "["}}]}]}),
+        ),
         ("tool_choice", json!({"tool_choice": 3})),
         ("chat_template", json!({"chat_template": "{{ messages }}"})),
         ("chat_template_kwargs.messages", json!({"chat_template_kwargs": {"messages": []}})),

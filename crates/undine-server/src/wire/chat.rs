@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use crate::wire::common::{Common, SpecialTokensWanted, TOP_LOGPROBS_MAX};
+use crate::wire::common::{Common, TOP_LOGPROBS_MAX};
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::fields::{Fields, describe};
-use crate::wire::messages::{read_messages, read_tools};
+use crate::wire::fields::Fields;
+use crate::wire::messages::read_messages;
+use crate::wire::thinking::{Thinking, read_thinking};
+use crate::wire::tools::{Calling, read_calling, read_tools};
 
 /// Largest accepted `chat_template_kwargs`, in entries.
 const KWARGS_MAX: usize = 64;
@@ -25,9 +27,13 @@ pub(crate) enum PromptEnd {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Conversation {
     pub(crate) messages: Vec<Value>,
-    /// Empty if there are none, or if `tool_choice` is `none`: what a model does not see it cannot call.
+    /// Shown even if `tool_choice` is `none`, as in vLLM: the prompt stays what it was in other turns, and so does the
+    /// prefix cache.
     pub(crate) tools: Vec<Value>,
     pub(crate) kwargs: Map<String, Value>,
+    /// A template to use instead of the model's.
+    pub(crate) template: Option<String>,
+    pub(crate) thinking: Thinking,
     pub(crate) end: PromptEnd,
 }
 
@@ -36,6 +42,7 @@ pub(crate) struct Conversation {
 pub(crate) struct ChatRequest {
     pub(crate) common: Common,
     pub(crate) conversation: Conversation,
+    pub(crate) calling: Calling,
     /// `None` fills the context.
     pub(crate) max_tokens: Option<u32>,
     /// `Some(top)` if log-probabilities are wanted.
@@ -45,7 +52,6 @@ pub(crate) struct ChatRequest {
 }
 
 const REFUSED: &[(&str, &str)] = &[
-    ("chat_template", "the template is the server's; start it with another --chat-template"),
     ("functions", "use `tools`"),
     ("function_call", "use `tools`"),
     ("audio", "answers are text"),
@@ -54,9 +60,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("mm_processor_kwargs", "only text is understood"),
 ];
 
-/// The first may only be a hint while tool calls come back as text; the others never change the answer here.
-const IGNORED: &[&str] =
-    &["parallel_tool_calls", "verbosity", "chat_template_content_format", "media_io_kwargs"];
+/// Fields that never change the answer here.
+const IGNORED: &[&str] = &["verbosity", "chat_template_content_format", "media_io_kwargs"];
 
 impl Conversation {
     /// Reads what `/v1/chat/completions` and `/tokenize` have in common.
@@ -74,15 +79,13 @@ impl Conversation {
                 return Err(ApiError::field(format!("chat_template_kwargs.{name}"), message));
             }
         }
-        // As in vLLM these are the template's to interpret; LFM2's do not look at them.
-        if let Some(effort) = fields.string("reasoning_effort")? {
-            kwargs.insert("reasoning_effort".to_owned(), effort.into());
-        }
+        let thinking = read_thinking(fields, &mut kwargs)?;
+        let template = fields.string("chat_template")?;
         if let Some(documents) = fields.take("documents") {
             kwargs.insert("documents".to_owned(), documents);
         }
         let end = read_end(fields, &messages)?;
-        Ok(Self { messages, tools, kwargs, end })
+        Ok(Self { messages, tools, kwargs, template, thinking, end })
     }
 }
 
@@ -113,15 +116,9 @@ impl ChatRequest {
     /// Parses and checks a body.
     pub(crate) fn parse(body: &[u8]) -> ApiResult<Self> {
         let mut fields = Fields::parse(body)?;
-        let mut common = Common::read(&mut fields)?;
-        let mut conversation = Conversation::read(&mut fields)?;
-        if read_tool_choice(&mut fields)? == ToolChoice::None {
-            conversation.tools.clear();
-        }
-        if !conversation.tools.is_empty() {
-            // The markers around a tool call are special tokens: without them the client could not find it.
-            common.special = SpecialTokensWanted::Keep;
-        }
+        let common = Common::read(&mut fields)?;
+        let conversation = Conversation::read(&mut fields)?;
+        let calling = read_calling(&mut fields, &conversation.tools)?;
         let max_tokens = match fields.count("max_completion_tokens", 1..=u32::MAX)? {
             // The older name is overruled, as in OpenAI's and vLLM's servers.
             Some(max) => {
@@ -146,33 +143,6 @@ impl ChatRequest {
         fields.refuse(REFUSED)?;
         fields.ignore(IGNORED);
         fields.finish()?;
-        Ok(Self { common, conversation, max_tokens, logprobs, include_reasoning })
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ToolChoice {
-    None,
-    Auto,
-}
-
-fn read_tool_choice(fields: &mut Fields) -> ApiResult<ToolChoice> {
-    let unexpected = |found: &Value| {
-        let message = format!("expected \"none\" or \"auto\", found {}", describe(found));
-        Err(ApiError::field("tool_choice", message))
-    };
-    match fields.take("tool_choice") {
-        None => Ok(ToolChoice::Auto),
-        Some(value) => match value.as_str() {
-            Some("none") => Ok(ToolChoice::None),
-            Some("auto") => Ok(ToolChoice::Auto),
-            Some("required") => {
-                Err(ApiError::unsupported("tool_choice", "a call cannot be forced; use \"auto\""))
-            }
-            None if value.is_object() => {
-                Err(ApiError::unsupported("tool_choice", "a call cannot be forced; use \"auto\""))
-            }
-            _ => unexpected(&value),
-        },
+        Ok(Self { common, conversation, calling, max_tokens, logprobs, include_reasoning })
     }
 }

@@ -5,6 +5,7 @@ use undine_core::{SamplingParams, TokenId};
 
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::{Fields, integer, mismatch};
+use crate::wire::format::{Format, read_format};
 
 /// Most choices of one request (`n`).
 pub(crate) const CHOICES_MAX: u32 = 128;
@@ -16,8 +17,8 @@ pub(crate) const STOP_STRING_BYTES_MAX: usize = 1024;
 pub(crate) const STOP_TOKENS_MAX: usize = 1024;
 /// Most entries of `logit_bias`.
 pub(crate) const LOGIT_BIAS_MAX: usize = 1024;
-/// Most alternatives beside a token (`top_logprobs`, `logprobs`, `prompt_logprobs`); a server may allow fewer.
-pub(crate) const TOP_LOGPROBS_MAX: u32 = undine_engine::LOGPROBS_MAX;
+/// Most alternatives beside a token (`top_logprobs`, `logprobs`, `prompt_logprobs`).
+pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
 /// Largest accepted repetition penalty.
 const REPETITION_PENALTY_MAX: f64 = 10.0;
 /// Longest `request_id` or `user` style identifier in bytes.
@@ -67,6 +68,7 @@ pub(crate) struct Common {
     pub(crate) token_names: TokenNames,
     pub(crate) return_token_ids: bool,
     pub(crate) add_special_tokens: Option<bool>,
+    pub(crate) format: Option<Format>,
 }
 
 /// Sampling fields as given; what is absent comes from the model's defaults.
@@ -94,16 +96,6 @@ pub(crate) struct StopFields {
 
 /// Fields of OpenAI and vLLM that would change the answer and are not built, each with what to do instead.
 const REFUSED: &[(&str, &str)] = &[
-    (
-        "structured_outputs",
-        "constrained answers come with a later version; describe the format in the prompt",
-    ),
-    ("guided_json", "constrained answers come with a later version; describe the format in the prompt"),
-    ("guided_regex", "constrained answers come with a later version; describe the format in the prompt"),
-    ("guided_choice", "constrained answers come with a later version; describe the format in the prompt"),
-    ("guided_grammar", "constrained answers come with a later version; describe the format in the prompt"),
-    ("guided_decoding_backend", "constrained answers come with a later version; remove the field"),
-    ("guided_whitespace_pattern", "constrained answers come with a later version; remove the field"),
     ("bad_words", "forbid single tokens with `logit_bias`"),
     ("allowed_token_ids", "raise single tokens with `logit_bias`"),
     ("logits_processors", "remove the field"),
@@ -114,7 +106,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("kv_transfer_params", "remove the field"),
     ("vllm_xargs", "remove the field"),
     ("repetition_detection", "use `repetition_penalty` and `stop`"),
-    ("thinking_token_budget", "bound the whole answer with `max_tokens`"),
 ];
 
 /// Fields that cannot change the answer: bookkeeping of the client, hints about speed and caching.
@@ -160,6 +151,7 @@ impl Common {
             },
             return_token_ids: fields.boolean("return_token_ids")?.unwrap_or(false),
             add_special_tokens: fields.boolean("add_special_tokens")?,
+            format: read_format(fields)?,
         };
         if let Some(best_of) = fields.count("best_of", 1..=CHOICES_MAX)?
             && best_of != common.choices
@@ -176,7 +168,6 @@ impl Common {
                 "not available with `stream`; remove one of the two",
             ));
         }
-        read_response_format(fields)?;
         fields.refuse(REFUSED)?;
         fields.ignore(IGNORED);
         Ok(common)
@@ -325,16 +316,4 @@ fn read_logit_bias(fields: &mut Fields) -> ApiResult<Vec<(TokenId, f32)>> {
         biases.push((token, bias as f32));
     }
     Ok(biases)
-}
-
-fn read_response_format(fields: &mut Fields) -> ApiResult<()> {
-    let Some(format) = fields.take("response_format") else { return Ok(()) };
-    match format.get("type").and_then(Value::as_str) {
-        Some("text") => Ok(()),
-        Some("json_object" | "json_schema" | "structural_tag") => Err(ApiError::unsupported(
-            "response_format",
-            "describe the format in the prompt, or use type \"text\"",
-        )),
-        _ => Err(ApiError::field("response_format.type", "expected \"text\"")),
-    }
 }

@@ -7,13 +7,15 @@ use crate::wire::fields::{Fields, describe, excerpt, mismatch};
 
 /// Most messages of one request.
 pub(crate) const MESSAGES_MAX: usize = 4096;
-/// Most tools of one request.
-pub(crate) const TOOLS_MAX: usize = 512;
+/// Most tool calls of one message.
+pub(crate) const CALLS_MAX: usize = 512;
 /// Most parts of one message's content.
 pub(crate) const PARTS_MAX: usize = 1024;
 
 /// Fields of a message that a template may read, beside `role` and `content`.
-const PASSED_ON: [&str; 5] = ["name", "tool_call_id", "reasoning", "reasoning_content", "thinking"];
+const PASSED_ON: [&str; 2] = ["name", "tool_call_id"];
+/// What templates and clients call the thoughts of a past turn: a template gets them under all names.
+pub(crate) const THOUGHTS: [&str; 3] = ["reasoning", "reasoning_content", "thinking"];
 
 /// Reads `messages`: role and content as text, tool calls with their arguments as objects.
 pub(crate) fn read_messages(fields: &mut Fields) -> ApiResult<Vec<Value>> {
@@ -39,6 +41,9 @@ fn read_message(path: &str, value: Value) -> ApiResult<Value> {
         Some("user") => "user",
         Some("assistant") => "assistant",
         Some("tool") => "tool",
+        Some("function") => {
+            return Err(ApiError::unsupported(&role_path, "use the role tool and `tool_calls`"));
+        }
         other => {
             let found = other.map_or("nothing".to_owned(), |role| format!("{:?}", excerpt(role)));
             let message = format!("expected system, developer, user, assistant or tool, found {found}");
@@ -64,11 +69,25 @@ fn read_message(path: &str, value: Value) -> ApiResult<Value> {
             message.insert(name.to_owned(), text.into());
         }
     }
+    if let Some(thoughts) = read_thoughts(&mut fields)? {
+        message.extend(THOUGHTS.map(|name| (name.to_owned(), thoughts.as_str().into())));
+    }
     if !tool_calls.is_empty() {
         message.insert("tool_calls".to_owned(), tool_calls.into());
     }
+    fields.refuse(&[("function_call", "use `tool_calls`")])?;
     // Clients send back what servers gave them (refusal, annotations, ids): no template reads the rest.
     Ok(Value::Object(message))
+}
+
+/// The thoughts of a past turn, which clients send back under any of their names.
+fn read_thoughts(fields: &mut Fields) -> ApiResult<Option<String>> {
+    let mut thoughts = None;
+    for name in THOUGHTS {
+        let text = fields.string(name)?.filter(|text| !text.is_empty());
+        thoughts = thoughts.or(text);
+    }
+    Ok(thoughts)
 }
 
 /// The text of a message; parts are joined by a newline, as in vLLM.
@@ -123,7 +142,7 @@ fn read_content(path: &str, content: Value) -> ApiResult<String> {
 /// Tool calls of an assistant turn. OpenAI sends arguments as JSON text, templates want the object.
 fn read_tool_calls(fields: &mut Fields) -> ApiResult<Vec<Value>> {
     let path = fields.path("tool_calls");
-    let calls = fields.list("tool_calls", TOOLS_MAX)?.unwrap_or_default();
+    let calls = fields.list("tool_calls", CALLS_MAX)?.unwrap_or_default();
     let mut read = Vec::with_capacity(calls.len());
     for (i, mut call) in calls.into_iter().enumerate() {
         let path = format!("{path}[{i}].function");
@@ -152,25 +171,6 @@ fn read_tool_calls(fields: &mut Fields) -> ApiResult<Vec<Value>> {
         read.push(call);
     }
     Ok(read)
-}
-
-/// Reads `tools`: functions with a name. Their text is the template's business.
-pub(crate) fn read_tools(fields: &mut Fields) -> ApiResult<Vec<Value>> {
-    let tools = fields.list("tools", TOOLS_MAX)?.unwrap_or_default();
-    for (i, tool) in tools.iter().enumerate() {
-        let kind = tool.get("type").and_then(Value::as_str);
-        if kind != Some("function") {
-            let found = tool.get("type").map_or("nothing".to_owned(), describe);
-            return Err(ApiError::field(
-                format!("tools[{i}].type"),
-                format!("expected \"function\", found {found}"),
-            ));
-        }
-        if !tool.pointer("/function/name").is_some_and(Value::is_string) {
-            return Err(ApiError::field(format!("tools[{i}].function.name"), "missing; expected a string"));
-        }
-    }
-    Ok(tools)
 }
 
 #[cfg(test)]
@@ -202,8 +202,8 @@ mod tests {
                     [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}]),
             ),
             (
-                json!([{"role": "assistant", "content": "4", "reasoning_content": "2+2"}]),
-                json!([{"role": "assistant", "content": "4", "reasoning_content": "2+2"}]),
+                json!([{"role": "assistant", "content": "4", "reasoning": "", "reasoning_content": "2+2"}]),
+                json!([{"role": "assistant", "content": "4", "reasoning": "2+2", "reasoning_content": "2+2", "thinking": "2+2"}]),
             ),
         ];
         for (given, want) in cases {
@@ -222,6 +222,14 @@ mod tests {
                 "`messages[0].role`: expected system, developer, user, assistant or tool, found nothing",
             ),
             (json!([{"role": "robot", "content": "x"}]), "found \"robot\""),
+            (
+                json!([{"role": "function", "content": "x"}]),
+                "`messages[0].role`: not supported yet; use the role tool",
+            ),
+            (
+                json!([{"role": "assistant", "content": "", "function_call": {"name": "f"}}]),
+                "`messages[0].function_call`: not supported yet; use `tool_calls`",
+            ),
             (json!([{"role": "user"}]), "`messages[0].content`: missing"),
             (
                 json!([{"role": "user", "content": 3}]),

@@ -5,5 +5,8 @@ pub(crate) mod common;
 pub(crate) mod completion;
 pub(crate) mod error;
 pub(crate) mod fields;
+pub(crate) mod format;
 pub(crate) mod messages;
 pub(crate) mod response;
+pub(crate) mod thinking;
+pub(crate) mod tools;

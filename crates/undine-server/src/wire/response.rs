@@ -83,13 +83,47 @@ pub(crate) struct ChatChoice {
 #[derive(Serialize)]
 pub(crate) struct ChatMessage {
     pub(crate) role: &'static str,
-    /// `None` if there was nothing but reasoning.
+    /// `None` if there was nothing but reasoning and calls.
     pub(crate) content: Option<String>,
     pub(crate) refusal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<ToolCall>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ToolCall {
+    pub(crate) id: String,
+    pub(crate) r#type: &'static str,
+    pub(crate) function: Function,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Function {
+    pub(crate) name: String,
+    /// JSON text.
+    pub(crate) arguments: String,
+}
+
+/// A part of a call in a stream: its beginning has an id and a name, all parts more of the arguments.
+#[derive(Serialize)]
+pub(crate) struct ToolCallDelta {
+    pub(crate) index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) r#type: Option<&'static str>,
+    pub(crate) function: FunctionDelta,
+}
+
+#[derive(Serialize)]
+pub(crate) struct FunctionDelta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    pub(crate) arguments: String,
 }
 
 /// A chunk of a streamed chat answer.
@@ -126,6 +160,8 @@ pub(crate) struct ChatDelta<'a> {
     pub(crate) reasoning: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<ToolCallDelta>,
 }
 
 /// An answer of `/v1/completions`, whole or a chunk of it.

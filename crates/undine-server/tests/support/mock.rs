@@ -6,7 +6,7 @@ use std::time::Duration;
 use undine_core::batch::{Batch, StepOutput, TOKEN_FROM_SLOT};
 use undine_core::executor::{Capacity, Executor, ExecutorError, Ticket};
 use undine_core::sampling::{SamplerScratch, finish_row};
-use undine_core::{Slot, TokenId};
+use undine_core::{OutputKind, Slot, TokenId};
 
 pub const VOCAB: u32 = 1024;
 /// A prompt with this token makes the device fail.
@@ -24,6 +24,12 @@ pub struct MockExecutor {
     pub step_time: Duration,
     /// Exceptions from [`next_token`].
     pub successors: HashMap<TokenId, TokenId>,
+    /// What the answers say, one after the other, instead of following [`next_token`]; then the first again.
+    pub scripts: Vec<Vec<TokenId>>,
+    /// Answers begun.
+    pub begun: usize,
+    /// Which script a slot follows.
+    pub following: HashMap<Slot, usize>,
     pub last_sampled: HashMap<Slot, TokenId>,
     pub done: HashMap<u64, StepOutput>,
     pub tickets: u64,
@@ -47,6 +53,22 @@ impl MockExecutor {
         logits
     }
 
+    /// The logits of token `index` of an answer.
+    fn next_logits(&mut self, slot: Slot, last: TokenId, index: u32) -> Vec<f32> {
+        let mut logits = self.logits(last);
+        if self.scripts.is_empty() {
+            return logits;
+        }
+        if index == 0 {
+            self.following.insert(slot, self.begun % self.scripts.len());
+            self.begun += 1;
+        }
+        let script = &self.scripts[self.following[&slot]];
+        let token = script.get(index as usize).copied().unwrap_or(super::EOS);
+        logits[token as usize] = 20.0;
+        logits
+    }
+
     fn run(&mut self, batch: &Batch) -> Result<StepOutput, ExecutorError> {
         std::thread::sleep(self.step_time);
         let mut output = StepOutput::default();
@@ -64,8 +86,14 @@ impl MockExecutor {
                     _ => {}
                 }
                 while let Some(wanted) = outputs.next_if(|wanted| wanted.row == row) {
-                    let result = finish_row(batch, wanted, &mut self.logits(token), &mut scratch);
-                    if matches!(wanted.kind, undine_core::OutputKind::Sample { .. }) {
+                    let (samples, mut logits) = match wanted.kind {
+                        OutputKind::Sample { output_index, .. } => {
+                            (true, self.next_logits(sequence.slot, token, output_index))
+                        }
+                        OutputKind::Score { .. } | OutputKind::Logits => (false, self.logits(token)),
+                    };
+                    let result = finish_row(batch, wanted, &mut logits, &mut scratch);
+                    if samples {
                         self.last_sampled.insert(sequence.slot, result.chosen.token);
                     }
                     output.rows.push(result);

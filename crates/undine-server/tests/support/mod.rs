@@ -15,9 +15,7 @@ use tokio::sync::oneshot;
 use undine_core::executor::ExecutorFactory;
 use undine_core::{SamplingParams, SpecialTokens, Vocabulary};
 use undine_engine::EngineConfig;
-use undine_server::{
-    AnswerOptions, Listener, Load, Loaded, RequestDefaults, ServerConfig, ServerError, ServerModel, serve,
-};
+use undine_server::{AnswerOptions, Load, Loaded, ServerConfig, ServerError, ServerModel, serve};
 use undine_text::{ChatTemplate, Tokenizer};
 
 use mock::MockExecutor;
@@ -52,6 +50,24 @@ pub fn tokenizer() -> Tokenizer {
     Tokenizer::new(&Vocabulary::HuggingFace(json.to_string().into_bytes()), &special).unwrap().unwrap()
 }
 
+/// Ids of a text, special tokens included, without BOS.
+pub fn encode(text: &str) -> Vec<u32> {
+    tokenizer().encode(text, undine_text::Bos::Omit)
+}
+
+/// Ids of a text, one per character where characters are one byte: not as the tokenizer would cut it.
+pub fn encode_oddly(text: &str) -> Vec<u32> {
+    text.chars().flat_map(|character| encode(&character.to_string())).collect()
+}
+
+/// Chat templates as LFM2's generations have them.
+pub mod templates {
+    pub const LFM2: &str = include_str!("../../../undine-text/tests/templates/lfm2.jinja");
+    pub const LFM2_5: &str = include_str!("../../../undine-text/tests/templates/lfm2.5-1.2b.jinja");
+    pub const LFM2_5_8B: &str = include_str!("../../../undine-text/tests/templates/lfm2.5-8b-a1b.jinja");
+    pub const LFM2_5_2_6B: &str = include_str!("../../../undine-text/tests/templates/lfm2.5-2.6b.jinja");
+}
+
 /// How a server under test differs from the usual one.
 #[derive(Clone)]
 pub struct Setup {
@@ -61,6 +77,8 @@ pub struct Setup {
     pub chat: bool,
     pub text: bool,
     pub defaults: SamplingParams,
+    pub answers: AnswerOptions,
+    pub template: &'static str,
 }
 
 impl Default for Setup {
@@ -78,24 +96,33 @@ impl Default for Setup {
             chat: true,
             text: true,
             defaults: SamplingParams::default(),
+            answers: AnswerOptions::default(),
+            template: TEMPLATE,
         }
     }
 }
 
 impl Setup {
+    /// A server whose answers are these, one after the other, on prompts of thousands of tokens.
+    pub fn saying(answers: &[Vec<u32>]) -> Self {
+        let mut setup = Self::default();
+        setup.mock.scripts = answers.to_vec();
+        setup.engine.max_model_len = 4000;
+        setup
+    }
+
     pub fn loaded(self) -> Loaded {
-        let Self { mock, engine, chat, text, defaults, .. } = self;
+        let Self { mock, engine, chat, text, defaults, answers, template, .. } = self;
         let factory: ExecutorFactory = Box::new(move || Ok(Box::new(mock)));
         let model = ServerModel {
             names: vec!["mock".to_owned(), "vendor/mock".to_owned()],
             tokenizer: text.then(|| Arc::new(tokenizer())),
-            template: chat.then(|| ChatTemplate::new(TEMPLATE, "<|startoftext|>", "<|im_end|>").unwrap()),
+            template: chat.then(|| ChatTemplate::new(template, "<|startoftext|>", "<|im_end|>").unwrap()),
             eos: vec![EOS],
             sampling_defaults: defaults,
-            answers: AnswerOptions::default(),
-            requests: RequestDefaults::default(),
+            answers,
         };
-        Loaded { model, factory, engine, on_ready: Box::new(|| ()) }
+        Loaded { model, factory, engine }
     }
 
     /// Starts a server and waits until it is ready.
@@ -119,26 +146,15 @@ impl Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let make = || tokio::net::TcpListener::from_std(listener).unwrap().into();
-        let mut server = Self::start_on(make, load, config);
-        server.address = address;
-        server
-    }
-
-    /// Starts a server on any kind of socket, made where the runtime is.
-    pub fn start_on(
-        make: impl FnOnce() -> Listener + Send + 'static,
-        load: Load,
-        config: ServerConfig,
-    ) -> Self {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async { serve(make(), load, config, async { drop(stopped.await) }).await })
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                serve(listener, load, config, async { drop(stopped.await) }).await
+            })
         });
-        // Only a TCP socket has one.
-        let address = SocketAddr::from(([0, 0, 0, 0], 0));
         Self { address, shutdown: Some(shutdown), thread: Some(thread) }
     }
 

@@ -4,5 +4,4 @@ mod chat;
 mod common;
 mod run;
 mod serve;
-mod serve_ops;
 mod tools;

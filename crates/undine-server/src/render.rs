@@ -1,0 +1,203 @@
+//! From a conversation to the text and the tokens of its prompt.
+
+use serde_json::Value;
+use undine_core::TokenId;
+use undine_text::stream::{THINK_END, THINK_START};
+use undine_text::{Bos, ChatInput, ChatTemplate, SpecialText, TemplateTraits, Tokenizer, ends_in_think};
+
+use crate::generation::StartsIn;
+use crate::options::RequestTemplate;
+use crate::prompt::{self, Prompt};
+use crate::pythonic;
+use crate::state::Ready;
+use crate::turns::{self, Place, Thoughts};
+use crate::wire::chat::{Conversation, PromptEnd};
+use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::messages::THOUGHTS;
+use crate::wire::thinking::Thinking;
+
+/// Ends a thought that the prompt has begun.
+const CLOSING: &str = "\n\n</think>\n\n";
+
+/// A conversation as the model's text.
+pub(crate) struct Rendered {
+    text: String,
+    starts_in: StartsIn,
+    /// What the prompt says of the thought that the answer begins in.
+    opening: String,
+    forbidden: Vec<TokenId>,
+}
+
+/// How long an answer may think, whoever decided it.
+pub(crate) fn thinking(ready: &Ready, wanted: Thinking) -> Thinking {
+    match (wanted, ready.model.answers.reasoning_budget) {
+        (Thinking::Default, None) => Thinking::Unlimited,
+        (Thinking::Default, Some(0)) => Thinking::Off,
+        (Thinking::Default, Some(tokens)) => Thinking::Budget(tokens),
+        (wanted, _) => wanted,
+    }
+}
+
+/// Renders a conversation.
+pub(crate) fn render(ready: &Ready, conversation: &Conversation) -> ApiResult<Rendered> {
+    let tokenizer = prompt::tokenizer(ready, "messages")?;
+    let own = request_template(ready, tokenizer, conversation)?;
+    let template = match &own {
+        Some(template) => template,
+        None => model_template(ready)?,
+    };
+    let traits = template.traits();
+    let Conversation { tools, end, .. } = conversation;
+    if !tools.is_empty() && !traits.tools {
+        let message =
+            "this model's chat template does not show tools, so it cannot know them; remove the field";
+        return Err(ApiError::field("tools", message));
+    }
+    let thinking = thinking(ready, conversation.thinking);
+    let mut kwargs = conversation.kwargs.clone();
+    if thinking == Thinking::Off && !kwargs.contains_key("enable_thinking") {
+        kwargs.insert("enable_thinking".to_owned(), false.into());
+    }
+    let messages: Vec<Value> =
+        conversation.messages.iter().map(|message| as_written(ready, traits, message)).collect();
+    let input = ChatInput {
+        messages: &messages,
+        tools: (!tools.is_empty()).then_some(tools),
+        add_generation_prompt: *end == PromptEnd::GenerationPrompt,
+        kwargs: &kwargs,
+    };
+    let mut text = template.render(&input).map_err(|error| ApiError::field("messages", error.to_string()))?;
+    let mut forbidden = Vec::new();
+    let mut inside = ends_in_think(&text);
+    match end {
+        PromptEnd::OpenFinalMessage => {
+            let last = messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
+            inside = last.rfind(THINK_START) > last.rfind(THINK_END);
+            cut_after(&mut text, last)?;
+        }
+        PromptEnd::GenerationPrompt if thinking == Thinking::Off => {
+            forbidden = answer_at_once(tokenizer, traits, &mut text);
+            inside = false;
+        }
+        PromptEnd::GenerationPrompt | PromptEnd::Closed => {}
+    }
+    let starts_in = match (ready.think(), inside) {
+        (None, _) => StartsIn::Unsplit,
+        (Some(_), true) => StartsIn::Reasoning,
+        (Some(_), false) => StartsIn::Content,
+    };
+    let opening =
+        text.rfind(THINK_START).filter(|_| inside).map_or(String::new(), |at| text[at..].to_owned());
+    Ok(Rendered { text, starts_in, opening, forbidden })
+}
+
+fn model_template(ready: &Ready) -> ApiResult<&ChatTemplate> {
+    ready.model.template.as_ref().ok_or_else(|| {
+        let advice = "use /v1/completions, or start the server with --chat-template";
+        ApiError::field("messages", format!("this model has no chat template; {advice}"))
+    })
+}
+
+/// The template that the request brings.
+fn request_template(
+    ready: &Ready,
+    tokenizer: &Tokenizer,
+    conversation: &Conversation,
+) -> ApiResult<Option<ChatTemplate>> {
+    let Some(source) = &conversation.template else { return Ok(None) };
+    if ready.model.answers.request_template == RequestTemplate::Refused {
+        let message = "this server does not trust templates of requests; remove the field, \
+            or start the server with --trust-request-chat-template";
+        return Err(ApiError::field("chat_template", message));
+    }
+    let text =
+        |id: Option<TokenId>| id.map_or(String::new(), |id| tokenizer.decode(&[id], SpecialText::Keep));
+    let eos = ready.model.eos.first().copied();
+    let template = ChatTemplate::new(source, &text(tokenizer.bos()), &text(eos));
+    template.map(Some).map_err(|error| ApiError::field("chat_template", error.to_string()))
+}
+
+/// Makes a model answer without thinking, whatever its template knows of that: closes the thought in the prompt, or,
+/// if nothing shows that the model thinks, returns what it may not say.
+fn answer_at_once(tokenizer: &Tokenizer, traits: TemplateTraits, text: &mut String) -> Vec<TokenId> {
+    if ends_in_think(text) {
+        text.truncate(text.trim_end().len());
+        text.push_str(CLOSING);
+    } else if traits.enable_thinking {
+        // The template has been told.
+    } else if traits.thoughts {
+        text.push_str(THINK_START);
+        text.push_str(CLOSING);
+    } else {
+        return tokenizer.token_id(THINK_START).into_iter().collect();
+    }
+    Vec::new()
+}
+
+/// A message as the model wrote it, if it did, and with everything in it that the template would pass over.
+fn as_written(ready: &Ready, traits: TemplateTraits, message: &Value) -> Value {
+    let mut message = message.clone();
+    if let Some(turn) = ready.turns.find(&message) {
+        let thoughts = if traits.drops_past_thoughts { Thoughts::InText } else { Thoughts::Apart };
+        turns::restore(&mut message, &turn, thoughts);
+        return message;
+    }
+    let mut content = message["content"].as_str().unwrap_or_default().to_owned();
+    if let Some(thoughts) = message[THOUGHTS[0]].as_str()
+        && !traits.thoughts
+        && traits.drops_past_thoughts
+    {
+        content = format!("{THINK_START}{thoughts}{THINK_END}{content}");
+    }
+    if let Some(calls) = message["tool_calls"].as_array()
+        && !traits.tool_calls
+    {
+        content.push_str(&pythonic::calls(calls));
+    }
+    message["content"] = content.into();
+    message
+}
+
+/// Removes what the template wrote after the text of the last message.
+fn cut_after(rendered: &mut String, last: &str) -> ApiResult<()> {
+    let last = last.trim();
+    let Some(start) = rendered.rfind(last) else {
+        let message = "the chat template does not show the last message as it is, so it cannot be continued";
+        return Err(ApiError::field("continue_final_message", message));
+    };
+    rendered.truncate(start + last.len());
+    Ok(())
+}
+
+impl Rendered {
+    /// Encodes it.
+    pub(crate) fn into_prompt(self, ready: &Ready, bos: Option<bool>) -> ApiResult<Prompt> {
+        let tokenizer = prompt::tokenizer(ready, "messages")?;
+        prompt::check_bytes(ready, "messages", &self.text)?;
+        let tokens = self.encode(ready, tokenizer, bos);
+        prompt::check_tokens("messages", &tokens, ready.vocab)?;
+        let Self { text, starts_in, opening, forbidden } = self;
+        Ok(Prompt { tokens, starts_in, place: Some(Place::after(&text, opening)), forbidden })
+    }
+
+    /// Its tokens, those of this server's own answers as they were generated.
+    pub(crate) fn encode(
+        &self,
+        ready: &Ready,
+        tokenizer: &Tokenizer,
+        add_special_tokens: Option<bool>,
+    ) -> Vec<TokenId> {
+        let mut bos = prompt::bos(tokenizer, add_special_tokens);
+        let mut tokens = Vec::new();
+        let mut done = 0;
+        for turn in ready.turns.in_text(&self.text) {
+            let place = turn.range();
+            tokens.extend(tokenizer.encode(&self.text[done..place.start], bos));
+            tokens.extend_from_slice(&turn.tokens);
+            done = place.end;
+            bos = Bos::Omit;
+        }
+        tokens.extend(tokenizer.encode(&self.text[done..], bos));
+        tokens
+    }
+}

@@ -1,0 +1,194 @@
+//! What restricts an answer: its format, its tools and how long it may think, as the grammar compiler takes them.
+//! Runs on a blocking thread: a large schema takes its time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde_json::Value;
+use undine_core::TokenId;
+use undine_text::grammar::{
+    AnswerFormat, AnswerRules, CompiledRules, GrammarCompiler, ReasoningRules, ToolChoice, ToolRules,
+};
+use undine_text::tools::ToolSet;
+use undine_text::{ChatTemplate, TextError};
+
+use crate::generation::StartsIn;
+use crate::prompt;
+use crate::render;
+use crate::state::Ready;
+use crate::wire::chat::ChatRequest;
+use crate::wire::common::SpecialTokensWanted;
+use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::format::Format;
+use crate::wire::thinking::Thinking;
+
+/// Most compiled rules kept: an agent's requests repeat the same tools, and each may take megabytes.
+const COMPILED_MAX: usize = 16;
+
+/// The compiler of a server's grammars, made when the first one is needed, and what it compiled lately.
+#[derive(Default)]
+pub(crate) struct Grammars {
+    compiler: OnceLock<Result<GrammarCompiler, String>>,
+    /// Used longest ago first.
+    compiled: Mutex<VecDeque<(AnswerRules, CompiledRules)>>,
+}
+
+/// What is asked of one request's answers.
+pub(crate) struct Restriction {
+    rules: AnswerRules,
+    /// The field that names the format.
+    format_path: String,
+}
+
+/// How a chat's answers are made and read.
+pub(crate) struct Answering {
+    pub(crate) restriction: Option<Restriction>,
+    /// The tools whose calls are looked for.
+    pub(crate) tools: Option<Arc<ToolSet>>,
+    pub(crate) special: SpecialTokensWanted,
+    /// What the model may not say because calls are forbidden.
+    pub(crate) forbidden: Option<TokenId>,
+}
+
+/// Works out the rules of a chat whose prompt leaves the answer where `starts_in` says.
+pub(crate) fn of_chat(ready: &Ready, request: &ChatRequest, starts_in: StartsIn) -> ApiResult<Answering> {
+    let ChatRequest { common, conversation, calling, .. } = request;
+    let mut answering =
+        Answering { restriction: None, tools: None, special: common.special, forbidden: None };
+    let mut tools = None;
+    if !conversation.tools.is_empty() {
+        let all = tool_set(&conversation.tools)?;
+        match (ready.tool_call_start(), &calling.choice) {
+            (Some(start), None) => answering.forbidden = Some(start),
+            (Some(_), Some(choice)) => {
+                let some = calling.callable.len() < conversation.tools.len();
+                let set = if some { tool_set(&calling.callable)? } else { all };
+                answering.tools = Some(Arc::clone(&set));
+                tools = Some(ToolRules { set, choice: choice.clone(), parallel: calling.parallel });
+            }
+            (None, None | Some(ToolChoice::Auto)) => {
+                // The markers around a call are special tokens: without them the client could not find it.
+                answering.special = SpecialTokensWanted::Keep;
+            }
+            (None, Some(_)) => {
+                let message = "this server does not read tool calls, so none can be required; use \"auto\"";
+                return Err(ApiError::field("tool_choice", message));
+            }
+        }
+    }
+    let thinking = render::thinking(ready, conversation.thinking);
+    let budget = match thinking {
+        Thinking::Budget(tokens) => Some(tokens),
+        Thinking::Default | Thinking::Off | Thinking::Unlimited => None,
+    };
+    let reasoning = match starts_in {
+        StartsIn::Unsplit => ReasoningRules::None,
+        StartsIn::Content if thinking == Thinking::Off || !thinks(ready) => ReasoningRules::None,
+        StartsIn::Content => ReasoningRules::MayThink { budget },
+        StartsIn::Reasoning => ReasoningRules::StartsInside { budget },
+    };
+    let bounded = budget.is_some() && reasoning != ReasoningRules::None;
+    if common.format.is_some() || tools.is_some() || bounded {
+        let (format, format_path) = format_of(common.format.as_ref());
+        answering.restriction =
+            Some(Restriction { rules: AnswerRules { format, tools, reasoning }, format_path });
+    }
+    Ok(answering)
+}
+
+/// Whether the model may open a thought: its template knows thoughts. Vocabularies have the markers either way, and a
+/// model that never learned them could fall into a thought where the start of a call is all it may say instead.
+fn thinks(ready: &Ready) -> bool {
+    let traits = ready.model.template.as_ref().map(ChatTemplate::traits);
+    traits.is_some_and(|traits| traits.thoughts || traits.drops_past_thoughts)
+}
+
+/// The rules of a completion: it can only have a format.
+pub(crate) fn of_completion(format: Option<&Format>) -> Option<Restriction> {
+    let (format, format_path) = format_of(Some(format?));
+    let rules = AnswerRules { format, tools: None, reasoning: ReasoningRules::None };
+    Some(Restriction { rules, format_path })
+}
+
+fn format_of(format: Option<&Format>) -> (AnswerFormat, String) {
+    format.map_or((AnswerFormat::Free, String::new()), |format| (format.rule.clone(), format.path.clone()))
+}
+
+fn tool_set(tools: &[Value]) -> ApiResult<Arc<ToolSet>> {
+    ToolSet::new(tools).map(Arc::new).map_err(|error| {
+        // The error begins with the path of what is wrong.
+        let text = error.to_string();
+        match text.split_once(": ") {
+            Some((path, message)) if path.starts_with("tools[") => ApiError::field(path, message),
+            _ => ApiError::field("tools", text),
+        }
+    })
+}
+
+impl Grammars {
+    fn compiler(&self, ready: &Ready, path: &str) -> ApiResult<&GrammarCompiler> {
+        // Only to refuse models without text.
+        prompt::tokenizer(ready, path)?;
+        let make = || {
+            let tokenizer = ready.model.tokenizer.clone().ok_or("there is no tokenizer")?;
+            GrammarCompiler::new(tokenizer).map_err(|error| error.to_string())
+        };
+        self.compiler.get_or_init(make).as_ref().map_err(|error| {
+            ApiError::field(path, format!("this model's answers cannot be restricted: {error}"))
+        })
+    }
+}
+
+impl Grammars {
+    /// Rules of the same content that were compiled before.
+    fn find(&self, rules: &AnswerRules) -> Option<CompiledRules> {
+        let compiled = &mut *self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = compiled.remove(compiled.iter().position(|(known, _)| known == rules)?)?;
+        let answer = found.1.clone();
+        compiled.push_back(found);
+        Some(answer)
+    }
+
+    fn keep(&self, rules: &AnswerRules, answer: &CompiledRules) {
+        let compiled = &mut *self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if compiled.len() == COMPILED_MAX {
+            compiled.pop_front();
+        }
+        compiled.push_back((rules.clone(), answer.clone()));
+    }
+}
+
+impl Restriction {
+    /// Compiles the rules, or finds them compiled.
+    pub(crate) fn compile(&self, ready: &Ready) -> ApiResult<CompiledRules> {
+        if let Some(compiled) = ready.grammars.find(&self.rules) {
+            return Ok(compiled);
+        }
+        let compiler = ready.grammars.compiler(ready, self.path())?;
+        let compiled = compiler.prepare(&self.rules).map_err(|error| self.blame(compiler, &error))?;
+        ready.grammars.keep(&self.rules, &compiled);
+        Ok(compiled)
+    }
+
+    /// The field that asked for it.
+    fn path(&self) -> &str {
+        match (&self.rules.format, &self.rules.tools) {
+            (AnswerFormat::Free, None) => "thinking_token_budget",
+            (AnswerFormat::Free, Some(_)) => "tools",
+            (_, _) => &self.format_path,
+        }
+    }
+
+    /// Finds out whether the format is at fault, or which tool.
+    fn blame(&self, compiler: &GrammarCompiler, error: &TextError) -> ApiError {
+        let alone = |tools: Option<ToolRules>| {
+            let reasoning = ReasoningRules::None;
+            compiler.compile(&AnswerRules { format: AnswerFormat::Free, tools, reasoning }).err()
+        };
+        let fault = self.rules.tools.as_ref().and_then(|tools| alone(Some(tools.clone())));
+        match fault {
+            Some(error) => ApiError::field("tools", error.to_string()),
+            None => ApiError::field(self.path(), error.to_string()),
+        }
+    }
+}

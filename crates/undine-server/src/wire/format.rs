@@ -1,0 +1,234 @@
+//! The form an answer must have: OpenAI's `response_format`, vLLM's `structured_outputs` and its older `guided_*`.
+
+use serde_json::Value;
+use undine_text::grammar::AnswerFormat;
+
+use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::fields::{Fields, describe, mismatch};
+
+/// Most texts of a choice.
+const CHOICE_TEXTS_MAX: usize = 4096;
+
+/// Hints about how vLLM works a format out: they do not change what is valid.
+const IGNORED: &[&str] = &["guided_decoding_backend", "guided_whitespace_pattern"];
+const STRUCTURED_IGNORED: &[&str] = &[
+    "disable_fallback",
+    "disable_any_whitespace",
+    "disable_additional_properties",
+    "whitespace_pattern",
+    "_backend",
+    "_backend_was_auto",
+];
+
+/// What an answer must look like, and the field that says so.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Format {
+    pub(crate) rule: AnswerFormat,
+    /// Path of the field, for errors that are found later.
+    pub(crate) path: String,
+}
+
+/// Reads the one format of a request, if it has one.
+pub(crate) fn read_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
+    let mut found: Vec<Format> = read_response_format(fields)?.into_iter().collect();
+    if let Some(value) = fields.take("structured_outputs") {
+        let mut inner = Fields::nested("structured_outputs", value)?;
+        inner.ignore(STRUCTURED_IGNORED);
+        inner.refuse(&[("structural_tag", "use `json`, `regex`, `choice`, `grammar` or `json_object`")])?;
+        let formats = read_kinds(&mut inner, "")?;
+        inner.finish()?;
+        if formats.is_empty() {
+            let expected = "expected one of json, regex, choice, grammar and json_object, found none";
+            return Err(ApiError::field("structured_outputs", expected));
+        }
+        found.extend(formats);
+    }
+    found.extend(read_kinds(fields, "guided_")?);
+    fields.ignore(IGNORED);
+    match found.as_slice() {
+        [] | [_] => Ok(found.pop()),
+        [first, second, ..] => {
+            let message = format!("cannot be combined with `{}`; an answer has one format", first.path);
+            Err(ApiError::field(second.path.clone(), message))
+        }
+    }
+}
+
+fn read_response_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
+    let Some(value) = fields.take("response_format") else { return Ok(None) };
+    let mut format = Fields::nested("response_format", value)?;
+    let rule = match format.string("type")?.as_deref() {
+        Some("text") => None,
+        Some("json_object") => Some(match format.take("schema") {
+            // As llama-server and others have it.
+            Some(schema) => (schema_of("response_format.schema", schema)?, "response_format.schema"),
+            None => (AnswerFormat::JsonObject, "response_format"),
+        }),
+        Some("json_schema") => {
+            const PATH: &str = "response_format.json_schema.schema";
+            let inner = format.take("json_schema").unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+            let mut inner = Fields::nested("response_format.json_schema", inner)?;
+            let schema = inner.take("schema");
+            // The answer always follows the schema, strict or not.
+            inner.boolean("strict")?;
+            inner.ignore(&["name", "description"]);
+            inner.finish()?;
+            let schema = schema.ok_or_else(|| ApiError::field(PATH, "missing; expected a JSON schema"))?;
+            Some((schema_of(PATH, schema)?, PATH))
+        }
+        Some("structural_tag") => {
+            let advice = "use type \"json_schema\" or `structured_outputs`";
+            return Err(ApiError::unsupported("response_format.type", advice));
+        }
+        other => {
+            let found = other.map_or("nothing".to_owned(), |kind| describe(&kind.into()));
+            let message = format!("expected \"text\", \"json_object\" or \"json_schema\", found {found}");
+            return Err(ApiError::field("response_format.type", message));
+        }
+    };
+    format.finish()?;
+    Ok(rule.map(|(rule, path)| Format { rule, path: path.to_owned() }))
+}
+
+/// Reads the fields that name a format, each with `prefix` in front.
+fn read_kinds(fields: &mut Fields, prefix: &str) -> ApiResult<Vec<Format>> {
+    let mut found = Vec::new();
+    for kind in ["json", "regex", "choice", "grammar", "json_object"] {
+        let name = format!("{prefix}{kind}");
+        let path = fields.path(&name);
+        let rule = match kind {
+            "json" => fields.take(&name).map(|schema| schema_of(&path, schema)).transpose()?,
+            "regex" => fields.string(&name)?.map(AnswerFormat::Regex),
+            "grammar" => fields.string(&name)?.map(AnswerFormat::Grammar),
+            "choice" => {
+                let texts = fields.list(&name, CHOICE_TEXTS_MAX)?;
+                texts.map(|texts| choice_of(&path, texts)).transpose()?
+            }
+            _ => fields.boolean(&name)?.filter(|wanted| *wanted).map(|_| AnswerFormat::JsonObject),
+        };
+        found.extend(rule.map(|rule| Format { rule, path }));
+    }
+    Ok(found)
+}
+
+/// A schema as an object, as `true` or `false`, or as the text of one.
+fn schema_of(path: &str, value: Value) -> ApiResult<AnswerFormat> {
+    let value = match value {
+        Value::String(text) => serde_json::from_str(&text).map_err(|error| {
+            ApiError::field(path, format!("expected a JSON schema, found text that is not JSON: {error}"))
+        })?,
+        value => value,
+    };
+    match value {
+        Value::Object(_) | Value::Bool(_) => Ok(AnswerFormat::JsonSchema(value)),
+        other => Err(mismatch(path, "a JSON schema", &other)),
+    }
+}
+
+fn choice_of(path: &str, texts: Vec<Value>) -> ApiResult<AnswerFormat> {
+    if texts.is_empty() {
+        return Err(ApiError::field(path, "expected at least one text, found an empty list"));
+    }
+    let text = |(i, value)| match value {
+        Value::String(text) => Ok(text),
+        other => Err(mismatch(&format!("{path}[{i}]"), "a string", &other)),
+    };
+    Ok(AnswerFormat::Choice(texts.into_iter().enumerate().map(text).collect::<ApiResult<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: &Value) -> Result<Option<Format>, String> {
+        let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
+        let format = read_format(&mut fields).map_err(|error| error.message)?;
+        fields.finish().map_err(|error| error.message)?;
+        Ok(format)
+    }
+
+    #[test]
+    fn every_dialect_is_read() {
+        let schema = json!({"type": "object"});
+        let of_schema = || AnswerFormat::JsonSchema(json!({"type": "object"}));
+        let choice = || AnswerFormat::Choice(vec!["a".to_owned(), "b".to_owned()]);
+        let cases = [
+            (json!({}), None),
+            (json!({"response_format": {"type": "text"}}), None),
+            (json!({"structured_outputs": null, "guided_json": null}), None),
+            (
+                json!({"response_format": {"type": "json_object"}}),
+                Some((AnswerFormat::JsonObject, "response_format")),
+            ),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}}}),
+                Some((of_schema(), "response_format.json_schema.schema")),
+            ),
+            (
+                json!({"response_format": {"type": "json_object", "schema": schema}}),
+                Some((of_schema(), "response_format.schema")),
+            ),
+            (
+                json!({"structured_outputs": {"json": schema.to_string()}}),
+                Some((of_schema(), "structured_outputs.json")),
+            ),
+            (
+                json!({"structured_outputs": {"json_object": true, "disable_fallback": true}}),
+                Some((AnswerFormat::JsonObject, "structured_outputs.json_object")),
+            ),
+            (
+                json!({"structured_outputs": {"regex": "a+"}}),
+                Some((AnswerFormat::Regex("a+".to_owned()), "structured_outputs.regex")),
+            ),
+            (
+                json!({"guided_json": schema, "guided_decoding_backend": "x"}),
+                Some((of_schema(), "guided_json")),
+            ),
+            (json!({"guided_choice": ["a", "b"]}), Some((choice(), "guided_choice"))),
+            (
+                json!({"guided_grammar": "start: \"a\""}),
+                Some((AnswerFormat::Grammar("start: \"a\"".to_owned()), "guided_grammar")),
+            ),
+        ];
+        for (body, want) in cases {
+            let want = want.map(|(rule, path)| Format { rule, path: path.to_owned() });
+            assert_eq!(read(&body), Ok(want), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_or_said_twice_is_named() {
+        let cases = [
+            (json!({"response_format": "json"}), "`response_format`: expected an object"),
+            (json!({"response_format": {"type": "xml"}}), "`response_format.type`: expected \"text\", "),
+            (
+                json!({"response_format": {"type": "json_schema"}}),
+                "`response_format.json_schema.schema`: missing",
+            ),
+            (json!({"response_format": {"type": "text", "x": 1}}), "`response_format.x`: unknown field"),
+            (json!({"structured_outputs": {}}), "`structured_outputs`: expected one of"),
+            (
+                json!({"structured_outputs": {"structural_tag": "x"}}),
+                "`structured_outputs.structural_tag`: not",
+            ),
+            (json!({"guided_json": "{"}), "`guided_json`: expected a JSON schema, found text"),
+            (json!({"guided_json": 3}), "`guided_json`: expected a JSON schema, found the number 3"),
+            (json!({"guided_choice": []}), "`guided_choice`: expected at least one text"),
+            (json!({"guided_choice": ["a", 1]}), "`guided_choice[1]`: expected a string"),
+            (
+                json!({"structured_outputs": {"regex": "a", "choice": ["b"]}}),
+                "`structured_outputs.choice`: cannot be combined with `structured_outputs.regex`",
+            ),
+            (
+                json!({"response_format": {"type": "json_object"}, "guided_regex": "a"}),
+                "`guided_regex`: cannot be combined with `response_format`",
+            ),
+        ];
+        for (body, want) in cases {
+            let message = read(&body).unwrap_err();
+            assert!(message.starts_with(want), "{body}: {message}");
+        }
+    }
+}
