@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::args_bench::BenchCommand;
 use crate::format::{parse_count, parse_count_u32};
 use crate::synth::Mix;
 
@@ -27,8 +28,8 @@ pub enum Command {
     Synth(SynthArgs),
     /// Show what is in a checkpoint.
     Inspect(InspectArgs),
-    /// Measure prefill and decode speed.
-    Bench(BenchArgs),
+    /// Measure prefill and decode speed, or with a subcommand a server or the engine.
+    Bench(Box<BenchArgs>),
 }
 
 /// Type of keys and values in the cache.
@@ -199,8 +200,11 @@ const INSPECT_EXAMPLES: &str = "Examples:
 
 /// `undine bench`.
 #[derive(Debug, Args)]
-#[command(after_help = BENCH_EXAMPLES)]
+#[command(after_help = BENCH_EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    /// Something else to measure.
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
     /// A .gguf file or a checkpoint folder; without one, the demo model.
     #[arg(env = "UNDINE_MODEL")]
     pub model: Option<PathBuf>,
@@ -333,6 +337,21 @@ mod tests {
             ("bench m.gguf -d 0,4096 -B 1,8 --ubatch 256 --isa avx2", true),
             ("bench m.gguf -r 0", false),
             ("bench m.gguf --batch 0", false),
+            ("bench m.gguf serve", false),
+            ("bench serve --port 1 --request-rate 2.5 --burstiness 0.5 --metric-percentiles 50,99", true),
+            ("bench serve --goodput ttft:500 tpot:20,e2el:1000 --metadata a=1 b=2 --header x-a=b", true),
+            ("bench serve --input-len 32 --output-len 8 --random-range-ratio 0.5 --request-rate inf", true),
+            ("bench serve --percentile-metrics ttft,e2el --backend openai-chat", true),
+            ("bench serve --goodput itl:5", false),
+            ("bench serve --goodput ttft", false),
+            ("bench serve --request-rate 0", false),
+            ("bench serve --random-range-ratio 1", false),
+            ("bench serve --metric-percentiles 101", false),
+            ("bench serve --extra-body [1]", false),
+            ("bench serve --metadata a", false),
+            ("bench throughput m.gguf --input-len 32 --output-len 8 --num-prompts 4", true),
+            ("bench latency --model m.gguf --batch-size 2 --num-iters 3 --num-iters-warmup 0", true),
+            ("bench latency m.gguf --model n.gguf", false),
             ("serve m.gguf --port 1 --max-num-seqs 4 --enforce-eager --max-model-len 32K", true),
             ("serve --model m.gguf", true),
             ("serve m.gguf --model n.gguf", false),

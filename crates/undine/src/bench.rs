@@ -6,8 +6,11 @@
 //! the timed part, and must be equal to the bit.
 
 mod limits;
+mod offline;
 mod report;
 mod runner;
+mod serve;
+mod statistics;
 mod test;
 
 use std::io::Write;
@@ -17,6 +20,7 @@ use undine_cpu::{Isa, Roofline};
 use undine_model::Model;
 
 use crate::args::BenchArgs;
+use crate::args_bench::BenchCommand;
 use crate::error::Error;
 use crate::open;
 use crate::session::{self, speed};
@@ -29,6 +33,16 @@ const ISA_AUTO: &str = "auto";
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<(), Error> {
+    match &args.command {
+        None => executor(args),
+        Some(BenchCommand::Serve(args)) => serve::run(args),
+        Some(BenchCommand::Throughput(args)) => offline::throughput(args),
+        Some(BenchCommand::Latency(args)) => offline::latency(args),
+    }
+}
+
+/// `undine bench` without a subcommand.
+fn executor(args: &BenchArgs) -> Result<(), Error> {
     let tests = tests(args)?;
     let isa = isa(&args.isa)?;
     let checkpoint = open::open(args.model.as_deref())?;

@@ -78,18 +78,9 @@ impl Error {
         Self::File { path: path.to_owned(), source }
     }
 
-    /// The message with its causes, each after a colon; a cause already part of the message is not repeated.
+    /// The message with its causes.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let next = error.to_string();
-            if !text.contains(&next) {
-                text = format!("{text}: {next}");
-            }
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
 
     /// The exit code of a process that ends with this error.
@@ -101,6 +92,20 @@ impl Error {
             _ => EXIT_FAILURE,
         }
     }
+}
+
+/// The message of an error with its causes, each after a colon; a cause already part of the message is not repeated.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 impl From<io::Error> for Error {

@@ -3,6 +3,7 @@
 
 mod answer;
 mod args;
+mod args_bench;
 mod args_serve;
 mod bench;
 mod chat;

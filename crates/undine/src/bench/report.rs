@@ -10,6 +10,7 @@ use undine_model::Model;
 
 use super::limits::{self, Bound, Limit};
 use super::runner::Settings;
+use super::statistics;
 use super::test::{Kind, Test};
 use crate::error::Error;
 use crate::format::Bytes;
@@ -80,7 +81,7 @@ impl Subject<'_> {
         let Settings { threads, kv, isa, ubatch } = self.settings;
         let mut sorted = samples.clone();
         sorted.sort_by(f64::total_cmp);
-        let median_ts = median(&sorted);
+        let median_ts = statistics::percentile(&sorted, 50.0);
         let (n_prompt, n_gen) = match test.kind {
             Kind::Prefill => (test.tokens, 0),
             Kind::Decode => (0, test.tokens),
@@ -107,7 +108,7 @@ impl Subject<'_> {
             median_ts,
             min_ts: sorted[0],
             max_ts: sorted[sorted.len() - 1],
-            mean_ts: sorted.iter().sum::<f64>() / sorted.len() as f64,
+            mean_ts: statistics::mean(&sorted),
             samples_ts: samples,
             limit,
             roofline: self.roofline.as_ref().map(MachineLimits::new),
@@ -184,21 +185,4 @@ pub fn print_line(out: &mut impl Write, report: &Report) -> Result<(), Error> {
     writeln!(out)?;
     out.flush()?;
     Ok(())
-}
-
-/// The middle of sorted values; of an even number the mean of the two in the middle.
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
-        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
-    }
 }

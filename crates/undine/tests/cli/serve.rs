@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use crate::common::{models, run, stderr, text, undine};
 
 /// A running server; killed if the test fails before it has ended.
-struct Server {
+pub struct Server {
     child: Child,
-    address: String,
+    /// Host and port.
+    pub address: String,
 }
 
 impl Drop for Server {
@@ -20,7 +21,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(words: &[&str]) -> Self {
+    /// Starts one on a free port, and waits until it is ready.
+    pub fn start(words: &[&str]) -> Self {
         let mut command = undine();
         command.args(["serve", "--port", "0"]).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("starts");
