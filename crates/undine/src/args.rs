@@ -250,6 +250,8 @@ const BENCH_EXAMPLES: &str = "Examples:
   undine bench model.gguf -p 128,512,2048 -n 64 -t 2 -r 10 --json
   undine bench model.gguf -p 0 -n 32 --depth 0,4096,16384
   undine bench model.gguf -p 0 -n 32 --batch 1,4,8,16
+  undine bench serve --help                         measure a server
+  undine bench throughput --help                    measure the engine; also: undine bench latency
 
 pp is prompt processing of random tokens, with logits of the last token only; tg is generation one token at a time.
 Both are what llama-bench measures under these names, @ d4096 meaning after 4096 tokens of context. tg32 x8 is

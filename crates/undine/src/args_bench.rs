@@ -8,6 +8,9 @@ use serde_json::{Map, Value as Json};
 use crate::args::ExecutorArgs;
 use crate::format::parse_count_u32;
 
+/// Smallest rate and burstiness: less would put requests further apart than clocks count.
+const RATE_MIN: f64 = 1e-6;
+
 /// What `undine bench` measures besides prefill and decode.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
@@ -381,7 +384,7 @@ fn parse_number(text: &str, range: &str, holds: impl Fn(f64) -> bool) -> Result<
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
-    parse_number(text, "above 0, or inf", |value| value > 0.0)
+    parse_number(text, &format!("of at least {RATE_MIN}, or inf"), |value| value >= RATE_MIN)
 }
 
 fn parse_percent(text: &str) -> Result<f64, String> {

@@ -4,6 +4,8 @@
 //! several sequences. Both start from an empty context or from a depth that is filled before the clock starts.
 //! Nothing is sampled but the best token. The answers of every test are computed a second time in other steps, outside
 //! the timed part, and must be equal to the bit.
+//!
+//! `serve` measures any server over HTTP; `offline` drives the engine, for `throughput` and `latency`.
 
 mod limits;
 mod offline;

@@ -126,7 +126,7 @@ pub fn random_chats(args: &DataArgs, words: &Words, count: u32) -> Vec<Chat> {
             Some(prefix) if turns.len() > 1 => Chat { system: Some((prefix.clone(), prefix_len)), turns },
             Some(prefix) => {
                 turns[0].text = format!("{prefix} {}", turns[0].text);
-                turns[0].tokens += prefix_len;
+                turns[0].tokens = turns[0].tokens.saturating_add(prefix_len);
                 Chat { system: None, turns }
             }
             None => Chat { system: None, turns },
