@@ -179,10 +179,12 @@ fn times_and_tokens_are_those_of_the_server() {
     };
     for statistic in ["mean", "median", "p99"] {
         at_least(&format!("{statistic}_ttft_ms"), 40.0);
-        at_least(&format!("{statistic}_tpot_ms"), 10.0);
-        at_least(&format!("{statistic}_itl_ms"), 10.0);
         at_least(&format!("{statistic}_e2el_ms"), 80.0);
     }
+    // A reader that is late sees chunks close together, so the times between have no lower limit here.
+    let mean = |name: &str| result[format!("mean_{name}_ms")].as_f64().expect("a number");
+    assert!((mean("tpot") - (mean("e2el") - mean("ttft")) / 4.0).abs() < 1e-6, "{result}");
+    assert!(0.0 < mean("itl") && mean("itl") <= mean("tpot") + 1e-6, "{result}");
     assert_eq!(result["request_goodput"], result["request_throughput"]);
     assert_eq!(result["max_concurrent_requests"].as_u64().map(|n| n >= 2), Some(true));
     assert!(
@@ -346,8 +348,13 @@ fn undine_serves_what_undine_measures() {
     std::fs::write(&folder, "{\"prompt\": \"Once\"}\n{\"prompt\": \"The\", \"output_tokens\": 3}\n")
         .expect("writes");
     let custom = format!("--dataset-name custom --ignore-eos --dataset-path {}", text(&folder));
+    let demo = concat!(
+        "--max-concurrency 2 --tokenizer ",
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../demo/undine-demo.gguf"
+    );
     for (flags, requests) in [
-        ("--max-concurrency 2", 4),
+        (demo, 4),
         ("--backend openai-chat --max-concurrency 4", 4),
         ("--request-rate 50 --burstiness 2 --random-range-ratio 0.3", 4),
         ("--backend openai-chat --multi-turn-turns 2 --random-prefix-len 10", 8),
@@ -363,7 +370,7 @@ fn undine_serves_what_undine_measures() {
         if !flags.contains("ratio") {
             assert_eq!(result["total_output_tokens"], requests * 4, "{flags}: {}", stderr(&output));
         }
-        if flags == "--max-concurrency 2" {
+        if flags == demo {
             assert_eq!(result["total_input_tokens"], 4 * 16);
         }
     }

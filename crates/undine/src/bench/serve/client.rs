@@ -116,7 +116,8 @@ impl Client {
     }
 
     async fn models(&self, url: &str) -> Result<Json, String> {
-        let response = self.http.get(url).send().await.map_err(|error| chain(&error))?;
+        let response =
+            self.http.get(url).send().await.map_err(|error| format!("{url}: {}", chain(&error)))?;
         let status = response.status();
         let body = body(response).await;
         if !status.is_success() {
