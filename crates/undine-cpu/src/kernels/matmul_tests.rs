@@ -153,3 +153,53 @@ fn speed() {
         }
     }
 }
+
+/// Prints what two threads read of weights that are in no cache, in 10^9 bytes per second, for numbers of input rows:
+/// `cargo test --release -p undine-cpu --lib -- --ignored --nocapture from_memory`
+#[test]
+#[ignore = "a measurement for people who change kernels; it has nothing to check"]
+fn from_memory() {
+    const BYTES: usize = 600 << 20;
+    let wanted = std::env::var("UNDINE_TYPES").unwrap_or_else(|_| "Q4_0,Q4_K,Q6_K,Q8_0,F16".to_owned());
+    for &dtype in DType::ALL.iter().filter(|dtype| wanted.split(',').any(|name| name == dtype.name())) {
+        for isa in Isa::available().into_iter().filter(|isa| isa.name() != "portable") {
+            let mut case = Case::new(dtype, 64, 2048, 32, isa);
+            case.rows = BYTES / case.weight.len() * case.rows;
+            case.weight = case.weight.repeat(BYTES / case.weight.len());
+            print!("{:5} {:12}", dtype.name(), isa.name());
+            for count in [1, 2, 3, 4, 6, 8, 16, 32] {
+                let part = |rows: std::ops::Range<usize>| {
+                    let (mut memory, mut out) = (Panel::default(), vec![0.0; 64 * count]);
+                    for first in rows.step_by(64) {
+                        let matmul = MatMul {
+                            weight: &case.weight,
+                            dtype,
+                            cols: case.cols,
+                            rows: first..first + 64,
+                            x: &case.x,
+                            inputs: 0..count,
+                            bias: None,
+                            out: Output {
+                                start: out.as_mut_ptr().wrapping_sub(first),
+                                stride: 64,
+                                accumulate: Accumulate::No,
+                            },
+                        };
+                        matmul.run(isa, &mut memory);
+                    }
+                };
+                let mut best = f64::INFINITY;
+                for _ in 0..2 {
+                    let start = Instant::now();
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| part(0..case.rows / 2 / 64 * 64));
+                        part(case.rows / 2 / 64 * 64..case.rows);
+                    });
+                    best = best.min(start.elapsed().as_secs_f64());
+                }
+                print!(" {count}:{:.1}", case.weight.len() as f64 / best / 1e9);
+            }
+            println!();
+        }
+    }
+}

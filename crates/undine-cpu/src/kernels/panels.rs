@@ -9,18 +9,25 @@
 //! Blocking: the panel (16 or 32 KiB) and the rows passing by it stay in the first-level cache. The loop over K is
 //! outside that over tiles, so that the chunk of [`INPUTS`] input rows stays in the second, beside the running sums.
 //!
-//! With few input rows most of the time goes into reading weights from memory, so while a tile is packed the next one is
-//! asked for.
+//! With few input rows most of the time goes into reading weights from memory. The next tile is asked for while the first
+//! inputs pass by, not while the panel is packed: a core can wait for some 16 lines at a time, and packing
+//! waits for lines itself.
 //!
 //! What was tried, in 10^9 operations a second in cache (AVX-512 VNNI, Q4_K, one thread; the peak is 546) with 4, 8, 64 and 512
 //! input rows: unpacking before transposing, scales row by row and a conversion of every sum, 83, 138, 313, 338;
 //! transposing first, scales of sixteen rows at a time and sums that begin with the bits of a float, 124, 184, 398, 408.
+//! On a noisier day, packing a chunk for few inputs too, 115, 175, 344, 363; a group at a time, with running lanes in memory,
+//! 179, 235, 410, 430; storing by slices and not clearing the sums first, 197, 277, 420, 443. From memory with two threads, 4, 6 and 8
+//! input rows, 10^9 bytes of weights a second: asking for the next tile while packing 13.2, 12.3, 11.2, as above 16.2, 14.0, 12.4;
+//! asking for it in the order of memory gained nothing. With 16 registers (AVX2) lanes in memory lost a tenth.
+
+use std::ops::Range;
 
 use undine_core::dtype::QK;
 
 use super::activations::{GROUP, groups};
 use super::formats::{Format, Place, QUADS, SIGNED};
-use super::rows::{CHUNK, CHUNK_GROUPS, GROUP_BYTES_MAX, LINE, Quantized, offset, padded};
+use super::rows::{Accumulate, CHUNK, CHUNK_GROUPS, GROUP_BYTES_MAX, LINE, Quantized, offset, padded};
 use crate::simd::{Kernel, LANES, Native, ROWS_MAX};
 
 /// Rows of weights in the largest tile. Threads share matrices in multiples of it.
@@ -29,6 +36,10 @@ pub const TILE_MAX: usize = 32;
 const ROWS: usize = 128;
 /// Input rows at a time.
 const INPUTS: usize = 256;
+/// Up to this many input rows a panel holds one group of K instead of a chunk.
+const FEW: usize = 16;
+/// The largest [`Native::INPUTS`].
+const INPUTS_AT_ONCE_MAX: usize = 6;
 /// Blocks in a chunk.
 const BLOCKS: usize = CHUNK / QK;
 /// Integer sums begin with the bits of this float, 1.5 * 2^23. As long as they stay below 2^22 in magnitude they are then,
@@ -56,6 +67,8 @@ pub struct Panel {
     m: Vec<Line<f32>>,
     /// `[input row][weight row]`.
     sums: Vec<Line<f32>>,
+    /// `[input row][lane][weight row]`: lanes of the chunk so far.
+    lanes: Vec<Line<f32>>,
 }
 
 impl Panel {
@@ -65,6 +78,7 @@ impl Panel {
             v.resize(BLOCKS * 2 * TILE_MAX / 16, Line([0.0; 16]));
         }
         self.sums.resize(INPUTS * ROWS / 16, Line([0.0; 16]));
+        self.lanes.resize((FEW + INPUTS_AT_ONCE_MAX) * LANES * TILE_MAX / 16, Line([0.0; 16]));
     }
 }
 
@@ -89,19 +103,21 @@ impl<F: Format> Kernel for PanelKernel<'_, F> {
             let rows = rows..(rows + ROWS).min(g.rows.end);
             for first in g.inputs.clone().step_by(INPUTS) {
                 let inputs = first..(first + INPUTS).min(g.inputs.end);
-                memory.sums[..inputs.len() * ROWS / 16].fill(Line([0.0; 16]));
                 for chunk in (0..groups).step_by(CHUNK_GROUPS) {
                     let chunk = chunk..(chunk + CHUNK_GROUPS).min(groups);
+                    let at_once = if inputs.len() <= few::<S>() { 1 } else { CHUNK_GROUPS };
                     for tile in rows.clone().step_by(2 * S::ROWS) {
-                        let next = match (tile + 2 * S::ROWS, chunk.end) {
-                            (next, _) if next < rows.end => (next, chunk.start),
-                            (_, end) if end < groups => (rows.start, end),
-                            _ => (rows.end, 0),
-                        };
-                        pack::<S, F>(s, &g, memory, tile..rows.end, chunk.clone(), next);
                         let sums = memory.sums.as_mut_ptr().cast::<f32>().wrapping_add(tile - rows.start);
-                        let pass = Pass { g: &g, panel: memory, sums, first, chunk: chunk.clone() };
-                        pass.run(s, inputs.len());
+                        let tile = Tile::new::<S, F>(&g, tile..rows.end, rows.start, &chunk);
+                        for at in chunk.clone().step_by(at_once) {
+                            let part = at..(at + at_once).min(chunk.end);
+                            pack::<S, F>(s, &g, memory, &tile, part.clone());
+                            let lanes = memory.lanes.as_mut_ptr().cast::<f32>();
+                            let lanes = (lanes, if at_once == 1 { LANES * 2 * S::ROWS } else { 0 });
+                            let chunk = chunk.clone();
+                            Pass { g: &g, panel: memory, sums, lanes, first, chunk, part, tile: &tile }
+                                .run(s, inputs.len());
+                        }
                     }
                 }
                 store(&g, memory, rows.clone(), inputs);
@@ -110,30 +126,54 @@ impl<F: Format> Kernel for PanelKernel<'_, F> {
     }
 }
 
-/// Fills the panel with the first rows of `rows`, over the groups `chunk` of K. Rows past the end repeat the last one
-/// and are never stored. Asks for what is to be packed next, at the row and group `next`, meanwhile.
+/// Up to this many input rows a panel holds one group of K instead of a chunk, so that it and the running lanes of all
+/// inputs stay in the first-level cache. With few registers keeping lanes in memory costs more than it saves.
+const fn few<S: Native>() -> usize {
+    if S::INPUTS == INPUTS_AT_ONCE_MAX { FEW } else { 0 }
+}
+
+/// The weight rows of a panel.
+struct Tile {
+    /// Where each begins. Rows past the end repeat the last one and are never stored.
+    starts: [*const u8; TILE_MAX],
+    /// Bytes from a group to the one at its place in the next panel.
+    ahead: isize,
+}
+
+impl Tile {
+    /// The first of `rows`, which end a block of rows that begins at `first`. The next panel has the same chunk of the rows
+    /// that follow, else the next chunk of the block.
+    fn new<S: Native, F: Format>(
+        g: &Quantized<F>,
+        rows: Range<usize>,
+        first: usize,
+        chunk: &Range<usize>,
+    ) -> Self {
+        let row_bytes = g.row_bytes();
+        let mut starts = [std::ptr::null(); TILE_MAX];
+        for (i, start) in starts.iter_mut().enumerate() {
+            let n = (rows.start + i).min(rows.end - 1);
+            *start = g.weight.as_ptr().wrapping_add(n * row_bytes);
+        }
+        let last = rows.start + 2 * S::ROWS >= rows.end && chunk.end < groups(g.cols);
+        let ahead = if last {
+            (chunk.len() * F::GROUP_BYTES) as isize - ((rows.start - first) * row_bytes) as isize
+        } else {
+            (2 * S::ROWS * row_bytes) as isize
+        };
+        Self { starts, ahead }
+    }
+}
+
+/// Fills the panel with a tile over some groups of K, and asks for the next one's weights meanwhile.
 #[inline(always)]
-fn pack<S: Native, F: Format>(
-    s: S,
-    g: &Quantized<F>,
-    panel: &mut Panel,
-    rows: std::ops::Range<usize>,
-    chunk: std::ops::Range<usize>,
-    next: (usize, usize),
-) {
-    let (row_bytes, whole, count) = (g.row_bytes(), g.cols / GROUP, chunk.len());
-    let next = g.weight.as_ptr().wrapping_add(next.0 * row_bytes + next.1 * F::GROUP_BYTES);
+fn pack<S: Native, F: Format>(s: S, g: &Quantized<F>, panel: &mut Panel, tile: &Tile, part: Range<usize>) {
+    let (whole, count) = (g.cols / GROUP, part.len());
     for first in [0, S::ROWS] {
-        for (i, at) in chunk.clone().enumerate() {
+        for (i, at) in part.clone().enumerate() {
             let mut row = [std::ptr::null(); ROWS_MAX];
             for lane in 0..S::ROWS {
-                let n = (rows.start + first + lane).min(rows.end - 1);
-                // SAFETY: the row and the group are within the matrix (checked in `run`).
-                row[lane] = unsafe { g.weight.as_ptr().add(n * row_bytes + at * F::GROUP_BYTES) };
-                let next = next.wrapping_add((first + lane) * row_bytes + i * F::GROUP_BYTES);
-                for line in (0..F::GROUP_BYTES).step_by(LINE) {
-                    s.prefetch_far(next.wrapping_add(line));
-                }
+                row[lane] = tile.starts[first + lane].wrapping_add(at * F::GROUP_BYTES);
             }
             let mut blocks = PLACE;
             for b in &mut blocks {
@@ -181,8 +221,14 @@ struct Pass<'a, F> {
     sums: *mut f32,
     /// The first input row.
     first: usize,
-    /// The groups of K.
-    chunk: std::ops::Range<usize>,
+    /// Lanes of the first input row, and how far those of the next one are.
+    lanes: (*mut f32, usize),
+    /// The groups whose lanes are summed together.
+    chunk: Range<usize>,
+    /// Those that the panel holds.
+    part: Range<usize>,
+    /// Its weight rows.
+    tile: &'a Tile,
 }
 
 impl<F: Format> Pass<'_, F> {
@@ -205,30 +251,66 @@ impl<F: Format> Pass<'_, F> {
     #[inline(always)]
     fn rows<S: Native, const NT: usize>(&self, s: S, t: usize, left: usize) -> usize {
         let stride = if left < NT { 0 } else { groups(self.g.cols) * LANES };
-        let at = ((self.first + t) * groups(self.g.cols) + self.chunk.start) * LANES;
-        let count = self.chunk.len();
-        let mut lanes = [[[s.nf_splat(0.0); 2]; NT]; LANES];
+        let at = ((self.first + t) * groups(self.g.cols) + self.part.start) * LANES;
+        let count = self.part.len();
+        let lanes = self.lanes.0.wrapping_add(t * self.lanes.1);
+        let place =
+            |lane: usize, i: usize, v: usize| lanes.wrapping_add(((i * LANES + lane) * 2 + v) * S::ROWS);
         for lane in 0..LANES {
+            if t == 0 {
+                self.ask(s, lane);
+            }
             let mut acc = [[s.nf_splat(0.0); 2]; NT];
+            if self.part.start != self.chunk.start {
+                for i in 0..NT {
+                    for v in 0..2 {
+                        // SAFETY: there are lanes for each row of the block, and more than fill it up to `NT`.
+                        acc[i][v] = unsafe { s.nf_load(place(lane, i, v)) };
+                    }
+                }
+            }
             for i in 0..count {
                 // SAFETY: the panel holds the block, the activations hold it for each row (checked in `run`).
                 unsafe { self.block(s, lane * count + i, at + i * LANES + PLACE[lane], stride, &mut acc) };
             }
-            lanes[lane] = acc;
+            for i in 0..NT {
+                for v in 0..2 {
+                    // SAFETY: as above.
+                    unsafe { s.nf_store(place(lane, i, v), acc[i][v]) };
+                }
+            }
+        }
+        if self.part.end < self.chunk.end {
+            return NT.min(left);
         }
         for i in 0..NT.min(left) {
             for v in 0..2 {
-                let l = |k: usize| lanes[k][i][v];
-                let even = s.nf_add(s.nf_add(l(0), l(1)), s.nf_add(l(2), l(3)));
-                let odd = s.nf_add(s.nf_add(l(4), l(5)), s.nf_add(l(6), l(7)));
-                // SAFETY: the sums have a vector for each row of the tile and the block.
+                // SAFETY: as above; the sums have a vector for each row of the tile and the block.
                 unsafe {
+                    let l = |lane: usize| s.nf_load(place(lane, i, v));
+                    let even = s.nf_add(s.nf_add(l(0), l(1)), s.nf_add(l(2), l(3)));
+                    let odd = s.nf_add(s.nf_add(l(4), l(5)), s.nf_add(l(6), l(7)));
                     let place = self.sums.add((t + i) * ROWS + v * S::ROWS);
-                    s.nf_store(place, s.nf_add(s.nf_load(place), s.nf_add(even, odd)));
+                    let before = if self.chunk.start == 0 { s.nf_splat(0.0) } else { s.nf_load(place) };
+                    s.nf_store(place, s.nf_add(before, s.nf_add(even, odd)));
                 }
             }
         }
         NT.min(left)
+    }
+
+    /// Asks for what comes to the place of some of the panel's weights next.
+    #[inline(always)]
+    fn ask<S: Native>(&self, s: S, eighth: usize) {
+        let rows = 2 * S::ROWS / LANES;
+        let lines = (self.part.start * F::GROUP_BYTES).div_ceil(LINE)
+            ..(self.part.end * F::GROUP_BYTES).div_ceil(LINE);
+        for row in eighth * rows..(eighth + 1) * rows {
+            let next = self.tile.starts[row].wrapping_offset(self.tile.ahead);
+            for line in lines.clone() {
+                s.prefetch_far(next.wrapping_add(line * LINE));
+            }
+        }
     }
 
     /// Adds block `place` of the panel, whose input is block `at` and for the next row `stride` further.
@@ -309,7 +391,7 @@ impl<F: Format> Pass<'_, F> {
         place: usize,
         at: usize,
         stride: usize,
-        quads: std::ops::Range<usize>,
+        quads: Range<usize>,
         isum: &mut [[S::NI; 2]; NT],
     ) {
         let panel = self.panel.quants.as_ptr().cast::<u8>().wrapping_add(place * QUADS * 2 * S::ROWS * 4);
@@ -355,11 +437,24 @@ impl<F: Format> Pass<'_, F> {
 }
 
 /// Writes the sums of a block of input rows to where they belong.
-fn store<F>(g: &Quantized<F>, memory: &Panel, rows: std::ops::Range<usize>, inputs: std::ops::Range<usize>) {
+#[inline(always)]
+fn store<F>(g: &Quantized<F>, memory: &Panel, rows: Range<usize>, inputs: Range<usize>) {
     for (t, sums) in inputs.zip(memory.sums.chunks_exact(ROWS / 16)) {
-        for (n, &sum) in rows.clone().zip(sums.iter().flat_map(|line| &line.0)) {
-            // SAFETY: the caller gave this range of outputs to this call alone.
-            unsafe { g.out.put(t, n, sum + g.bias.map_or(0.0, |bias| bias[n])) };
+        // SAFETY: a block of rows is at most `ROWS` wide, and the caller gave this range of outputs to this call alone.
+        let (sums, out) = unsafe {
+            let start = g.out.start.add(t * g.out.stride + rows.start);
+            let sums = std::slice::from_raw_parts(sums.as_ptr().cast::<f32>(), rows.len());
+            (sums, std::slice::from_raw_parts_mut(start, rows.len()))
+        };
+        match (g.bias, g.out.accumulate) {
+            (None, Accumulate::No) => out.copy_from_slice(sums),
+            (None, Accumulate::Yes) => out.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
+            (Some(bias), accumulate) => {
+                for ((y, sum), bias) in out.iter_mut().zip(sums).zip(&bias[rows.clone()]) {
+                    let value = sum + bias;
+                    *y = if accumulate == Accumulate::Yes { *y + value } else { value };
+                }
+            }
         }
     }
 }
