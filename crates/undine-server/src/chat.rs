@@ -60,6 +60,7 @@ pub(crate) async fn answer(
 fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form, Plan)> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
+    ready.check_logprobs("top_logprobs", request.logprobs)?;
     prompt::check_sequences(ready, 1, common.choices)?;
     let rendered = render::render(ready, &request.conversation)?;
     let mut prompt = rendered.into_prompt(ready, common.add_special_tokens)?;
@@ -80,7 +81,10 @@ fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form,
         sequences.iter().map(|_| Choice::new(ready, common, reading.clone())).collect();
     let form = Form {
         head: Head { id, object: "chat.completion", created: unix_time(), model },
-        texts: TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: common.token_names },
+        texts: TokenTexts {
+            tokenizer: ready.model.tokenizer.clone(),
+            names: ready.token_names(common.token_names),
+        },
         logprobs: request.logprobs,
         prompt_logprobs: common.prompt_logprobs,
         include_reasoning: request.include_reasoning,

@@ -116,7 +116,10 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
     }
     let form = Form {
         head: Head { id, object: "text_completion", created: unix_time(), model },
-        texts: TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: common.token_names },
+        texts: TokenTexts {
+            tokenizer: ready.model.tokenizer.clone(),
+            names: ready.token_names(common.token_names),
+        },
         special: special_text(common.special),
         echo,
         logprobs,

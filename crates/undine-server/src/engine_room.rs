@@ -1,7 +1,7 @@
 //! The thread that owns the engine: takes commands between steps, hands out what a step brought, measures.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::lifetime::{Lifetime, Siblings};
 use crate::metrics::{EndReason, EngineMetrics};
 use crate::prompt;
 use crate::rules::Grammars;
-use crate::serve::{Load, Loaded, ServerError};
+use crate::serve::{Load, Loaded, ServerError, ServerModel};
 use crate::state::{Ready, Status, unix_time};
 
 /// Requests on their way to the engine; the engine's own queue comes after it.
@@ -68,7 +68,7 @@ struct Lifeline {
 
 impl Lifeline {
     fn loading_failed(&mut self, error: ServerError) {
-        self.status.send_replace(Status::Failed(error.to_string()));
+        self.status.send_modify(|status| status.fail(error.to_string()));
         if let Some(sender) = self.load_failed.take() {
             drop(sender.send(error));
         }
@@ -81,7 +81,7 @@ impl Drop for Lifeline {
             match self.load_failed {
                 Some(_) => self.loading_failed(ServerError::LoadPanicked),
                 None => {
-                    drop(self.status.send_replace(Status::Failed("the engine thread panicked".to_owned())))
+                    self.status.send_modify(|status| status.fail("the engine thread panicked".to_owned()))
                 }
             }
         }
@@ -95,7 +95,7 @@ fn run(
     receiver: mpsc::Receiver<Command>,
     stop: &AtomicBool,
 ) {
-    let (engine, model) = match start(load) {
+    let (engine, model, on_ready) = match start(load) {
         Ok(started) => started,
         Err(error) => return lifeline.loading_failed(error),
     };
@@ -116,8 +116,10 @@ fn run(
         grammars: Grammars::default(),
         turns: Arc::default(),
         created: unix_time(),
+        seeds: AtomicU64::new(0),
     };
     lifeline.status.send_replace(Status::Ready(Arc::new(ready)));
+    on_ready();
     let mut room = EngineRoom { engine, sequences: HashMap::new(), events: Vec::new(), stats, metrics };
     let reason = match room.run(receiver, stop) {
         Ok(()) => "the server is shutting down".to_owned(),
@@ -127,18 +129,18 @@ fn run(
         }
     };
     // Before the senders go, so that whoever misses its updates can read why.
-    lifeline.status.send_replace(Status::Failed(reason));
+    lifeline.status.send_modify(|status| status.fail(reason));
     drop(room);
 }
 
-fn start(load: Load) -> Result<(Engine, crate::ServerModel), ServerError> {
-    let Loaded { model, factory, engine } = load().map_err(ServerError::Load)?;
+fn start(load: Load) -> Result<(Engine, ServerModel, Box<dyn FnOnce() + Send>), ServerError> {
+    let Loaded { model, factory, engine, on_ready } = load().map_err(ServerError::Load)?;
     if model.names.is_empty() {
         return Err(ServerError::NoModelName);
     }
     let executor = factory().map_err(|error| ServerError::Load(error.into()))?;
     let engine = Engine::new(executor, engine).map_err(|error| ServerError::Load(error.into()))?;
-    Ok((engine, model))
+    Ok((engine, model, on_ready))
 }
 
 /// The engine and whom to tell.

@@ -22,6 +22,7 @@ mod lifetime;
 mod listener;
 mod logprobs;
 mod metrics;
+mod openapi;
 mod options;
 mod prompt;
 mod pythonic;
@@ -40,7 +41,7 @@ mod wire;
 pub use access::{Cors, CorsError, Credentials};
 pub use connection::Timeouts;
 pub use listener::Listener;
-pub use options::{AnswerOptions, ReasoningFormat, RequestTemplate, ToolCallFormat};
+pub use options::{AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, ToolCallFormat};
 pub use serve::{
     BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, RequestLog, ServerConfig,
     ServerError, ServerModel, serve,

@@ -1,5 +1,10 @@
 //! What `undine serve` decides about the parts of an answer that are more than text: reasoning and tool calls.
 
+use serde_json::{Map, Value};
+
+/// OpenAI's limit, and vLLM's.
+const LOGPROBS_MAX_DEFAULT: u32 = 20;
+
 /// How a model marks its reasoning (`--reasoning-parser`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReasoningFormat {
@@ -25,6 +30,30 @@ pub enum RequestTemplate {
     Refused,
     /// It is used: a template is a program, though one without files, network or unbounded loops.
     Trusted,
+}
+
+/// What requests are completed with.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RequestDefaults {
+    /// Arguments of the chat template (`--default-chat-template-kwargs`); those of a request come before them.
+    pub template_kwargs: Map<String, Value>,
+    /// What the seeds of requests without one are made of (`--seed`); `None` cannot be foreseen.
+    pub seed: Option<u64>,
+    /// Most log-probabilities per token that a request may ask for (`--max-logprobs`).
+    pub logprobs_max: u32,
+    /// Whether log-probabilities name all tokens by id (`--return-tokens-as-token-ids`).
+    pub tokens_as_ids: bool,
+}
+
+impl Default for RequestDefaults {
+    fn default() -> Self {
+        Self {
+            template_kwargs: Map::new(),
+            seed: None,
+            logprobs_max: LOGPROBS_MAX_DEFAULT,
+            tokens_as_ids: false,
+        }
+    }
 }
 
 /// What holds for every answer, unless its request says otherwise.

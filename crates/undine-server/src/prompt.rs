@@ -157,6 +157,8 @@ pub(crate) fn room_for_answer(
 /// The sequences of all choices of a prompt, each with a seed of its own.
 pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> ApiResult<Vec<Sequence>> {
     let Wanted { common, max_tokens, logprobs, prompt_logprobs, restriction } = *wanted;
+    ready.check_logprobs("logprobs", logprobs)?;
+    ready.check_logprobs("prompt_logprobs", prompt_logprobs)?;
     let stop = stop_rules(ready, common, max_tokens)?;
     if let Some((token, _)) = common.logit_bias.iter().find(|(token, _)| *token >= ready.vocab) {
         let message = format!("expected token ids below {}, found {token}", ready.vocab);
@@ -164,7 +166,7 @@ pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> 
     }
     let mut logit_bias = common.logit_bias.clone();
     logit_bias.extend(prompt.forbidden.iter().map(|&token| (token, f32::NEG_INFINITY)));
-    let seed = common.sampling.seed.unwrap_or_else(random);
+    let seed = common.sampling.seed.unwrap_or_else(|| ready.next_seed());
     let request = |choice: u32| GenerateRequest {
         prompt: prompt.tokens.clone(),
         sampling: common.sampling.resolve(

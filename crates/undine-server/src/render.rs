@@ -14,7 +14,7 @@ use crate::turns::{self, Place, Thoughts};
 use crate::wire::chat::{Conversation, PromptEnd};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::messages::THOUGHTS;
-use crate::wire::thinking::Thinking;
+use crate::wire::thinking::{Thinking, is_switched_off};
 
 /// Ends a thought that the prompt has begun.
 const CLOSING: &str = "\n\n</think>\n\n";
@@ -30,7 +30,11 @@ pub(crate) struct Rendered {
 
 /// How long an answer may think, whoever decided it.
 pub(crate) fn thinking(ready: &Ready, wanted: Thinking) -> Thinking {
-    match (wanted, ready.model.answers.reasoning_budget) {
+    let model = &ready.model;
+    if wanted == Thinking::Default && is_switched_off(&model.requests.template_kwargs) {
+        return Thinking::Off;
+    }
+    match (wanted, model.answers.reasoning_budget) {
         (Thinking::Default, None) => Thinking::Unlimited,
         (Thinking::Default, Some(0)) => Thinking::Off,
         (Thinking::Default, Some(tokens)) => Thinking::Budget(tokens),
@@ -54,7 +58,7 @@ pub(crate) fn render(ready: &Ready, conversation: &Conversation) -> ApiResult<Re
         return Err(ApiError::field("tools", message));
     }
     let thinking = thinking(ready, conversation.thinking);
-    let mut kwargs = conversation.kwargs.clone();
+    let mut kwargs = ready.template_kwargs(&conversation.kwargs);
     if thinking == Thinking::Off && !kwargs.contains_key("enable_thinking") {
         kwargs.insert("enable_thinking".to_owned(), false.into());
     }

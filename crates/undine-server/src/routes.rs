@@ -16,7 +16,7 @@ use crate::access::{self, Cors, CorsError};
 use crate::account::{Account, RequestId};
 use crate::state::{App, Ready};
 use crate::wire::error::{ApiError, ApiResult};
-use crate::{chat, completion, info, metrics, tokenize};
+use crate::{chat, completion, info, metrics, openapi, tokenize};
 
 /// Every route: its path, its methods, its handlers. `openapi` describes the same ones.
 pub(crate) fn table() -> Vec<(&'static str, &'static [&'static str], MethodRouter<Arc<App>>)> {
@@ -26,6 +26,7 @@ pub(crate) fn table() -> Vec<(&'static str, &'static [&'static str], MethodRoute
         ("/version", &["get"], get(version)),
         ("/load", &["get"], get(load)),
         ("/metrics", &["get"], get(metrics)),
+        ("/openapi.json", &["get"], get(openapi::openapi)),
         ("/server_info", &["get"], get(info::server_info)),
         ("/v1/models", &["get"], get(models)),
         ("/v1/models/{*id}", &["get"], get(model)),
@@ -135,8 +136,7 @@ async fn load(State(app): State<Arc<App>>) -> ApiResult<Json<ServerLoad>> {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let model = app.model().ok();
-    let text = metrics::render(&app.http, model.as_ref().map(|ready| &*ready.engine.metrics));
+    let text = metrics::render(&app.http, app.engine_metrics().as_deref());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

@@ -14,7 +14,7 @@ use crate::access::{Cors, CorsError};
 use crate::connection::{Connections, Timeouts};
 use crate::engine_room::{self, EngineThread};
 use crate::listener::Listener;
-use crate::options::AnswerOptions;
+use crate::options::{AnswerOptions, RequestDefaults};
 use crate::routes;
 use crate::state::{App, Status};
 
@@ -43,6 +43,8 @@ pub struct ServerModel {
     pub sampling_defaults: SamplingParams,
     /// What holds for reasoning and tool calls.
     pub answers: AnswerOptions,
+    /// What requests leave out.
+    pub requests: RequestDefaults,
 }
 
 /// What loading yields. The limits are here because they depend on the checkpoint and on the memory that is left.
@@ -53,6 +55,8 @@ pub struct Loaded {
     pub factory: ExecutorFactory,
     /// The engine's limits; `max_model_len` is what clients are told, unless the cache is smaller.
     pub engine: EngineConfig,
+    /// Called once, on the engine thread, when requests are answered.
+    pub on_ready: Box<dyn FnOnce() + Send>,
 }
 
 /// Why a model could not be loaded; the binary's own error.

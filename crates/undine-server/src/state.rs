@@ -1,24 +1,30 @@
 //! What all handlers share: the configuration and what has become of the model.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 use undine_core::{Capacity, TokenId};
 use undine_engine::EngineConfig;
 use undine_text::tools::TOOL_CALL_START;
 
 use crate::engine_thread::EngineHandle;
-use crate::metrics::HttpMetrics;
+use crate::metrics::{EngineMetrics, HttpMetrics};
 use crate::options::{ReasoningFormat, ToolCallFormat};
+use crate::prompt;
 use crate::rules::Grammars;
 use crate::serve::{ServerConfig, ServerModel};
 use crate::turns::KeptTurns;
+use crate::wire::common::TokenNames;
 use crate::wire::error::{ApiError, ApiResult};
 
 /// Most requests being rendered and tokenized at once: the cores belong to the engine.
 const PREPARING_MAX: usize = 4;
+
+/// Between the seeds of requests.
+const SEED_STEP: u64 = 0xda94_2042_e4dd_58b5;
 
 /// What has become of the model.
 #[derive(Clone)]
@@ -27,8 +33,23 @@ pub(crate) enum Status {
     Loading,
     /// Requests are answered.
     Ready(Arc<Ready>),
-    /// The engine is gone, for the reason given.
-    Failed(String),
+    /// The engine is gone.
+    Failed {
+        reason: String,
+        /// What it served, whose numbers stay to be read.
+        last: Option<Arc<Ready>>,
+    },
+}
+
+impl Status {
+    /// Nothing is answered from here on.
+    pub(crate) fn fail(&mut self, reason: String) {
+        let last = match self {
+            Self::Ready(ready) => Some(Arc::clone(ready)),
+            Self::Loading | Self::Failed { .. } => None,
+        };
+        *self = Self::Failed { reason, last };
+    }
 }
 
 /// A model that answers.
@@ -50,6 +71,8 @@ pub(crate) struct Ready {
     pub(crate) turns: Arc<KeptTurns>,
     /// Unix time in seconds.
     pub(crate) created: u64,
+    /// Seeds made so far for requests that brought none.
+    pub(crate) seeds: AtomicU64,
 }
 
 impl Ready {
@@ -69,6 +92,41 @@ impl Ready {
         match self.model.answers.tool_calls {
             ToolCallFormat::None => None,
             ToolCallFormat::Lfm2 => self.model.tokenizer.as_ref()?.token_id(TOOL_CALL_START),
+        }
+    }
+
+    /// A seed for a request without one.
+    pub(crate) fn next_seed(&self) -> u64 {
+        match self.model.requests.seed {
+            None => prompt::random(),
+            // Odd multiples differ; another constant than those of the choices and of the sampler (L'Ecuyer 1999).
+            Some(seed) => {
+                seed.wrapping_add(self.seeds.fetch_add(1, Ordering::Relaxed).wrapping_mul(SEED_STEP))
+            }
+        }
+    }
+
+    /// The arguments of the chat template: the request's, and the server's where it has none.
+    pub(crate) fn template_kwargs(&self, asked: &Map<String, Value>) -> Map<String, Value> {
+        let mut kwargs = self.model.requests.template_kwargs.clone();
+        kwargs.extend(asked.iter().map(|(name, value)| (name.clone(), value.clone())));
+        kwargs
+    }
+
+    /// How tokens are named in the log-probabilities of a request.
+    pub(crate) fn token_names(&self, asked: TokenNames) -> TokenNames {
+        if self.model.requests.tokens_as_ids { TokenNames::Ids } else { asked }
+    }
+
+    /// Refuses more log-probabilities than this server gives.
+    pub(crate) fn check_logprobs(&self, param: &str, asked: Option<u32>) -> ApiResult<()> {
+        let most = self.model.requests.logprobs_max;
+        match asked {
+            Some(asked) if asked > most => Err(ApiError::field(
+                param,
+                format!("expected a whole number from 0 to {most}, found {asked}"),
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -144,14 +202,24 @@ impl App {
             Status::Loading => {
                 Err(ApiError::unavailable("model_loading", "the model is still loading; try again later"))
             }
-            Status::Failed(reason) => Err(ApiError::unavailable("engine_failed", reason.clone())),
+            Status::Failed { reason, .. } => Err(ApiError::unavailable("engine_failed", reason.clone())),
+        }
+    }
+
+    /// The numbers of the engine, also when it is gone.
+    pub(crate) fn engine_metrics(&self) -> Option<Arc<EngineMetrics>> {
+        match &*self.status.borrow() {
+            Status::Ready(ready) | Status::Failed { last: Some(ready), .. } => {
+                Some(Arc::clone(&ready.engine.metrics))
+            }
+            Status::Loading | Status::Failed { last: None, .. } => None,
         }
     }
 
     /// What to tell a client whose sequence ended because the engine did.
     pub(crate) fn engine_failure(&self) -> ApiError {
         match &*self.status.borrow() {
-            Status::Failed(reason) => ApiError::internal(reason.clone()),
+            Status::Failed { reason, .. } => ApiError::internal(reason.clone()),
             _ => ApiError::internal("the engine stopped before the answer was complete"),
         }
     }

@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::walk::{self, Walk};
@@ -48,59 +47,98 @@ fn accepts(constraint: &mut dyn Constraint, tokenizer: &Tokenizer, text: &str) -
     true
 }
 
+/// Why a schema is refused. llguidance enforces what it takes, or says that it does not.
+const REFUSED: [(&str, &str); 11] = [
+    (
+        "Unimplemented keys",
+        "what one part may be depends on all others: a grammar without memory cannot follow it",
+    ),
+    ("oneOf constraints are not supported", "the alternatives overlap, and 'exactly one' is no grammar"),
+    ("Unsatisfiable schema", "nothing is valid"),
+    ("expected an object, or true", "nothing is valid"),
+    ("anyOf is empty", "nothing is valid"),
+    ("Unknown format", "no rules for it"),
+    ("are not disjoint", "two patterns for one property would have to be intersected"),
+    ("too many digits", "multipleOf works on decimals of limited length"),
+    ("Only absolute $ref's", "the schema is in another document"),
+    ("Reference segment", "a name in a reference is escaped"),
+    ("Expected positive integer", "a count is written with a fraction"),
+];
+
+/// Valid instances that are not accepted, and why that is right: what is generated needs one spelling, not all.
+const NOT_ACCEPTED: [(&str, &str); 6] = [
+    ("allOf / allOf", "properties come in the order of the schema"),
+    ("const / const with object", "properties come in the order of the schema"),
+    ("const / ", "the constant is spelled as in the schema: 0 is not written 0.0"),
+    ("enum / ", "the values are spelled as in the schema: 0 is not written 0.0"),
+    ("format / ", "here a format is a rule, in the suite a remark"),
+    ("type / integer type", "an integer is not written 1.0"),
+];
+
 #[derive(Default, Debug)]
 struct Count {
-    schemas: usize,
+    compiled: usize,
     refused: usize,
-    walks: usize,
+    drawn: usize,
     accepted: usize,
-    not_accepted: usize,
     rejected: usize,
-    not_rejected: usize,
+}
+
+/// Draws from a schema and validates; numbers that the validator reads inexactly are left out.
+fn draw(compiler: &GrammarCompiler, tokenizer: &Arc<Tokenizer>, case: &Case, count: &mut Count) {
+    for seed in 0..WALKS {
+        let mut constraint = compile(compiler, &case.schema).unwrap();
+        let ids = Walk::new(tokenizer, seed).run(&mut *constraint);
+        let text = tokenizer.decode(&ids, SpecialText::Keep);
+        let json: Json = match serde_json::from_str(&text) {
+            Ok(json) => json,
+            // JSON has numbers of any size, this reader has not.
+            Err(error) if error.to_string().starts_with("number out of range") => continue,
+            Err(error) => panic!("{error}: {text}"),
+        };
+        let is_inexact = text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 15);
+        let is_valid = jsonschema::draft202012::is_valid(&case.schema, &json);
+        assert!(is_valid || is_inexact, "{} / {}: {}\n{text}", case.group, case.name, case.schema);
+        count.drawn += 1;
+    }
+}
+
+fn check(compiler: &GrammarCompiler, tokenizer: &Arc<Tokenizer>, case: &Case, count: &mut Count) {
+    let place = format!("{} / {}: {}", case.group, case.name, case.schema);
+    if let Err(why) = compile(compiler, &case.schema) {
+        assert!(REFUSED.iter().any(|(known, _)| why.contains(known)), "{place}\n{why}");
+        count.refused += 1;
+        return;
+    }
+    count.compiled += 1;
+    draw(compiler, tokenizer, case, count);
+    for instance in &case.valid {
+        let mut constraint = compile(compiler, &case.schema).unwrap();
+        let is_accepted = accepts(&mut *constraint, tokenizer, &instance.to_string());
+        let is_known = NOT_ACCEPTED.iter().any(|(known, _)| place.starts_with(known));
+        assert!(is_accepted || is_known, "{place}\n{instance} is valid");
+        count.accepted += usize::from(is_accepted);
+    }
+    for instance in &case.invalid {
+        let mut constraint = compile(compiler, &case.schema).unwrap();
+        let is_accepted = accepts(&mut *constraint, tokenizer, &instance.to_string());
+        assert!(!is_accepted, "{place}\n{instance} is not valid");
+        count.rejected += 1;
+    }
 }
 
 #[test]
 fn suite() {
     let tokenizer = with_tools();
     let compiler = GrammarCompiler::new(Arc::clone(&tokenizer)).unwrap();
-    let mut counts: BTreeMap<String, Count> = BTreeMap::new();
+    let mut count = Count::default();
     for line in include_str!("data/json_schema_suite.jsonl").lines() {
         let case: Case = serde_json::from_str(line).unwrap();
-        let count = counts.entry(case.group.clone()).or_default();
-        count.schemas += 1;
-        if let Err(why) = compile(&compiler, &case.schema) {
-            println!("REFUSED {} / {}: {why}", case.group, case.name);
-            count.refused += 1;
-            continue;
-        }
-        for seed in 0..WALKS {
-            let mut constraint = compile(&compiler, &case.schema).unwrap();
-            let ids = Walk::new(&tokenizer, seed).run(&mut *constraint);
-            let text = tokenizer.decode(&ids, SpecialText::Keep);
-            let json: Json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-            if !jsonschema::draft202012::is_valid(&case.schema, &json) {
-                println!("INVALID {} / {}: {} {text}", case.group, case.name, case.schema);
-            }
-            count.walks += 1;
-        }
-        for instance in &case.valid {
-            let mut constraint = compile(&compiler, &case.schema).unwrap();
-            if accepts(&mut *constraint, &tokenizer, &instance.to_string()) {
-                count.accepted += 1;
-            } else {
-                println!("NOT ACCEPTED {} / {}: {} {instance}", case.group, case.name, case.schema);
-                count.not_accepted += 1;
-            }
-        }
-        for instance in &case.invalid {
-            let mut constraint = compile(&compiler, &case.schema).unwrap();
-            if accepts(&mut *constraint, &tokenizer, &instance.to_string()) {
-                println!("NOT REJECTED {} / {}: {} {instance}", case.group, case.name, case.schema);
-                count.not_rejected += 1;
-            } else {
-                count.rejected += 1;
-            }
-        }
+        check(&compiler, &tokenizer, &case, &mut count);
     }
-    println!("{counts:#?}");
+    println!("{count:?}");
+    assert!(
+        count.compiled > 140 && count.drawn > 480 && count.accepted > 290 && count.rejected > 210,
+        "{count:?}"
+    );
 }

@@ -1,29 +1,273 @@
-//! Calls in the text of an answer.
+//! Calls in the text of an answer: a corpus of what models write, and the same however it is cut.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
 
 use std::sync::Arc;
 
-use serde_json::json;
-use undine_text::Piece;
+use common::with_tools;
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
 use undine_text::tools::{ToolFormat, ToolParser, ToolSet};
+use undine_text::{
+    Bos, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextError, TextStream, Tokenizer,
+};
+
+/// An answer and what it says.
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    #[serde(default)]
+    content: String,
+    #[serde(default)]
+    reasoning: String,
+    #[serde(default)]
+    calls: Vec<(String, Json)>,
+    /// The arguments as they are written, where that matters.
+    #[serde(default)]
+    json: Vec<String>,
+    #[serde(default)]
+    aborted: usize,
+}
+
+fn cases() -> Vec<Case> {
+    let lines = include_str!("data/calls.jsonl").lines();
+    lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+fn set() -> Arc<ToolSet> {
+    let f = json!({"type": "object", "properties": {
+        "a": {"type": "string"}, "b": {"type": "integer"}, "flag": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "opts": {"$ref": "#/$defs/opts"}, "maybe": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "num": {"type": "number"}},
+        "$defs": {"opts": {"type": "object", "properties": {"deep": {"type": "integer"}}}}});
+    let tools = [("f", f), ("g", json!({})), ("Calendar.create-event", json!({"type": "object"}))];
+    let tools: Vec<Json> = tools
+        .into_iter()
+        .map(|(name, parameters)| json!({"type": "function", "function": {"name": name, "parameters": parameters}}))
+        .collect();
+    Arc::new(ToolSet::new(&tools).unwrap())
+}
+
+/// All pieces of an answer, joined.
+#[derive(Default, Debug, PartialEq, Clone)]
+struct Outcome {
+    content: String,
+    reasoning: String,
+    calls: Vec<(String, String)>,
+    aborted: Vec<usize>,
+}
+
+fn join(pieces: Vec<Piece>) -> Outcome {
+    let mut outcome = Outcome::default();
+    for piece in pieces {
+        match piece {
+            Piece::Content(text) => {
+                assert!(!text.is_empty());
+                outcome.content.push_str(&text);
+            }
+            Piece::Reasoning(text) => outcome.reasoning.push_str(&text),
+            Piece::ToolCall { index, name } => {
+                assert_eq!(index, outcome.calls.len());
+                outcome.calls.push((name, String::new()));
+            }
+            Piece::ToolArguments { index, json } => {
+                assert!(index + 1 == outcome.calls.len() && !json.is_empty());
+                outcome.calls[index].1.push_str(&json);
+            }
+            Piece::ToolAborted { index } => outcome.aborted.push(index),
+        }
+    }
+    outcome
+}
+
+fn run(tokenizer: &Arc<Tokenizer>, ids: &[u32]) -> Outcome {
+    let options = StreamOptions {
+        stop: Vec::new(),
+        include_stop: IncludeStop::No,
+        special: SpecialText::Skip,
+        reasoning: Reasoning::Split,
+        tools: Some(set()),
+    };
+    let mut stream = TextStream::new(Arc::clone(tokenizer), options);
+    let mut pieces = Vec::new();
+    ids.iter().for_each(|&id| drop(stream.push(id, &mut pieces)));
+    stream.finish(&mut pieces);
+    join(pieces)
+}
+
+fn bytes(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
 
 #[test]
-fn smoke() {
-    let set = Arc::new(ToolSet::new(&[json!({"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"type":"string"},"b":{"type":"integer"}}}}})]).unwrap());
-    for text in [
-        r#"hi <|tool_call_start|>[f(a="x\n\u00e9", b=1), g()]<|tool_call_end|> done"#,
-        r#"<|tool_call_start|>[f(a="say "hi", b=07)]"#,
-        r#"<|tool_call_start|>[f(a="say "hi" and "b", ok"), g(x=[1, {'a': None}])]"#,
-        r#"[f(a=5, b="5")]"#,
-        r#"<|tool_call_start|>[{"name": "f", "arguments": {"a": "x"}}]<|tool_call_end|>"#,
-        r#"<|tool_call_start|>[f(a="x", b="#,
-        r#"<|tool_call_start|>[f("x", 3)]<|tool_call_end|>[f("x", 3)]"#,
-    ] {
-        let mut out = Vec::new();
-        let mut parser = ToolParser::new(Arc::clone(&set), ToolFormat::Lfm2);
-        parser.push(text, &mut out);
-        parser.finish(&mut out);
-        println!("{text}\n  {out:?}");
-        assert!(out.iter().all(|piece| *piece != Piece::Content(String::new())));
+fn corpus() {
+    let tokenizer = with_tools();
+    let cases = cases();
+    assert!(cases.len() >= 80, "{}", cases.len());
+    for case in cases {
+        let outcome = run(&tokenizer, &tokenizer.encode(&case.text, Bos::Omit));
+        let text = &case.text;
+        assert_eq!(outcome.content, case.content, "{text}");
+        assert_eq!(outcome.reasoning, case.reasoning, "{text}");
+        assert_eq!(outcome.aborted.len(), case.aborted, "{text}");
+        let whole = outcome.calls.iter().enumerate().filter(|(index, _)| !outcome.aborted.contains(index));
+        let (names, arguments): (Vec<_>, Vec<_>) =
+            whole.map(|(_, (name, json))| (name.clone(), json.clone())).unzip();
+        if case.json.is_empty() {
+            let parsed = arguments
+                .iter()
+                .map(|json| serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}")));
+            assert_eq!(names.into_iter().zip(parsed).collect::<Vec<(String, Json)>>(), case.calls, "{text}");
+        } else {
+            assert_eq!(arguments, case.json, "{text}");
+        }
+        for index in outcome.aborted {
+            assert!(
+                serde_json::from_str::<Json>(&outcome.calls[index].1).is_err(),
+                "an aborted call is not whole: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn any_cut_of_the_corpus_gives_the_same() {
+    let set = set();
+    for case in cases() {
+        let parse = |parts: &[&str]| {
+            let mut parser = ToolParser::new(Arc::clone(&set), ToolFormat::Lfm2);
+            let mut pieces = Vec::new();
+            parts.iter().for_each(|part| parser.push(part, &mut pieces));
+            parser.finish(&mut pieces);
+            join(pieces)
+        };
+        let whole = parse(&[&case.text]);
+        for (at, _) in case.text.char_indices() {
+            let (before, after) = case.text.split_at(at);
+            assert_eq!(parse(&[before, after]), whole, "{} cut at {at}", case.text);
+        }
+        let singles: Vec<String> = case.text.chars().map(String::from).collect();
+        assert_eq!(parse(&singles.iter().map(String::as_str).collect::<Vec<_>>()), whole, "{}", case.text);
+        // What is cut off at any place panics nowhere, and what it put out is a beginning.
+        let tokenizer = with_tools();
+        assert_eq!(
+            run(&tokenizer, &bytes(&case.text)),
+            run(&tokenizer, &tokenizer.encode(&case.text, Bos::Omit))
+        );
+    }
+}
+
+#[test]
+fn arguments_come_as_they_are_written() {
+    let mut parser = ToolParser::new(set(), ToolFormat::Lfm2);
+    let parts = ["<|tool_call_start|>[f(", "a=", "\"one", " two\"", ", b", "=7", ", tags=['x'", "])", "]"];
+    let expected = ["", "ToolCall f", "{\"a\":\"one", " two", "", "\",\"b\":", "", "", ""];
+    let mut seen = Vec::new();
+    for part in parts {
+        let mut pieces = Vec::new();
+        parser.push(part, &mut pieces);
+        seen.push(
+            pieces
+                .into_iter()
+                .map(|piece| match piece {
+                    Piece::ToolCall { name, .. } => format!("ToolCall {name}"),
+                    Piece::ToolArguments { json, .. } => json,
+                    piece => panic!("{piece:?}"),
+                })
+                .collect::<String>(),
+        );
+    }
+    assert_eq!(seen[..4], expected[..4]);
+    assert_eq!(seen.concat(), "ToolCall f{\"a\":\"one two\",\"b\":7,\"tags\":[\"x\"]}");
+    assert!(seen[4..8].iter().any(|part| part.contains("\"b\":7")), "{seen:?}");
+}
+
+#[test]
+fn tool_sets_are_checked() {
+    let function = |function: Json| json!({"type": "function", "function": function});
+    let table = [
+        (vec![json!({"type": "retrieval"})], "tools[0].type"),
+        (vec![json!({"type": "function"})], "tools[0].function"),
+        (vec![function(json!({}))], "tools[0].function.name"),
+        (vec![function(json!({"name": "a b"}))], "cannot be called"),
+        (vec![function(json!({"name": "a", "parameters": []}))], "expected a JSON schema"),
+        (vec![function(json!({"name": "a"})), function(json!({"name": "a"}))], "declared twice"),
+        (vec![function(json!({"name": "a".repeat(300)}))], "at most"),
+        (vec![function(json!({"name": "a"})); 600], "at most 512"),
+    ];
+    for (tools, why) in table {
+        let Err(TextError::Tools(found)) = ToolSet::new(&tools) else { panic!("{why}: accepted") };
+        assert!(found.contains(why), "{found}");
+    }
+}
+
+fn fragments() -> impl Strategy<Value = String> {
+    let words = [
+        "<|tool_call_start|>",
+        "<|tool_call_end|>",
+        "<|tool_",
+        "<think>",
+        "</think>",
+        "[",
+        "]",
+        "f(",
+        "g()",
+        "a=",
+        "b=",
+        "\"",
+        "'",
+        "\\",
+        "\\u00",
+        "\\ud83d",
+        ",",
+        ", ",
+        ")",
+        "1",
+        "07",
+        "True",
+        "{",
+        "}",
+        "\"name\": \"f\"",
+        ":",
+        "text",
+        "語",
+        "\n",
+        " ",
+        "\"x\"",
+        "\"\"\"",
+        "[f(a=\"x\")]",
+        "say \"hi\"",
+    ];
+    proptest::collection::vec(proptest::sample::select(words.to_vec()), 0..24)
+        .prop_map(|words| words.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_in_any_cut(text in fragments(), cuts in proptest::collection::vec(0usize..200, 0..6), opened: bool) {
+        let text = if opened { format!("<|tool_call_start|>[f({text}") } else { text };
+        thread_local!(static TOKENIZER: Arc<Tokenizer> = with_tools());
+        let tokenizer = TOKENIZER.with(Arc::clone);
+        let whole = run(&tokenizer, &tokenizer.encode(&text, Bos::Omit));
+        prop_assert_eq!(&run(&tokenizer, &bytes(&text)), &whole);
+        let mut mixed = Vec::new();
+        let mut rest = text.as_str();
+        for cut in cuts {
+            let at = (0..=cut.min(rest.len())).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(0);
+            mixed.extend(tokenizer.encode(&rest[..at], Bos::Omit));
+            rest = &rest[at..];
+        }
+        mixed.extend(tokenizer.encode(rest, Bos::Omit));
+        prop_assert_eq!(&run(&tokenizer, &mixed), &whole);
+        prop_assert!(!whole.content.contains("<|tool_call_start|>") && !whole.content.contains("<|tool_call_end|>"));
+        for (index, (_, json)) in whole.calls.iter().enumerate() {
+            let is_object = serde_json::from_str::<Json>(json).is_ok_and(|json| json.is_object());
+            prop_assert_eq!(is_object, !whole.aborted.contains(&index), "{}", json);
+        }
     }
 }

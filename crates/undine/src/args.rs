@@ -40,10 +40,11 @@ pub enum KvCacheDtype {
     Auto,
     /// 4 bytes a value.
     Float32,
-    /// 2 bytes a value.
+    /// 2 bytes a value; bfloat16 means this too.
+    #[value(alias = "bfloat16")]
     Float16,
-    /// A byte a value and a scale for each key and value of a head: half of float16, and less exact.
-    #[value(name = "q8_0")]
+    /// A byte a value and a scale for each key and value of a head: half of float16, and less exact. fp8 means this too.
+    #[value(name = "q8_0", aliases = ["fp8", "fp8_e4m3", "fp8_e5m2", "int8"])]
     Q8_0,
 }
 
@@ -54,9 +55,13 @@ pub enum ComputeDtype {
     #[default]
     Auto,
     /// Keys and values in float32 too.
+    #[value(alias = "float")]
     Float32,
-    /// Accepted for compatibility.
+    /// Accepted for compatibility: the same as auto.
     Bfloat16,
+    /// Accepted for compatibility: the same as auto.
+    #[value(alias = "half")]
+    Float16,
 }
 
 /// How to run a model.

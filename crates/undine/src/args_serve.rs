@@ -1,11 +1,13 @@
-//! The flags of `undine serve`: Undine's own, and those of vLLM command lines that mean nothing here.
+//! The flags of `undine serve`, under the names that vLLM gives them where it has them.
 
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value as Json};
 
 use crate::args::{ExecutorArgs, parse_bytes};
+use crate::args_vllm::ForeignArgs;
 use crate::format::parse_count_u32;
 
 /// `undine serve`.
@@ -15,27 +17,46 @@ pub struct ServeArgs {
     /// A .gguf file or a checkpoint folder [env: UNDINE_MODEL]; without one, the demo model inside the program.
     // Not `env`: a value from there would count as given, and contradict --model.
     pub model: Option<PathBuf>,
+    /// What is served.
+    #[command(flatten)]
+    pub checkpoint: CheckpointArgs,
+    /// How to run.
+    #[command(flatten, next_help_heading = "Computing")]
+    pub executor: ExecutorArgs,
+    /// How much at once.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// What answers are like.
+    #[command(flatten)]
+    pub answers: AnswerArgs,
+    /// Where it is reached.
+    #[command(flatten)]
+    pub http: HttpArgs,
+    /// Who may ask.
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Flags of vLLM without a meaning here.
+    #[command(flatten)]
+    pub foreign: ForeignArgs,
+}
+
+/// What is served.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct CheckpointArgs {
     /// The same as the positional MODEL.
     #[arg(long = "model", value_name = "MODEL", id = "model_flag", conflicts_with = "model")]
-    pub model_flag: Option<PathBuf>,
-    /// Address to listen on.
-    #[arg(long, env = "UNDINE_HOST", default_value = "127.0.0.1")]
-    pub host: String,
-    /// Port to listen on; 0 lets the system choose.
-    #[arg(long, env = "UNDINE_PORT", default_value_t = 8000)]
-    pub port: u16,
-    /// Most tokens of a prompt and its answer; takes 32K and the like [default: the model's].
-    #[arg(long, env = "UNDINE_MAX_MODEL_LEN", value_name = "TOKENS", value_parser = parse_count_u32)]
-    pub max_model_len: Option<u32>,
-    /// Most sequences computed at once.
-    #[arg(long, env = "UNDINE_MAX_NUM_SEQS", default_value = "64", value_parser = parse_count_u32)]
-    pub max_num_seqs: u32,
-    /// Most tokens computed in one step.
-    #[arg(long, env = "UNDINE_MAX_NUM_BATCHED_TOKENS", default_value = "512", value_parser = parse_count_u32)]
-    pub max_num_batched_tokens: u32,
-    /// Memory for keys and values, such as 4G [default: 4G, or what one full sequence needs].
-    #[arg(long, env = "UNDINE_KV_CACHE_MEMORY_BYTES", value_name = "BYTES", value_parser = parse_bytes)]
-    pub kv_cache_memory_bytes: Option<u64>,
+    pub flag: Option<PathBuf>,
+    /// The `model` of a configuration file; anything on the command line comes first.
+    #[arg(long, hide = true)]
+    pub model_in_config: Option<PathBuf>,
+    /// A YAML file of flags, names with - or _; the command line comes before it, and it before the environment.
+    // Read before the command line is parsed; it is here for the help and the list of names.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// A name clients may ask for, repeatable; the first is the one in responses [default: the model's].
     // One value per flag: `--served-model-name N MODEL` must not take the model for a second name.
     #[arg(long, env = "UNDINE_SERVED_MODEL_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
@@ -43,78 +64,299 @@ pub struct ServeArgs {
     /// A Jinja template to use instead of the checkpoint's.
     #[arg(long, env = "UNDINE_CHAT_TEMPLATE", value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
-    /// A token clients must send, repeatable: one of them is enough.
+}
+
+/// How much at once.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Memory and scheduling")]
+pub struct LimitArgs {
+    /// Most tokens of a prompt and its answer; takes 32K and the like [default: the model's].
+    #[arg(long, env = "UNDINE_MAX_MODEL_LEN", value_name = "TOKENS", value_parser = parse_context, allow_negative_numbers = true)]
+    pub max_model_len: Option<Context>,
+    /// Most sequences computed at once.
+    #[arg(long, env = "UNDINE_MAX_NUM_SEQS", value_name = "SEQUENCES", default_value = "64", value_parser = parse_count_u32)]
+    pub max_num_seqs: u32,
+    /// Most tokens computed in one step; a longer prompt is computed in several, and never holds up other answers.
+    #[arg(long, env = "UNDINE_MAX_NUM_BATCHED_TOKENS", value_name = "TOKENS", default_value = "512", value_parser = parse_count_u32)]
+    pub max_num_batched_tokens: u32,
+    /// Most sequences that wait for their turn; a request beyond them gets 503 with Retry-After.
+    #[arg(long, env = "UNDINE_MAX_QUEUED_REQUESTS", value_name = "SEQUENCES", default_value = "1024", value_parser = parse_count_u32)]
+    pub max_queued_requests: u32,
+    /// Memory for keys and values, such as 4G; taken as it is used [default: 4G, or what one full sequence needs].
+    #[arg(long, visible_alias = "kv-cache-memory", env = "UNDINE_KV_CACHE_MEMORY_BYTES", value_name = "BYTES", value_parser = parse_bytes)]
+    pub kv_cache_memory_bytes: Option<u64>,
+    /// The same as a share of this machine's memory, from which the weights are taken first.
+    #[arg(long, env = "UNDINE_GPU_MEMORY_UTILIZATION", value_name = "SHARE", value_parser = parse_share, conflicts_with = "kv_cache_memory_bytes")]
+    pub gpu_memory_utilization: Option<f64>,
+    /// Keep keys and values of what has been computed for prompts that begin the same (the default).
+    #[arg(long, overrides_with = "no_enable_prefix_caching")]
+    pub enable_prefix_caching: bool,
+    /// Compute every prompt anew.
+    #[arg(long, overrides_with = "enable_prefix_caching")]
+    pub no_enable_prefix_caching: bool,
+    /// Accepted: it is always so.
+    #[arg(long, hide = true, overrides_with = "no_enable_chunked_prefill")]
+    pub enable_chunked_prefill: bool,
+    /// Accepted with a warning.
+    #[arg(long, hide = true, overrides_with = "enable_chunked_prefill")]
+    pub no_enable_chunked_prefill: bool,
+}
+
+/// What answers are like.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Answers")]
+pub struct AnswerArgs {
+    /// How reasoning is marked: qwen3, deepseek_r1 and lfm2 all mean `<think>`; none leaves it in the text.
+    #[arg(long, env = "UNDINE_REASONING_PARSER", value_name = "PARSER", value_enum, default_value = "qwen3")]
+    pub reasoning_parser: ReasoningParser,
+    /// Most tokens of reasoning; 0 answers directly [default: no limit].
+    #[arg(long, env = "UNDINE_REASONING_BUDGET", value_name = "TOKENS", value_parser = parse_budget)]
+    pub reasoning_budget: Option<u32>,
+    /// How tool calls are written: lfm2, or none to leave them in the text.
+    #[arg(long, env = "UNDINE_TOOL_CALL_PARSER", value_name = "PARSER", value_enum, default_value = "lfm2")]
+    pub tool_call_parser: ToolCallParser,
+    /// Let the model decide when to call tools (the default).
+    #[arg(long, overrides_with = "no_enable_auto_tool_choice")]
+    pub enable_auto_tool_choice: bool,
+    /// Leave tool calls in the text, as --tool-call-parser none does.
+    #[arg(long, hide = true, overrides_with = "enable_auto_tool_choice")]
+    pub no_enable_auto_tool_choice: bool,
+    /// Accept a `chat_template` in requests: a template is a program, without files, network or endless loops.
+    #[arg(long)]
+    pub trust_request_chat_template: bool,
+    /// Arguments of the chat template unless a request has its own, such as '{"enable_thinking": false}'.
+    #[arg(long, value_name = "JSON", value_parser = parse_object)]
+    pub default_chat_template_kwargs: Option<JsonObject>,
+    /// Where sampling defaults come from: auto (the checkpoint, or its published preset), vllm (none), or a folder
+    /// with generation_config.json.
+    #[arg(long, value_name = "SOURCE", default_value = "auto")]
+    pub generation_config: String,
+    /// Sampling defaults that come before those, such as '{"temperature": 0.3, "min_p": 0.15}'.
+    #[arg(long, value_name = "JSON", value_parser = parse_object)]
+    pub override_generation_config: Option<JsonObject>,
+    /// Seed of requests without one: the n-th of them gets the same in every run [default: nobody can foresee it].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Most log-probabilities per token that a request may ask for; -1 is as many as there can be, 128.
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = parse_logprobs, allow_negative_numbers = true)]
+    pub max_logprobs: u32,
+    /// Write tokens in log-probabilities as token_id:N, for clients that need ids.
+    #[arg(long)]
+    pub return_tokens_as_token_ids: bool,
+}
+
+/// Where it is reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub struct HttpArgs {
+    /// Address to listen on.
+    #[arg(long, env = "UNDINE_HOST", default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 lets the system choose.
+    #[arg(long, env = "UNDINE_PORT", default_value_t = 8000)]
+    pub port: u16,
+    /// Listen on this Unix socket instead.
+    #[arg(long, env = "UNDINE_UDS", value_name = "PATH")]
+    pub uds: Option<PathBuf>,
+    /// A prefix of paths, such as /llm, that a proxy in front leaves in place.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_root_path)]
+    pub root_path: Option<String>,
+    /// The server's certificate in PEM form: speak TLS.
+    #[arg(long, env = "UNDINE_SSL_CERTFILE", value_name = "FILE", requires = "ssl_keyfile")]
+    pub ssl_certfile: Option<PathBuf>,
+    /// The key to it, in PEM form and not encrypted.
+    #[arg(long, env = "UNDINE_SSL_KEYFILE", value_name = "FILE", requires = "ssl_certfile")]
+    pub ssl_keyfile: Option<PathBuf>,
+    /// Certificates that sign those of clients.
+    #[arg(long, value_name = "FILE", requires = "ssl_certfile")]
+    pub ssl_ca_certs: Option<PathBuf>,
+    /// Whether clients need one: 0 no, 1 if they show one it must be valid, 2 yes.
+    #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2), requires = "ssl_certfile")]
+    pub ssl_cert_reqs: Option<u8>,
+    /// Longest request body.
+    #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = parse_bytes)]
+    pub max_body_bytes: u64,
+    /// Most connections at once; further ones wait to be accepted.
+    #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = parse_count_u32)]
+    pub max_connections: u32,
+    /// Seconds that running requests may go on after SIGTERM; a second signal ends the server at once.
+    #[arg(long, env = "UNDINE_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
+    pub shutdown_timeout: u32,
+}
+
+/// Who may ask.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access")]
+pub struct AccessArgs {
+    /// A token clients must send, repeatable: one of them is enough. Without one in flags or file, VLLM_API_KEY counts.
     // One value per flag, as above. An empty one, as of an unset variable, could not be sent.
     #[arg(long, env = "UNDINE_API_KEY", hide_env_values = true, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     pub api_key: Vec<String>,
-    /// Seconds that running requests may go on after SIGTERM.
-    #[arg(long, env = "UNDINE_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
-    pub shutdown_timeout: u32,
-    /// How to run.
-    #[command(flatten)]
-    pub executor: ExecutorArgs,
-    /// Flags without a meaning here.
-    #[command(flatten)]
-    pub ignored: IgnoredArgs,
+    /// A file of such tokens, one per line; lines that begin with # are comments.
+    #[arg(long, env = "UNDINE_API_KEY_FILE", value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Origins of web pages that may ask (CORS), as a JSON list or separated by commas; "*" is all [default: none].
+    #[arg(long, value_name = "LIST", value_parser = parse_list)]
+    pub allowed_origins: Option<List>,
+    /// Methods they may use.
+    #[arg(long, value_name = "LIST", default_value = "*", value_parser = parse_list)]
+    pub allowed_methods: List,
+    /// Headers they may send.
+    #[arg(long, value_name = "LIST", default_value = "*", value_parser = parse_list)]
+    pub allowed_headers: List,
+    /// Let their browsers send cookies and certificates; needs lists without "*".
+    #[arg(long, requires = "allowed_origins")]
+    pub allow_credentials: bool,
 }
+
+/// What is logged.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    /// The least serious messages to log.
+    #[arg(
+        long = "log-level",
+        visible_alias = "uvicorn-log-level",
+        env = "UNDINE_LOG_LEVEL",
+        value_name = "LEVEL",
+        value_enum,
+        default_value = "info"
+    )]
+    pub level: LogLevel,
+    /// How to log, on standard error.
+    #[arg(
+        long = "log-format",
+        env = "UNDINE_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    pub format: LogFormat,
+    /// Do not log one line per request. Prompts and answers never are.
+    #[arg(long, aliases = ["disable-uvicorn-access-log", "no-enable-log-requests"])]
+    pub disable_log_requests: bool,
+}
+
+/// See [`AnswerArgs::reasoning_parser`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ReasoningParser {
+    /// Between `<think>` and `</think>`.
+    #[value(aliases = ["deepseek_r1", "deepseek-r1", "deepseek_v3", "lfm2", "think", "auto"])]
+    Qwen3,
+    /// It stays in the text.
+    #[value(alias = "")]
+    None,
+}
+
+/// See [`AnswerArgs::tool_call_parser`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ToolCallParser {
+    /// The format of LFM2 and LFM2.5.
+    #[value(aliases = ["lfm2.5", "auto", "pythonic"])]
+    Lfm2,
+    /// They stay in the text.
+    None,
+}
+
+/// Levels, with Python's names too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogLevel {
+    /// What ends the server.
+    #[value(alias = "critical")]
+    Error,
+    /// What should be looked at.
+    Warning,
+    /// One line per request.
+    Info,
+    /// Connections and probes too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Of `--max-model-len`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Context {
+    /// So many tokens.
+    Tokens(u32),
+    /// `auto` or -1: as many as the model and the cache have.
+    Auto,
+}
+
+/// A list of words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct List(pub Vec<String>);
+
+/// A JSON object.
+#[derive(Clone, PartialEq, Debug)]
+pub struct JsonObject(pub Map<String, Json>);
 
 const EXAMPLES: &str = "Examples:
   undine serve                                      the demo model at http://127.0.0.1:8000
   undine serve LFM2-1.2B-Q4_K_M.gguf --port 8080 --max-model-len 32K
   undine serve ./LFM2-350M --served-model-name lfm2 --api-key secret
+  undine serve model.gguf --host 0.0.0.0 --api-key-file keys.txt --ssl-certfile cert.pem --ssl-keyfile key.pem
+  undine serve model.gguf --uds /run/undine.sock --log-format json
+  undine serve --config server.yaml --port 9000     flags from a file, one of them replaced
 
-Flags of vLLM that mean nothing here, such as --enforce-eager, are accepted with a warning.";
+Command lines of `vllm serve` work: a flag without a meaning here is accepted with a warning that says so, or refused
+with the reason.";
 
-macro_rules! ignored {
-    (switches { $($switch:ident $switch_name:literal)* } values { $($value:ident $value_name:literal)* }) => {
-        /// Flags of vLLM command lines that are accepted with a warning and change nothing.
-        #[derive(Debug, Default, Args)]
-        pub struct IgnoredArgs {
-            $(#[arg(long = $switch_name, hide = true)] $switch: bool,)*
-            $(#[arg(long = $value_name, hide = true)] $value: Option<String>,)*
-            /// Processes to spread a model over; only 1 is possible.
-            #[arg(long, hide = true)]
-            pub tensor_parallel_size: Option<u32>,
-        }
-
-        impl IgnoredArgs {
-            /// The flags that were given.
-            pub fn given(&self) -> Vec<&'static str> {
-                let mut given = Vec::new();
-                $(if self.$switch { given.push(concat!("--", $switch_name)); })*
-                $(if self.$value.is_some() { given.push(concat!("--", $value_name)); })*
-                if self.tensor_parallel_size.is_some() { given.push("--tensor-parallel-size"); }
-                given
-            }
-        }
-    };
+fn parse_context(text: &str) -> Result<Context, String> {
+    match text {
+        "auto" | "-1" => Ok(Context::Auto),
+        text => parse_count_u32(text).map(Context::Tokens),
+    }
 }
 
-ignored! {
-    switches {
-        trust_remote_code "trust-remote-code"
-        enforce_eager "enforce-eager"
-        enable_expert_parallel "enable-expert-parallel"
-        enable_prefix_caching "enable-prefix-caching"
-        no_enable_prefix_caching "no-enable-prefix-caching"
-        enable_chunked_prefill "enable-chunked-prefill"
-        no_enable_chunked_prefill "no-enable-chunked-prefill"
-        enable_auto_tool_choice "enable-auto-tool-choice"
+fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("expected a number above 0, at most 1, such as 0.5".to_owned()),
     }
-    values {
-        gpu_memory_utilization "gpu-memory-utilization"
-        optimization_level "optimization-level"
-        compilation_config "compilation-config"
-        mamba_backend "mamba-backend"
-        mamba_cache_mode "mamba-cache-mode"
-        mamba_cache_dtype "mamba-cache-dtype"
-        mamba_ssm_cache_dtype "mamba-ssm-cache-dtype"
-        mamba_block_size "mamba-block-size"
-        mm_processor_cache_type "mm-processor-cache-type"
-        limit_mm_per_prompt "limit-mm-per-prompt"
-        tool_call_parser "tool-call-parser"
-        reasoning_parser "reasoning-parser"
+}
+
+fn parse_budget(text: &str) -> Result<u32, String> {
+    if text == "0" { Ok(0) } else { parse_count_u32(text) }
+}
+
+fn parse_logprobs(text: &str) -> Result<u32, String> {
+    let most = undine_engine::LOGPROBS_MAX;
+    match text.parse::<i64>() {
+        Ok(-1) => Ok(most),
+        Ok(count) if (0..=i64::from(most)).contains(&count) => Ok(count as u32),
+        _ => Err(format!("expected a whole number from 0 to {most}, or -1")),
     }
+}
+
+fn parse_root_path(text: &str) -> Result<String, String> {
+    let path = text.trim_end_matches('/');
+    if path.is_empty() || path.starts_with('/') && !path.contains(['?', '#', ' ']) {
+        return Ok(path.to_owned());
+    }
+    Err("expected a path that begins with /, such as /llm".to_owned())
+}
+
+fn parse_object(text: &str) -> Result<JsonObject, String> {
+    serde_json::from_str(text).map(JsonObject).map_err(|error| format!("expected a JSON object: {error}"))
+}
+
+fn parse_list(text: &str) -> Result<List, String> {
+    if text.trim_start().starts_with('[') {
+        let list = serde_json::from_str(text);
+        return list.map(List).map_err(|error| format!("expected a JSON list of strings: {error}"));
+    }
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    Ok(List(words.map(str::to_owned).collect()))
 }
 
 #[cfg(test)]
@@ -123,7 +365,7 @@ mod tests {
 
     use clap::Parser;
 
-    use super::ServeArgs;
+    use super::*;
     use crate::args::{Cli, Command};
 
     fn serve<'a>(line: impl IntoIterator<Item = &'a str>) -> Result<ServeArgs, clap::Error> {
@@ -141,8 +383,8 @@ mod tests {
         ] {
             let args = serve(line.split(' ')).unwrap();
             assert_eq!(args.model.as_deref(), Some(Path::new("model")), "{line}");
-            assert_eq!(args.api_key, ["a", "b,c"], "{line}");
-            assert_eq!(args.served_model_name, ["x", "y,z"], "{line}");
+            assert_eq!(args.access.api_key, ["a", "b,c"], "{line}");
+            assert_eq!(args.checkpoint.served_model_name, ["x", "y,z"], "{line}");
         }
         for flag in ["--api-key", "--served-model-name"] {
             assert!(serve([flag, "", "model"]).is_err(), "an empty {flag}");
@@ -151,10 +393,46 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_vllm_are_named_as_ignored() {
-        let line = "undine serve m --trust-remote-code --gpu-memory-utilization 0.9 --tensor-parallel-size 1";
-        let Command::Serve(args) = Cli::parse_from(line.split(' ')).command else { panic!("serve") };
-        let given = args.ignored.given();
-        assert_eq!(given, ["--trust-remote-code", "--gpu-memory-utilization", "--tensor-parallel-size"]);
+    fn lines_parse_or_not() {
+        for (line, accepted) in [
+            ("m --reasoning-parser deepseek_r1 --tool-call-parser lfm2 --enable-auto-tool-choice", true),
+            ("m --reasoning-parser none --reasoning-budget 0", true),
+            ("m --reasoning-parser olmo3", false),
+            ("m --tool-call-parser hermes", false),
+            ("m --max-model-len auto --max-logprobs -1", true),
+            ("m --max-model-len -1", true),
+            ("m --max-logprobs 1000", false),
+            ("m --gpu-memory-utilization 0.9", true),
+            ("m --gpu-memory-utilization 1.5", false),
+            ("m --gpu-memory-utilization 0.9 --kv-cache-memory 4G", false),
+            ("m --kv-cache-memory 4G", true),
+            ("m --enable-prefix-caching --no-enable-prefix-caching", true),
+            ("m --ssl-certfile a", false),
+            ("m --ssl-certfile a --ssl-keyfile b --ssl-ca-certs c --ssl-cert-reqs 2", true),
+            ("m --ssl-certfile a --ssl-keyfile b --ssl-cert-reqs 3", false),
+            ("m --allowed-origins [\"*\"] --allowed-methods GET,POST", true),
+            ("m --allowed-origins [*]", false),
+            ("m --allow-credentials", false),
+            ("m --root-path /a/b/", true),
+            ("m --root-path a", false),
+            ("m --default-chat-template-kwargs {\"enable_thinking\":false}", true),
+            ("m --default-chat-template-kwargs [1]", false),
+            ("m --uvicorn-log-level warning --disable-uvicorn-access-log --log-format json", true),
+            ("m --kv-cache-dtype fp8 --dtype half --seed 0", true),
+            ("m --enable-prefix-cachin", false),
+        ] {
+            let parsed = serve(line.split(' '));
+            assert_eq!(parsed.is_ok(), accepted, "{line}: {:?}", parsed.err().map(|error| error.to_string()));
+        }
+        let unknown = serve(["--max-num-seq", "3"]).unwrap_err().to_string();
+        assert!(unknown.contains("--max-num-seqs"), "a suggestion: {unknown}");
+    }
+
+    #[test]
+    fn lists_are_json_or_words() {
+        for (text, words) in [("[\"a\", \"b\"]", vec!["a", "b"]), ("a, b", vec!["a", "b"]), ("*", vec!["*"])]
+        {
+            assert_eq!(parse_list(text).unwrap().0, words, "{text}");
+        }
     }
 }

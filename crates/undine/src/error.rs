@@ -46,6 +46,9 @@ pub enum Error {
     /// The server ended.
     #[error(transparent)]
     Server(#[from] undine_server::ServerError),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] undine_server::TlsError),
     /// The operating system refused something about a file.
     #[error("{}", path.display())]
     File {

@@ -5,6 +5,7 @@ mod answer;
 mod args;
 mod args_bench;
 mod args_serve;
+mod args_vllm;
 mod bench;
 mod chat;
 mod command;
@@ -13,11 +14,15 @@ mod error;
 mod format;
 mod inspect;
 mod interrupt;
+mod logging;
+mod memory;
 mod open;
 mod output;
 mod run;
 mod sampling;
 mod serve;
+mod serve_config;
+mod serve_load;
 mod session;
 mod synth;
 
@@ -29,14 +34,7 @@ use crate::args::{Cli, Command};
 use crate::error::Error;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Run(args) => run::run(&args),
-        Command::Serve(args) => serve::run(&args),
-        Command::Synth(args) => synth::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Bench(args) => bench::run(&args),
-    };
-    match result {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, Error::BrokenPipe | Error::Interrupted) {
@@ -44,5 +42,16 @@ fn main() -> ExitCode {
             }
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+fn run() -> Result<(), Error> {
+    let line = serve_config::expand(std::env::args_os())?;
+    match Cli::parse_from(line).command {
+        Command::Run(args) => run::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Synth(args) => synth::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use serde_json::{Map, Value as Json};
 use undine_core::SamplingParams;
 use undine_text::preset;
 use undine_weights::Checkpoint;
@@ -41,6 +42,22 @@ pub fn defaults(checkpoint: &Checkpoint, name: &str) -> SamplingParams {
             .unwrap_or(plain.repetition_penalty),
         ..plain
     }
+}
+
+/// The names of a generation_config.json that are defaults of sampling.
+pub const DEFAULTS: [&str; 7] =
+    ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"];
+
+/// `params` with the entries of a JSON object, under the names of [`DEFAULTS`], in their place.
+pub fn override_defaults(params: SamplingParams, map: &Map<String, Json>) -> Result<SamplingParams, String> {
+    let mut settings = Settings { params, seed: None, max_tokens: None, stop: Vec::new() };
+    for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
+        if !DEFAULTS.contains(&name.as_str()) {
+            return Err(format!("expected some of {}, found {name:?}", DEFAULTS.join(", ")));
+        }
+        settings.set(name, &value.to_string()).map_err(|message| format!("{name}: {message}"))?;
+    }
+    Ok(settings.params)
 }
 
 /// A seed nobody chose.

@@ -1,245 +1,202 @@
 //! `undine serve`: the CPU backend behind the HTTP server.
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use undine_core::executor::ExecutorFactory;
-use undine_core::{Config, Executor, ExecutorError};
-use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
-use undine_engine::EngineConfig;
-use undine_model::Model;
-use undine_server::{AnswerOptions, Loaded, ServerConfig, ServerModel};
+use tokio::net::TcpListener;
+use undine_server::{
+    ClientCertificates, Cors, Credentials, Listener, RequestLog, ServerConfig, Tls, TlsFiles,
+};
 
-use crate::args::ExecutorArgs;
-use crate::args_serve::ServeArgs;
-use crate::error::Error;
-use crate::{open, sampling, session};
+use crate::args_serve::{AccessArgs, HttpArgs, ServeArgs};
+use crate::error::{EXIT_INTERRUPTED, Error};
+use crate::logging;
+use crate::serve_load::LoadPlan;
 
-/// Memory for keys and values unless asked for otherwise. It is taken as it is used.
-const KV_BYTES_DEFAULT: u64 = 4 << 30;
-/// Requests that may wait for their turn.
-const WAITING_MAX: u32 = 1024;
-/// Rows through the head in one step, at least: prompts are scored so many tokens at a time.
-const OUTPUTS_MIN: u32 = 64;
-/// How often to ask whether the model has been loaded.
-const READY_POLL: Duration = Duration::from_millis(50);
-/// Longest chat template file.
-const TEMPLATE_BYTES_MAX: u64 = undine_text::template::TEMPLATE_BYTES_MAX as u64;
-
-/// What the load needs of the arguments, on another thread.
-struct LoadPlan {
-    model: Option<PathBuf>,
-    max_model_len: Option<u32>,
-    max_num_seqs: u32,
-    max_num_batched_tokens: u32,
-    kv_cache_memory_bytes: Option<u64>,
-    names: Vec<String>,
-    chat_template: Option<String>,
-    executor: ExecutorArgs,
-}
+/// Longest file of API keys.
+const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Where vLLM looks for a key when no flag has one.
+const VLLM_API_KEY: &str = "VLLM_API_KEY";
 
 /// Runs the command.
 pub fn run(args: &ServeArgs) -> Result<(), Error> {
-    for flag in args.ignored.given() {
-        eprintln!("warning: {flag} has no effect here");
+    logging::start(&args.log);
+    for warning in args.foreign.judge().map_err(Error::usage)? {
+        tracing::warn!("{warning}");
     }
-    if let Some(size @ 2..) = args.ignored.tensor_parallel_size {
-        return Err(Error::usage(format!("--tensor-parallel-size {size}: there is one device, the CPU")));
+    if args.limits.no_enable_chunked_prefill {
+        tracing::warn!("--no-enable-chunked-prefill has no effect: a prompt never holds up other answers");
     }
     let plan = LoadPlan::new(args)?;
     let config = ServerConfig {
-        api_keys: args.api_key.clone(),
-        drain_timeout: Duration::from_secs(args.shutdown_timeout.into()),
+        api_keys: api_keys(&args.access)?,
+        cors: cors(&args.access),
+        root_path: args.http.root_path.clone().unwrap_or_default(),
+        body_bytes_max: usize::try_from(args.http.max_body_bytes).unwrap_or(usize::MAX),
+        connections_max: args.http.max_connections as usize,
+        drain_timeout: Duration::from_secs(args.http.shutdown_timeout.into()),
+        request_log: if args.log.disable_log_requests { RequestLog::Off } else { RequestLog::On },
         ..ServerConfig::default()
     };
+    let tls = tls_files(&args.http).map(|files| Tls::open(&files)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(async {
-        let listener = TcpListener::bind((args.host.as_str(), args.port)).await.map_err(|source| {
-            Error::refused(format!("cannot listen on {}:{}: {source}", args.host, args.port))
-        })?;
-        let address = listener.local_addr()?;
-        let shutdown = shutdown_signal()?;
-        let announce = tokio::spawn(announce(address, plan.names[0].clone()));
-        let load = Box::new(move || plan.load().map_err(Into::into));
-        let result = undine_server::serve(listener, load, config, shutdown).await;
-        announce.abort();
-        result.map_err(Error::from)
-    });
+    let served = runtime.block_on(serve(args, plan, config, tls));
     // A load that cannot be interrupted must not hold up the exit.
     runtime.shutdown_background();
+    if let Some(path) = &args.http.uds {
+        drop(std::fs::remove_file(path));
+    }
     served
 }
 
-/// Resolves at the first SIGTERM or Ctrl-C.
-fn shutdown_signal() -> Result<impl Future<Output = ()>, Error> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            eprintln!("shutting down: running requests are finished first");
-        })
-    }
-    #[cfg(not(unix))]
-    {
-        Ok(async { drop(tokio::signal::ctrl_c().await) })
-    }
-}
-
-/// Prints one line as soon as the server says that it is ready.
-async fn announce(address: SocketAddr, name: String) {
-    while !is_ready(address).await {
-        tokio::time::sleep(READY_POLL).await;
-    }
+async fn serve(
+    args: &ServeArgs,
+    plan: LoadPlan,
+    config: ServerConfig,
+    tls: Option<Tls>,
+) -> Result<(), Error> {
+    let listener = listen(&args.http).await?;
+    let shutdown = shutdown_signal()?;
+    let name = plan.name().to_owned();
+    let line = match (&args.http.uds, listener.local_address()) {
+        (None, Some(address)) => {
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            format!("serving {name} at {scheme}://{address}{}/v1", config.root_path)
+        }
+        (path, _) => format!("serving {name} at unix:{}", path.as_deref().unwrap_or(Path::new("")).display()),
+    };
     // Nobody may be reading; that is no reason to stop serving.
-    drop(writeln!(std::io::stdout(), "serving {name} at http://{address}/v1"));
-}
-
-/// Asks `/health` as any client would: the server alone knows when it is ready.
-async fn is_ready(address: SocketAddr) -> bool {
-    // A wildcard address is for listening; its own host answers there.
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        ip if ip.is_ipv4() => std::net::Ipv4Addr::LOCALHOST.into(),
-        _ => std::net::Ipv6Addr::LOCALHOST.into(),
+    let announce = Box::new(move || drop(writeln!(std::io::stdout(), "{line}")));
+    let load = Box::new(move || plan.load(announce).map_err(Into::into));
+    let listener = match tls {
+        Some(tls) => listener.with_tls(tls),
+        None => listener,
     };
-    let ask = async {
-        let mut stream = TcpStream::connect((ip, address.port())).await?;
-        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-        let mut status = [0; "HTTP/1.1 200".len()];
-        stream.read_exact(&mut status).await?;
-        Ok::<_, std::io::Error>(status.ends_with(b"200"))
-    };
-    ask.await.unwrap_or(false)
+    undine_server::serve(listener, load, config, shutdown).await.map_err(Error::from)
 }
 
-impl LoadPlan {
-    fn new(args: &ServeArgs) -> Result<Self, Error> {
-        let model = args.model_flag.clone().or_else(|| args.model.clone());
-        let model = model.or_else(|| std::env::var_os("UNDINE_MODEL").map(PathBuf::from));
-        let names = match args.served_model_name.as_slice() {
-            [] => default_names(model.as_deref()),
-            names => names.to_vec(),
-        };
-        Ok(Self {
-            model,
-            max_model_len: args.max_model_len,
-            max_num_seqs: args.max_num_seqs,
-            max_num_batched_tokens: args.max_num_batched_tokens,
-            kv_cache_memory_bytes: args.kv_cache_memory_bytes,
-            names,
-            chat_template: args.chat_template.as_deref().map(read_template).transpose()?,
-            executor: args.executor.clone(),
-        })
+async fn listen(args: &HttpArgs) -> Result<Listener, Error> {
+    if let Some(path) = &args.uds {
+        return listen_unix(path);
     }
+    let place = (args.host.as_str(), args.port);
+    let listener = TcpListener::bind(place).await;
+    let refused = |source| Error::refused(format!("cannot listen on {}:{}: {source}", args.host, args.port));
+    Ok(listener.map_err(refused)?.into())
+}
 
-    fn load(self) -> Result<Loaded, Error> {
-        let checkpoint = open::open(self.model.as_deref())?;
-        let tokenizer = open::tokenizer(&checkpoint)?;
-        let source = self.chat_template.as_deref().or(checkpoint.chat_template());
-        let template = match (source, &tokenizer) {
-            (Some(source), Some(tokenizer)) => Some(open::template(source, tokenizer)?),
-            _ => None,
-        };
-        let model = ServerModel {
-            sampling_defaults: sampling::defaults(&checkpoint, &self.names[0]),
-            names: self.names,
-            tokenizer,
-            template,
-            eos: checkpoint.special_tokens().eos.clone(),
-            answers: AnswerOptions::default(),
-        };
-        let context = session::context(checkpoint.config(), self.max_model_len)?;
-        let kv = session::kv_type(&self.executor, &checkpoint);
-        let blocks = blocks(checkpoint.config(), kv, context, self.max_num_seqs, self.kv_cache_memory_bytes)?;
-        let options = CpuOptions {
-            threads: session::threads(&self.executor),
-            blocks,
-            slots: self.max_num_seqs,
-            rows: self.max_num_batched_tokens,
-            outputs: self.max_num_seqs.max(OUTPUTS_MIN),
-            kv,
-            isa: Isa::detect(),
-        };
-        let factory: ExecutorFactory = Box::new(move || {
-            let executor = CpuExecutor::new(Arc::new(Model::bind(checkpoint)), options)
-                .map_err(|error| ExecutorError(error.to_string()))?;
-            Ok(Box::new(executor) as Box<dyn Executor>)
-        });
-        let engine = EngineConfig {
-            max_num_seqs: self.max_num_seqs,
-            max_num_batched_tokens: self.max_num_batched_tokens,
-            max_model_len: context,
-            max_waiting: WAITING_MAX,
-            prefill_chunk: self.max_num_batched_tokens,
-        };
-        Ok(Loaded { model, factory, engine })
+#[cfg(unix)]
+fn listen_unix(path: &Path) -> Result<Listener, Error> {
+    // A socket that nobody answers is left over from a server that was killed.
+    let is_left_over = std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    if is_left_over {
+        std::fs::remove_file(path).map_err(|source| Error::file(path, source))?;
     }
+    let refused = |source| Error::refused(format!("cannot listen on {}: {source}", path.display()));
+    Ok(tokio::net::UnixListener::bind(path).map_err(refused)?.into())
 }
 
-/// The file's or folder's name without `.gguf`, and the path as it was given.
-fn default_names(model: Option<&Path>) -> Vec<String> {
-    let name = open::display_name(model);
-    let mut names = vec![name.strip_suffix(".gguf").unwrap_or(&name).to_owned()];
-    names.extend(model.map(|path| path.display().to_string()).filter(|path| *path != names[0]));
-    names
+#[cfg(not(unix))]
+fn listen_unix(path: &Path) -> Result<Listener, Error> {
+    Err(Error::usage(format!("--uds {}: this system has no such sockets; use --port", path.display())))
 }
 
-fn read_template(path: &Path) -> Result<String, Error> {
-    let fail = |source| Error::file(path, source);
-    let bytes = std::fs::metadata(path).map_err(fail)?.len();
-    if bytes > TEMPLATE_BYTES_MAX {
-        let message = format!("{}: {bytes} bytes, expected at most {TEMPLATE_BYTES_MAX}", path.display());
-        return Err(Error::refused(message));
-    }
-    std::fs::read_to_string(path).map_err(fail)
-}
-
-/// Pages of keys and values: as many as all sequences can use, within the memory for them.
-fn blocks(
-    config: &Config,
-    kv: KvType,
-    context: u32,
-    sequences: u32,
-    bytes: Option<u64>,
-) -> Result<u32, Error> {
-    let for_one = context.div_ceil(BLOCK_SIZE);
-    let wanted = u64::from(for_one) * u64::from(sequences);
-    let token_bytes = kv.token_bytes(config) as u64;
-    let block_bytes = (token_bytes * u64::from(BLOCK_SIZE)).max(1);
-    let affordable = match bytes {
-        Some(bytes) => bytes / block_bytes,
-        None => (KV_BYTES_DEFAULT / block_bytes).max(for_one.into()),
-    };
-    match u32::try_from(wanted.min(affordable)) {
-        Ok(0) => Err(Error::refused(format!(
-            "--kv-cache-memory-bytes holds less than one page of {BLOCK_SIZE} tokens, which takes {block_bytes} bytes"
-        ))),
-        Ok(blocks) => Ok(blocks),
-        Err(_) => {
-            Err(Error::refused("more pages of keys and values than can be counted; lower --max-num-seqs"))
+fn api_keys(args: &AccessArgs) -> Result<Vec<String>, Error> {
+    let mut keys = args.api_key.clone();
+    if let Some(path) = &args.api_key_file {
+        let fail = |source| Error::file(path, source);
+        let bytes = std::fs::metadata(path).map_err(fail)?.len();
+        if bytes > KEY_FILE_BYTES_MAX {
+            let message = format!("{}: {bytes} bytes, expected at most {KEY_FILE_BYTES_MAX}", path.display());
+            return Err(Error::refused(message));
+        }
+        let text = std::fs::read_to_string(path).map_err(fail)?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let before = keys.len();
+        keys.extend(lines.map(str::to_owned));
+        if keys.len() == before {
+            // An empty file would otherwise open the server to everyone.
+            return Err(Error::refused(format!(
+                "{}: expected at least one key, one per line",
+                path.display()
+            )));
         }
     }
+    if keys.is_empty() {
+        keys.extend(std::env::var(VLLM_API_KEY).ok().filter(|key| !key.is_empty()));
+    }
+    Ok(keys)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn cors(args: &AccessArgs) -> Option<Cors> {
+    let origins = args.allowed_origins.as_ref().filter(|origins| !origins.0.is_empty())?;
+    Some(Cors {
+        origins: origins.0.clone(),
+        methods: args.allowed_methods.0.clone(),
+        headers: args.allowed_headers.0.clone(),
+        credentials: if args.allow_credentials { Credentials::Allowed } else { Credentials::Withheld },
+    })
+}
 
-    #[test]
-    fn a_model_is_served_under_its_file_name_and_its_path() {
-        assert_eq!(default_names(Some(Path::new("/m/LFM2-1.2B.gguf"))), ["LFM2-1.2B", "/m/LFM2-1.2B.gguf"]);
-        assert_eq!(default_names(Some(Path::new("model"))), ["model"]);
-        assert_eq!(default_names(None), [open::DEMO_NAME]);
+fn tls_files(args: &HttpArgs) -> Option<TlsFiles> {
+    let wanted = match args.ssl_cert_reqs {
+        Some(0) => None,
+        Some(1) => Some(ClientCertificates::Optional),
+        _ => Some(ClientCertificates::Required),
+    };
+    Some(TlsFiles {
+        certificate: args.ssl_certfile.clone()?,
+        key: args.ssl_keyfile.clone()?,
+        clients: args.ssl_ca_certs.clone().zip(wanted),
+    })
+}
+
+/// Resolves at the first SIGTERM or Ctrl-C; a second one ends the process at once.
+fn shutdown_signal() -> Result<impl Future<Output = ()>, Error> {
+    let mut signals = Signals::new()?;
+    Ok(async move {
+        signals.next().await;
+        tracing::info!("shutting down: running requests are finished first; a second signal ends at once");
+        tokio::spawn(async move {
+            signals.next().await;
+            tracing::warn!("ended by a second signal");
+            std::process::exit(EXIT_INTERRUPTED.into());
+        });
+    })
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> Result<Self, Error> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Result<Self, Error> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        drop(tokio::signal::ctrl_c().await);
     }
 }

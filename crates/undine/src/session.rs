@@ -30,8 +30,8 @@ pub fn threads(args: &ExecutorArgs) -> usize {
 
 /// The type of keys and values: as asked for, else as precise as the weights deserve.
 pub fn kv_type(args: &ExecutorArgs, checkpoint: &Checkpoint) -> KvType {
-    if args.dtype == ComputeDtype::Bfloat16 {
-        eprintln!("note: --dtype bfloat16: weights are computed with in the types of the file");
+    if matches!(args.dtype, ComputeDtype::Bfloat16 | ComputeDtype::Float16) {
+        eprintln!("note: --dtype: weights are computed with in the types of the file");
     }
     let is_float = || checkpoint.tensors().all(|tensor| tensor.dtype.is_float());
     match (args.kv_cache_dtype, args.dtype) {

@@ -46,6 +46,7 @@ impl Fields {
 
     /// Any value.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.note(name);
         self.map.shift_remove(name).filter(|value| !value.is_null())
     }
 
@@ -144,8 +145,18 @@ impl Fields {
     /// Drops fields that cannot change the answer.
     pub(crate) fn ignore(&mut self, names: &[&str]) {
         for name in names {
+            self.note(name);
             self.map.shift_remove(*name);
         }
+    }
+
+    #[cfg(not(test))]
+    fn note(&self, _name: &str) {}
+
+    /// Takes note of a field that is known, for [`asked_fields`].
+    #[cfg(test)]
+    fn note(&self, name: &str) {
+        ASKED.with_borrow_mut(|asked| asked.push(self.path(name)));
     }
 
     /// Refuses whatever was not read.
@@ -158,6 +169,19 @@ impl Fields {
             }),
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static ASKED: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The paths of all fields that are asked for while something runs: what the parsers know.
+#[cfg(test)]
+pub(crate) fn asked_fields(run: impl FnOnce()) -> Vec<String> {
+    ASKED.take();
+    run();
+    ASKED.take()
 }
 
 /// A whole number within `range`; `16.0` counts as whole.

@@ -15,6 +15,11 @@ pub(crate) const MEDIUM_EFFORT_TOKENS: u32 = 2048;
 /// The variables by which templates are told not to think, in the order of their fame.
 const SWITCHES: [&str; 2] = ["enable_thinking", "thinking"];
 
+/// Whether the arguments of a template say that the model shall not think.
+pub(crate) fn is_switched_off(kwargs: &Map<String, Value>) -> bool {
+    SWITCHES.iter().any(|name| kwargs.get(*name) == Some(&Value::Bool(false)))
+}
+
 /// How long a model may think.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Thinking {
@@ -34,13 +39,15 @@ pub(crate) fn read_thinking(fields: &mut Fields, kwargs: &mut Map<String, Value>
     let budget = fields.integer("thinking_token_budget", -1..=i64::from(u32::MAX))?;
     for name in SWITCHES {
         match kwargs.get(name) {
-            Some(Value::Bool(false)) => return Ok(Thinking::Off),
-            None | Some(Value::Null | Value::Bool(true)) => {}
+            None | Some(Value::Null | Value::Bool(_)) => {}
             Some(other) => {
                 let message = format!("expected true or false, found {}", describe(other));
                 return Err(ApiError::field(format!("chat_template_kwargs.{name}"), message));
             }
         }
+    }
+    if is_switched_off(kwargs) {
+        return Ok(Thinking::Off);
     }
     Ok(match budget.map(u32::try_from) {
         None => effort.unwrap_or(Thinking::Default),

@@ -63,7 +63,7 @@ pub fn request(
 }
 
 /// Reads a response to its end.
-pub fn receive(stream: TcpStream) -> Response {
+pub fn receive(stream: impl Read) -> Response {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();

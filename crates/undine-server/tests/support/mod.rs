@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 use undine_core::executor::ExecutorFactory;
 use undine_core::{SamplingParams, SpecialTokens, Vocabulary};
 use undine_engine::EngineConfig;
-use undine_server::{AnswerOptions, Load, Loaded, ServerConfig, ServerError, ServerModel, serve};
+use undine_server::{
+    AnswerOptions, Listener, Load, Loaded, RequestDefaults, ServerConfig, ServerError, ServerModel, serve,
+};
 use undine_text::{ChatTemplate, Tokenizer};
 
 use mock::MockExecutor;
@@ -121,8 +123,9 @@ impl Setup {
             eos: vec![EOS],
             sampling_defaults: defaults,
             answers,
+            requests: RequestDefaults::default(),
         };
-        Loaded { model, factory, engine }
+        Loaded { model, factory, engine, on_ready: Box::new(|| ()) }
     }
 
     /// Starts a server and waits until it is ready.
@@ -146,15 +149,26 @@ impl Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let make = || tokio::net::TcpListener::from_std(listener).unwrap().into();
+        let mut server = Self::start_on(make, load, config);
+        server.address = address;
+        server
+    }
+
+    /// Starts a server on any kind of socket, made where the runtime is.
+    pub fn start_on(
+        make: impl FnOnce() -> Listener + Send + 'static,
+        load: Load,
+        config: ServerConfig,
+    ) -> Self {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                serve(listener, load, config, async { drop(stopped.await) }).await
-            })
+            runtime.block_on(async { serve(make(), load, config, async { drop(stopped.await) }).await })
         });
+        // Only a TCP socket has one.
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
         Self { address, shutdown: Some(shutdown), thread: Some(thread) }
     }
 

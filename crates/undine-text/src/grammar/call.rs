@@ -5,12 +5,13 @@
 //! references, alternatives) is written as JSON by llguidance's rules for schemas, which the parser of calls reads just
 //! as well; a tool whose arguments depend on each other is called in the JSON variant as a whole.
 
+use llguidance::{GrammarBuilder, JsonCompileOptions};
 use serde_json::{Map, Value as Json, json};
 
-use super::Parallel;
-use super::lark::{spaced, string};
+use super::lark::{relaxed, spaced, string};
+use super::{Parallel, limits};
 use crate::TextError;
-use crate::tools::{Tool, is_name_char};
+use crate::tools::{Strictness, Tool, is_name_char};
 
 /// Values within values for which Python rules are made; deeper ones, and free ones beyond this depth, are scalars.
 const DEPTH_MAX: usize = 6;
@@ -48,9 +49,11 @@ const SHAPE: [&str; 4] = ["items", "properties", "required", "additionalProperti
 
 /// The rule `calls` and what it needs.
 pub fn lark(tools: &[&Tool], parallel: Parallel) -> Result<String, TextError> {
-    let mut rules = Rules { text: String::new(), count: 0, any: Vec::new() };
+    let strictness = Strictness::BestEffort;
+    let mut rules = Rules { text: String::new(), count: 0, any: Vec::new(), strictness };
     let mut calls = Vec::with_capacity(tools.len());
     for tool in tools {
+        rules.strictness = tool.strictness();
         calls.push(rules.tool(tool)?);
     }
     let list = match parallel {
@@ -66,6 +69,8 @@ struct Rules {
     count: usize,
     /// The rules for any value, by depth, once they are needed.
     any: Vec<String>,
+    /// Of the tool in work.
+    strictness: Strictness,
 }
 
 impl Rules {
@@ -110,11 +115,30 @@ impl Rules {
             "additionalProperties": false,
             "$defs": {"root": rooted(&as_object(tool.parameters()))},
         });
-        self.json(&call)
+        let form = json!({
+            "type": "object",
+            "properties": {"name": {"const": tool.name()}, "arguments": {"type": "object"}},
+            "required": ["name", "arguments"],
+            "additionalProperties": false,
+        });
+        self.json(&call, &form)
     }
 
-    fn json(&mut self, schema: &Json) -> Result<String, TextError> {
-        let schema = spaced(schema)?;
+    /// A rule for JSON of a schema, or at least of a form. What grammars cannot enforce is an error for a strict tool. For others the schema is relaxed:
+    /// tools carry schemas from everywhere, and a valid call with a doubtful argument is better than none.
+    fn json(&mut self, schema: &Json, form: &Json) -> Result<String, TextError> {
+        let strict = spaced(schema)?;
+        let schema = match (compiles(&strict), self.strictness) {
+            (Ok(()), _) => strict,
+            (Err(why), Strictness::Strict) => {
+                return Err(TextError::Grammar(format!(
+                    "a strict tool has a schema that cannot be enforced: {why}"
+                )));
+            }
+            (Err(_), Strictness::BestEffort) => Some(relaxed(schema)?)
+                .filter(|schema| compiles(schema).is_ok())
+                .map_or_else(|| spaced(form), Ok)?,
+        };
         Ok(self.add(&format!("%json {schema}")))
     }
 
@@ -141,7 +165,7 @@ impl Rules {
     fn value(&mut self, schema: &Json, root: &Json, depth: usize) -> Result<String, TextError> {
         match self.python(schema, root, depth)? {
             Some(rule) => Ok(rule),
-            None => self.json(&with_root(schema, root)),
+            None => self.json(&with_root(schema, root), &json!({})),
         }
     }
 
@@ -334,6 +358,12 @@ fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
         }
     }
     Some(Some(alternatives))
+}
+
+fn compiles(schema: &Json) -> Result<(), String> {
+    let builder = GrammarBuilder::new(None, limits());
+    let result = JsonCompileOptions::default().json_to_llg_with_overrides(builder, schema.clone());
+    result.map(drop).map_err(|error| format!("{error:#}"))
 }
 
 /// A schema of arguments that says it is an object.

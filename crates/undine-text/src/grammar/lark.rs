@@ -110,6 +110,18 @@ fn check_size(what: &str, bytes: usize, limit: usize) -> Result<(), TextError> {
 
 /// A schema with the white space that answers may have.
 pub fn spaced(schema: &Json) -> Result<Json, TextError> {
+    with_options(schema, json!({"whitespace_flexible": false, "whitespace_pattern": JSON_SPACE}))
+}
+
+/// The same; what grammars cannot enforce is left out of it.
+pub fn relaxed(schema: &Json) -> Result<Json, TextError> {
+    with_options(
+        schema,
+        json!({"whitespace_flexible": false, "whitespace_pattern": JSON_SPACE, "lenient": true}),
+    )
+}
+
+fn with_options(schema: &Json, options: Json) -> Result<Json, TextError> {
     let mut object = match schema {
         Json::Object(object) => object.clone(),
         Json::Bool(true) => Map::new(),
@@ -118,10 +130,7 @@ pub fn spaced(schema: &Json) -> Result<Json, TextError> {
             return Err(TextError::Grammar(found));
         }
     };
-    object.insert(
-        "x-guidance".to_owned(),
-        json!({"whitespace_flexible": false, "whitespace_pattern": JSON_SPACE}),
-    );
+    object.insert("x-guidance".to_owned(), options);
     Ok(Json::Object(object))
 }
 

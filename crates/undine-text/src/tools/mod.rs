@@ -41,10 +41,20 @@ pub enum ToolFormat {
     Lfm2,
 }
 
+/// What happens to a call whose schema says more than grammars can enforce.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strictness {
+    /// `"strict": true`: the request is refused.
+    Strict,
+    /// The call is valid in form, its arguments as far as grammars go.
+    BestEffort,
+}
+
 /// A function the model may call.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tool {
     name: String,
+    strictness: Strictness,
     parameters: Arc<Json>,
 }
 
@@ -57,6 +67,11 @@ impl Tool {
     /// The JSON schema of its arguments; an object. A tool that declares none takes no arguments.
     pub fn parameters(&self) -> &Json {
         &self.parameters
+    }
+
+    /// Whether its schema may be relaxed.
+    pub fn strictness(&self) -> Strictness {
+        self.strictness
     }
 
     /// The schemas of the declared arguments, in the order in which they were declared.
@@ -134,5 +149,9 @@ fn read_tool(tool: &Json) -> Result<Tool, String> {
     if bytes > TOOL_SCHEMA_BYTES_MAX {
         return Err(format!(".function.parameters: {bytes} bytes; expected at most {TOOL_SCHEMA_BYTES_MAX}"));
     }
-    Ok(Tool { name: name.to_owned(), parameters: Arc::new(parameters) })
+    let strictness = match function.get("strict") {
+        Some(Json::Bool(true)) => Strictness::Strict,
+        _ => Strictness::BestEffort,
+    };
+    Ok(Tool { name: name.to_owned(), strictness, parameters: Arc::new(parameters) })
 }

@@ -33,13 +33,23 @@ enum State {
     ArgumentValue(ArgumentValue),
     /// After the parenthesis of a call.
     CallEnd,
-    /// After the bracket: the rest is text.
+    /// After the bracket, and white space.
     ListEnd,
+    /// In text after the list.
+    Text,
     /// Nothing is read before the end.
     Held {
         from: usize,
         within: Within,
     },
+}
+
+impl State {
+    /// Whether white space means nothing there.
+    fn is_between(&self) -> bool {
+        use State::{ArgumentStart, CallEnd, ItemStart, ListEnd, ListStart};
+        matches!(self, ListStart | ItemStart | ArgumentStart | CallEnd | ListEnd)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -105,11 +115,7 @@ impl CallStream {
         let space = character.is_whitespace();
         let state = std::mem::replace(&mut self.state, State::ListStart);
         self.state = match (state, character) {
-            (state @ (State::ListStart | State::ItemStart | State::ArgumentStart | State::CallEnd), _)
-                if space =>
-            {
-                state
-            }
+            (state, _) if space && state.is_between() => state,
             (State::ListStart, '[') => State::ItemStart,
             (State::ListStart, _) => State::Held { from: at, within: Within::List },
             (State::ItemStart, ']') => State::ListEnd,
@@ -132,9 +138,9 @@ impl CallStream {
                 State::ListEnd
             }
             (State::CallEnd, _) => self.hold_arguments(at),
-            (State::ListEnd, _) => {
+            (State::ListEnd | State::Text, _) => {
                 out.content(character.encode_utf8(&mut [0; 4]));
-                State::ListEnd
+                State::Text
             }
             (state @ State::Held { .. }, _) => state,
         };
@@ -143,7 +149,7 @@ impl CallStream {
     /// Ends the list. Returns its text if it was one, to recognise an echo.
     pub fn finish(&mut self, out: &mut Pieces<'_>) -> Option<String> {
         match std::mem::replace(&mut self.state, State::ListEnd) {
-            State::ListStart | State::ItemStart | State::ListEnd => {}
+            State::ListStart | State::ItemStart | State::ListEnd | State::Text => {}
             State::CallEnd => self.close_call(out),
             State::Name { start } => self.read_held(start, Within::Item, out),
             State::ArgumentStart => {
@@ -197,7 +203,7 @@ impl CallStream {
         let calls = call::read_calls(&self.text[from..], within);
         let Some(named) = calls.and_then(|calls| self.name_arguments(calls, within)) else {
             self.emitter.abort(out);
-            out.content(&self.text[self.item..]);
+            out.content(self.text[self.item..].trim_start());
             return;
         };
         for (index, (name, arguments)) in named.into_iter().enumerate() {

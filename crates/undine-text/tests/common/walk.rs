@@ -10,7 +10,7 @@ const LONG: usize = 60;
 const TOO_LONG: usize = 3000;
 
 /// Tokens that bring a call or JSON to its end.
-const CLOSING: [&str; 18] = [
+const CLOSING: [&str; 20] = [
     "<|tool_call_end|>",
     "</think>",
     ")",
@@ -29,6 +29,8 @@ const CLOSING: [&str; 18] = [
     "N",
     "T",
     "A",
+    "a",
+    "!",
 ];
 
 /// A seeded choice among allowed tokens.
@@ -37,6 +39,7 @@ pub struct Walk {
     closing: Vec<u32>,
     seed: u64,
     taken: usize,
+    text: Vec<u8>,
 }
 
 pub fn is_allowed(words: &[u32], id: u32) -> bool {
@@ -51,6 +54,7 @@ impl Walk {
             closing,
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             taken: 0,
+            text: Vec::new(),
         }
     }
 
@@ -73,7 +77,7 @@ impl Walk {
         assert!(!allowed.is_empty(), "nothing is allowed");
         let eos = allowed.iter().copied().find(|id| self.tokenizer.eos().contains(id));
         self.taken += 1;
-        assert!(self.taken < TOO_LONG, "the walk does not end");
+        assert!(self.taken < TOO_LONG, "the walk does not end: {}", String::from_utf8_lossy(&self.text));
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let random = allowed[(self.seed >> 33) as usize % allowed.len()];
         let closing: Vec<u32> = self.closing.iter().copied().filter(|id| allowed.contains(id)).collect();
@@ -85,6 +89,7 @@ impl Walk {
             _ => random,
         };
         constraint.accept(id).unwrap_or_else(|error| panic!("token {id} was allowed but refused: {error}"));
+        self.text.extend_from_slice(self.tokenizer.token_bytes(id));
         (!self.tokenizer.eos().contains(&id)).then_some(id)
     }
 }

@@ -5,4 +5,5 @@ mod chat;
 mod common;
 mod run;
 mod serve;
+mod serve_ops;
 mod tools;

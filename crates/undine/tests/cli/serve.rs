@@ -8,8 +8,10 @@ use crate::common::{models, run, stderr, text, undine};
 
 /// A running server; killed if the test fails before it has ended.
 pub struct Server {
-    child: Child,
-    /// Host and port.
+    pub child: Child,
+    /// `http`, `https` or `unix`.
+    pub scheme: String,
+    /// Of a TCP socket.
     pub address: String,
 }
 
@@ -21,20 +23,26 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts one on a free port, and waits until it is ready.
     pub fn start(words: &[&str]) -> Self {
+        Self::start_in(words, &[])
+    }
+
+    /// With variables in its environment.
+    pub fn start_in(words: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = undine();
+        command.env_remove("VLLM_API_KEY").envs(variables.iter().copied());
         command.args(["serve", "--port", "0"]).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("starts");
         let mut line = String::new();
         let mut reader = BufReader::new(child.stdout.as_mut().expect("piped"));
         reader.read_line(&mut line).expect("a line");
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
-        let address = address.unwrap_or_else(|| panic!("no address in {line:?}")).to_owned();
-        Self { child, address }
+        let place = line.split(" at ").nth(1).unwrap_or_else(|| panic!("no address in {line:?}"));
+        let (scheme, rest) = place.split_once(':').unwrap_or_else(|| panic!("no scheme in {line:?}"));
+        let address = rest.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
+        Self { child, scheme: scheme.to_owned(), address }
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("connects");
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
@@ -46,7 +54,7 @@ impl Server {
     }
 
     /// SIGTERM, then the exit code and what was on standard error.
-    fn terminate(mut self) -> (Option<i32>, String) {
+    pub fn terminate(mut self) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill starts").success());
         let status = self.child.wait().expect("ends");
@@ -85,12 +93,11 @@ fn the_environment_names_a_model_unless_the_command_line_does() {
 #[test]
 fn flags_of_vllm_are_accepted_with_a_warning() {
     let model = models().base();
-    let server =
-        Server::start(&["--model", text(&model), "--enforce-eager", "--gpu-memory-utilization", "0.9"]);
+    let server = Server::start(&["--model", text(&model), "--enforce-eager", "--swap-space", "4"]);
     let (code, errors) = server.terminate();
     assert_eq!(code, Some(0));
-    for flag in ["--enforce-eager", "--gpu-memory-utilization"] {
-        assert!(errors.contains(&format!("warning: {flag}")), "{errors}");
+    for flag in ["--enforce-eager", "--swap-space"] {
+        assert!(errors.contains(&format!("WARN {flag}")), "{errors}");
     }
 }
 
@@ -106,7 +113,7 @@ fn a_server_that_cannot_start_says_why() {
             "/no/such.jinja",
         ),
         (vec!["serve", text(&model), "--host", "256.0.0.1"], 1, "cannot listen"),
-        (vec!["serve", text(&model), "--tensor-parallel-size", "2"], 2, "one device"),
+        (vec!["serve", text(&model), "--tensor-parallel-size", "2"], 2, "one process"),
         (vec!["serve", text(&model), "--port", "0", "--kv-cache-memory-bytes", "16"], 1, "page"),
         (vec!["serve", text(&model), "--unknown"], 2, "--unknown"),
     ] {

@@ -1,0 +1,317 @@
+//! What `undine serve` loads: the model, its text side and sampling defaults, the memory for keys and values.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+use undine_core::executor::ExecutorFactory;
+use undine_core::{Config, Executor, ExecutorError, SamplingParams};
+use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
+use undine_engine::EngineConfig;
+use undine_model::Model;
+use undine_server::{
+    AnswerOptions, Loaded, ReasoningFormat, RequestDefaults, RequestTemplate, ServerModel, ToolCallFormat,
+};
+use undine_weights::Checkpoint;
+
+use crate::args::ExecutorArgs;
+use crate::args_serve::{AnswerArgs, Context, ReasoningParser, ServeArgs, ToolCallParser};
+use crate::error::Error;
+use crate::format::Bytes;
+use crate::{memory, open, sampling, session};
+
+/// Memory for keys and values unless asked for otherwise. It is taken as it is used.
+const KV_BYTES_DEFAULT: u64 = 4 << 30;
+/// Rows through the head in one step, at least: prompts are scored so many tokens at a time.
+const OUTPUTS_MIN: u32 = 64;
+/// Longest chat template file.
+const TEMPLATE_BYTES_MAX: u64 = undine_text::template::TEMPLATE_BYTES_MAX as u64;
+/// Longest generation_config.json.
+const GENERATION_CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// What the load needs of the arguments, on another thread.
+pub struct LoadPlan {
+    model: Option<PathBuf>,
+    context: Option<u32>,
+    engine: EngineConfig,
+    kv_memory: KvMemory,
+    names: Vec<String>,
+    chat_template: Option<String>,
+    executor: ExecutorArgs,
+    answers: AnswerOptions,
+    requests: RequestDefaults,
+    sampling: SamplingSource,
+}
+
+/// How much memory keys and values may take.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum KvMemory {
+    Default,
+    Bytes(u64),
+    /// Of the machine's memory, less the weights.
+    Share(f64),
+}
+
+/// Where sampling defaults come from, and what comes before them.
+struct SamplingSource {
+    base: SamplingBase,
+    overrides: Map<String, Json>,
+}
+
+enum SamplingBase {
+    /// The checkpoint, else the model's published preset.
+    Checkpoint,
+    /// The plain distribution.
+    Plain,
+    /// A generation_config.json.
+    File(Map<String, Json>),
+}
+
+impl LoadPlan {
+    /// Reads the small files, so that mistakes show before anything is served.
+    pub fn new(args: &ServeArgs) -> Result<Self, Error> {
+        let given = args.model.clone().or_else(|| args.checkpoint.flag.clone());
+        let model = given.or_else(|| args.checkpoint.model_in_config.clone());
+        let model = model.or_else(|| std::env::var_os("UNDINE_MODEL").map(PathBuf::from));
+        let names = match args.checkpoint.served_model_name.as_slice() {
+            [] => default_names(model.as_deref()),
+            names => names.to_vec(),
+        };
+        let limits = &args.limits;
+        let context = match limits.max_model_len {
+            Some(Context::Tokens(tokens)) => Some(tokens),
+            Some(Context::Auto) | None => None,
+        };
+        let kv_memory = match (limits.kv_cache_memory_bytes, limits.gpu_memory_utilization) {
+            (Some(bytes), _) => KvMemory::Bytes(bytes),
+            (None, Some(share)) => KvMemory::Share(share),
+            (None, None) => KvMemory::Default,
+        };
+        let template = args.checkpoint.chat_template.as_deref();
+        Ok(Self {
+            model,
+            context,
+            kv_memory,
+            names,
+            engine: EngineConfig {
+                max_num_seqs: limits.max_num_seqs,
+                max_num_batched_tokens: limits.max_num_batched_tokens,
+                // Known when the model is.
+                max_model_len: 0,
+                max_waiting: limits.max_queued_requests,
+                prefill_chunk: limits.max_num_batched_tokens,
+            },
+            chat_template: template.map(|path| read_text(path, TEMPLATE_BYTES_MAX)).transpose()?,
+            executor: args.executor.clone(),
+            answers: answer_options(&args.answers),
+            requests: RequestDefaults {
+                template_kwargs: object(args.answers.default_chat_template_kwargs.as_ref()),
+                seed: args.answers.seed,
+                logprobs_max: args.answers.max_logprobs,
+                tokens_as_ids: args.answers.return_tokens_as_token_ids,
+            },
+            sampling: SamplingSource::new(&args.answers)?,
+        })
+    }
+
+    /// What the model is called in responses.
+    pub fn name(&self) -> &str {
+        &self.names[0]
+    }
+
+    /// Loads; takes as long as the file needs. `on_ready` is called when requests are answered.
+    pub fn load(self, on_ready: Box<dyn FnOnce() + Send>) -> Result<Loaded, Error> {
+        let checkpoint = open::open(self.model.as_deref())?;
+        let tokenizer = open::tokenizer(&checkpoint)?;
+        let source = self.chat_template.as_deref().or(checkpoint.chat_template());
+        let template = match (source, &tokenizer) {
+            (Some(source), Some(tokenizer)) => Some(open::template(source, tokenizer)?),
+            _ => None,
+        };
+        let model = ServerModel {
+            sampling_defaults: self.sampling.resolve(&checkpoint, &self.names[0])?,
+            names: self.names,
+            tokenizer,
+            template,
+            eos: checkpoint.special_tokens().eos.clone(),
+            answers: self.answers,
+            requests: self.requests,
+        };
+        let context = session::context(checkpoint.config(), self.context)?;
+        let engine = EngineConfig { max_model_len: context, ..self.engine };
+        let kv = session::kv_type(&self.executor, &checkpoint);
+        let bytes = self.kv_memory.bytes(checkpoint.file_bytes())?;
+        let blocks = blocks(checkpoint.config(), kv, &engine, bytes)?;
+        let pages = Bytes(blocks.bytes);
+        tracing::info!(
+            "keys and values: {} pages of {BLOCK_SIZE} tokens, {pages}, taken as used",
+            blocks.count
+        );
+        let options = CpuOptions {
+            threads: session::threads(&self.executor),
+            blocks: blocks.count,
+            slots: engine.max_num_seqs,
+            rows: engine.max_num_batched_tokens,
+            outputs: engine.max_num_seqs.max(OUTPUTS_MIN),
+            kv,
+            isa: Isa::detect(),
+        };
+        let factory: ExecutorFactory = Box::new(move || {
+            let executor = CpuExecutor::new(Arc::new(Model::bind(checkpoint)), options)
+                .map_err(|error| ExecutorError(error.to_string()))?;
+            Ok(Box::new(executor) as Box<dyn Executor>)
+        });
+        Ok(Loaded { model, factory, engine, on_ready })
+    }
+}
+
+fn answer_options(args: &AnswerArgs) -> AnswerOptions {
+    let calls_in_text = args.no_enable_auto_tool_choice || args.tool_call_parser == ToolCallParser::None;
+    AnswerOptions {
+        reasoning: match args.reasoning_parser {
+            ReasoningParser::Qwen3 => ReasoningFormat::Think,
+            ReasoningParser::None => ReasoningFormat::None,
+        },
+        reasoning_budget: args.reasoning_budget,
+        tool_calls: if calls_in_text { ToolCallFormat::None } else { ToolCallFormat::Lfm2 },
+        request_template: match args.trust_request_chat_template {
+            true => RequestTemplate::Trusted,
+            false => RequestTemplate::Refused,
+        },
+    }
+}
+
+fn object(given: Option<&crate::args_serve::JsonObject>) -> Map<String, Json> {
+    given.map(|object| object.0.clone()).unwrap_or_default()
+}
+
+impl KvMemory {
+    /// `None` is the default.
+    fn bytes(self, weights: u64) -> Result<Option<u64>, Error> {
+        let share = match self {
+            Self::Default => return Ok(None),
+            Self::Bytes(bytes) => return Ok(Some(bytes)),
+            Self::Share(share) => share,
+        };
+        let unknown = || {
+            Error::refused(
+                "--gpu-memory-utilization: this machine does not say how much memory it has; use --kv-cache-memory-bytes",
+            )
+        };
+        let total = memory::total_bytes().ok_or_else(unknown)?;
+        let part = (total as f64 * share) as u64;
+        let (total, part_shown, weights_shown) = (Bytes(total), Bytes(part), Bytes(weights));
+        match part.checked_sub(weights) {
+            Some(left) => {
+                tracing::info!(
+                    "--gpu-memory-utilization {share}: {part_shown} of {total}, the memory of this machine, less \
+                     {weights_shown} of weights: {} for keys and values",
+                    Bytes(left)
+                );
+                Ok(Some(left))
+            }
+            None => Err(Error::refused(format!(
+                "--gpu-memory-utilization {share}: {part_shown} of {total} hold less than the weights, {weights_shown}; \
+                 raise it, or use --kv-cache-memory-bytes"
+            ))),
+        }
+    }
+}
+
+impl SamplingSource {
+    fn new(args: &AnswerArgs) -> Result<Self, Error> {
+        let base = match args.generation_config.as_str() {
+            "auto" => SamplingBase::Checkpoint,
+            "vllm" => SamplingBase::Plain,
+            folder => {
+                let path = Path::new(folder).join("generation_config.json");
+                let text = read_text(&path, GENERATION_CONFIG_BYTES_MAX)?;
+                let wrong =
+                    |error| Error::refused(format!("{}: expected a JSON object: {error}", path.display()));
+                SamplingBase::File(serde_json::from_str(&text).map_err(wrong)?)
+            }
+        };
+        let source = Self { base, overrides: object(args.override_generation_config.as_ref()) };
+        // A wrong name or value is known before the model is.
+        source.with_overrides(SamplingParams::default())?;
+        Ok(source)
+    }
+
+    fn with_overrides(&self, params: SamplingParams) -> Result<SamplingParams, Error> {
+        let wrong = |message| Error::usage(format!("--override-generation-config: {message}"));
+        sampling::override_defaults(params, &self.overrides).map_err(wrong)
+    }
+
+    fn resolve(&self, checkpoint: &Checkpoint, name: &str) -> Result<SamplingParams, Error> {
+        let base = match &self.base {
+            SamplingBase::Checkpoint => sampling::defaults(checkpoint, name),
+            SamplingBase::Plain => SamplingParams::default(),
+            SamplingBase::File(map) => {
+                // Such files hold much else: token ids, versions, settings of beam search.
+                let known = map.iter().filter(|(key, _)| sampling::DEFAULTS.contains(&key.as_str()));
+                let known = known.map(|(key, value)| (key.clone(), value.clone())).collect();
+                let wrong = |message| Error::refused(format!("generation_config.json: {message}"));
+                sampling::override_defaults(SamplingParams::default(), &known).map_err(wrong)?
+            }
+        };
+        self.with_overrides(base)
+    }
+}
+
+/// The file's or folder's name without `.gguf`, and the path as it was given.
+fn default_names(model: Option<&Path>) -> Vec<String> {
+    let name = open::display_name(model);
+    let mut names = vec![name.strip_suffix(".gguf").unwrap_or(&name).to_owned()];
+    names.extend(model.map(|path| path.display().to_string()).filter(|path| *path != names[0]));
+    names
+}
+
+fn read_text(path: &Path, bytes_max: u64) -> Result<String, Error> {
+    let fail = |source| Error::file(path, source);
+    let bytes = std::fs::metadata(path).map_err(fail)?.len();
+    if bytes > bytes_max {
+        let message = format!("{}: {bytes} bytes, expected at most {bytes_max}", path.display());
+        return Err(Error::refused(message));
+    }
+    std::fs::read_to_string(path).map_err(fail)
+}
+
+/// Pages of keys and values, and their size.
+struct Blocks {
+    count: u32,
+    bytes: u64,
+}
+
+/// As many as all sequences can use, within the memory for them.
+fn blocks(config: &Config, kv: KvType, engine: &EngineConfig, bytes: Option<u64>) -> Result<Blocks, Error> {
+    let for_one = engine.max_model_len.div_ceil(BLOCK_SIZE);
+    let wanted = u64::from(for_one) * u64::from(engine.max_num_seqs);
+    let token_bytes = kv.token_bytes(config) as u64;
+    let block_bytes = (token_bytes * u64::from(BLOCK_SIZE)).max(1);
+    let affordable = match bytes {
+        Some(bytes) => bytes / block_bytes,
+        None => (KV_BYTES_DEFAULT / block_bytes).max(for_one.into()),
+    };
+    match u32::try_from(wanted.min(affordable)) {
+        Ok(0) => Err(Error::refused(format!(
+            "the memory for keys and values holds less than one page of {BLOCK_SIZE} tokens, which takes {block_bytes} \
+             bytes; raise --kv-cache-memory-bytes or --gpu-memory-utilization"
+        ))),
+        Ok(count) => Ok(Blocks { count, bytes: u64::from(count) * block_bytes }),
+        Err(_) => {
+            Err(Error::refused("more pages of keys and values than can be counted; lower --max-num-seqs"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_served_under_its_file_name_and_its_path() {
+        assert_eq!(default_names(Some(Path::new("/m/LFM2-1.2B.gguf"))), ["LFM2-1.2B", "/m/LFM2-1.2B.gguf"]);
+        assert_eq!(default_names(Some(Path::new("model"))), ["model"]);
+        assert_eq!(default_names(None), [open::DEMO_NAME]);
+    }
+}
