@@ -4,7 +4,10 @@
 //! Invariant: a token that a mask allows is accepted; when a grammar is complete and cannot go on, the end tokens alone
 //! are allowed; no control token is ever part of free text within a grammar.
 //!
-//! MEASURED
+//! Times on 65,536 made-up tokens, random answers of 60 tokens, development build, two cores under other load
+//! (`cargo test -p undine-text --test mask_times -- --ignored --nocapture`): a mask takes 14 us (p99 8 ms) for eight tools
+//! of a nested schema and 13 us (p99 7 ms) for that schema as JSON. The 99th percentile is a lexer seeing a string for
+//! the first time. Compiling takes 46 ms and 1.2 ms, sorting the vocabulary 0.5 s.
 
 mod answer;
 mod call;
@@ -152,7 +155,7 @@ pub struct CompiledRules {
 }
 
 impl GrammarCompiler {
-    /// Sorts the vocabulary (about 0.1 s for 65,536 tokens) and starts the thread.
+    /// Sorts the vocabulary and starts the thread.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Self, TextError> {
         let vocabulary: TokEnv = Arc::new(vocabulary::TokenTrie::new(&tokenizer)?);
         let mut factory = ParserFactory::new_simple(&vocabulary).map_err(grammar_error)?;

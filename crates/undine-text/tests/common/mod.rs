@@ -115,6 +115,39 @@ pub fn with_tools() -> Arc<Tokenizer> {
     tokens.push(spelled(&"語".as_bytes()[1..]));
     tokens.push(spelled(&[0xf0, 0x9f]));
     kinds.resize(tokens.len(), NORMAL);
+    with_ends(tokens, kinds)
+}
+
+/// The size of a published vocabulary: the one of [`with_tools`] in small, and made-up words, half of them after a
+/// space.
+pub fn large() -> Arc<Tokenizer> {
+    const TOKENS: usize = 65_536;
+    let spelled = |text: &str| text.bytes().map(byte_alphabet::char_of).collect::<String>();
+    let mut tokens: Vec<String> = (0..=255).map(|byte| byte_alphabet::char_of(byte).to_string()).collect();
+    let mut kinds = vec![NORMAL; tokens.len()];
+    for marker in ["<|im_end|>", "<|endoftext|>", "<|tool_call_start|>", "<|tool_call_end|>"] {
+        tokens.push(marker.to_owned());
+        kinds.push(CONTROL);
+    }
+    let syllables =
+        ["an", "er", "ti", "on", "\"", "lo", "ma", "{", "si", "12", "é", "語", ": ", "ver", "in", ", "];
+    for index in 0.. {
+        let mut word = String::from(if index % 2 == 0 { " " } else { "" });
+        let mut rest = index / 2 + 16;
+        while rest > 0 {
+            word.push_str(syllables[rest % syllables.len()]);
+            rest /= syllables.len();
+        }
+        tokens.push(spelled(&word));
+        if tokens.len() == TOKENS {
+            break;
+        }
+    }
+    kinds.resize(tokens.len(), NORMAL);
+    with_ends(tokens, kinds)
+}
+
+fn with_ends(tokens: Vec<String>, kinds: Vec<i32>) -> Arc<Tokenizer> {
     let vocabulary = Vocabulary::Gguf { tokens, kinds, merges: Vec::new(), pre: "lfm2".to_owned() };
     let special = SpecialTokens { eos: vec![END, END + 1], ..SpecialTokens::default() };
     Arc::new(build(&vocabulary, &special))
