@@ -160,8 +160,19 @@ mod tests {
         Sample { error: Some(text.to_owned()), ..Sample::default() }
     }
 
+    fn check<const N: usize>(cases: [Case; N]) {
+        for Case { name, events, expected } in cases {
+            let mut recorder = Recorder::new(Sample::default());
+            let failed = events.iter().find_map(|&(at, data)| recorder.event(at, data).err());
+            let sample = match failed {
+                Some(error) => recorder.fail(error),
+                None => recorder.finish(),
+            };
+            assert_eq!(sample, expected, "{name}");
+        }
+    }
+
     #[test]
-    #[expect(clippy::too_many_lines, reason = "a table")]
     fn chunks_become_times_and_counts() {
         let cases = [
             Case {
@@ -211,6 +222,13 @@ mod tests {
                     ..Sample::default()
                 },
             },
+        ];
+        check(cases);
+    }
+
+    #[test]
+    fn streams_may_be_empty_or_break() {
+        let cases = [
             Case {
                 name: "an empty answer",
                 events: &[(1.0, r#"{"choices": [{"text": "", "finish_reason": "stop"}]}"#)],
@@ -233,15 +251,7 @@ mod tests {
                 expected: error("out of memory"),
             },
         ];
-        for Case { name, events, expected } in cases {
-            let mut recorder = Recorder::new(Sample::default());
-            let failed = events.iter().find_map(|&(at, data)| recorder.event(at, data).err());
-            let sample = match failed {
-                Some(error) => recorder.fail(error),
-                None => recorder.finish(),
-            };
-            assert_eq!(sample, expected, "{name}");
-        }
+        check(cases);
         let odd = Recorder::default().event(0.0, "<html>").expect_err("no JSON");
         assert!(odd.contains("<html>"), "{odd}");
     }
