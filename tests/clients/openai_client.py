@@ -6,13 +6,40 @@ With an API_KEY the server must have been started with it, and access without it
 Exits with 1 if a check fails.
 """
 
+import json
 import sys
 import traceback
+from typing import Literal
 
 import openai
+import pydantic
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Count to three."}]
 SHORT = 8  # tokens: enough to see several chunks, few enough for the slowest machine
+LONG = 400  # tokens: enough for every value that the schemas below allow
+
+# Bounded, so that even random weights come to an end.
+CITY = {"type": "string", "enum": ["Paris", "Oslo"]}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": CITY, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
+
+
+class Trip(pydantic.BaseModel):
+    city: Literal["Paris", "Oslo"]
+    days: int = pydantic.Field(ge=1, le=7)
+    rain: bool
 
 
 class Checks:
@@ -130,6 +157,109 @@ class Checks:
             {"role": "tool", "tool_call_id": "call_1", "content": "found"},
         ]
         assert self.chat(messages=turns).usage.prompt_tokens > self.chat().usage.prompt_tokens
+
+    def tool_message(self, **fields):
+        return self.chat(max_tokens=LONG, **fields).choices[0]
+
+    def is_weather(self, call):
+        assert call.id and call.type == "function" and call.function.name == "get_weather", call
+        arguments = json.loads(call.function.arguments)
+        assert set(arguments) == {"city", "days"}, arguments
+        assert arguments["city"] in CITY["enum"] and 1 <= arguments["days"] <= 7, arguments
+
+    def check_tools_required(self):
+        for temperature in (0, 1):
+            choice = self.tool_message(
+                tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, temperature=temperature, seed=5
+            )
+            assert choice.finish_reason == "tool_calls" and len(choice.message.tool_calls) == 1, choice
+            self.is_weather(choice.message.tool_calls[0])
+
+    def check_tools_named(self):
+        named = {"type": "function", "function": {"name": "get_weather"}}
+        choice = self.tool_message(tools=[CLOCK, WEATHER], tool_choice=named, parallel_tool_calls=False)
+        self.is_weather(choice.message.tool_calls[0])
+        unknown = {"type": "function", "function": {"name": "no_such_tool"}}
+        self.expect(openai.BadRequestError, lambda: self.chat(tools=[CLOCK], tool_choice=unknown))
+
+    def check_tools_none(self):
+        message = self.tool_message(tools=[WEATHER], tool_choice="none").message
+        assert not message.tool_calls and "<|tool_call" not in (message.content or ""), message
+
+    def check_tools_stream(self):
+        fields = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False}
+        whole = self.tool_message(**fields).message.tool_calls[0].function
+        name, arguments, finish, ids = "", "", None, set()
+        for chunk in self.chat(stream=True, max_tokens=LONG, **fields):
+            for choice in chunk.choices:
+                assert not choice.delta.content, choice
+                finish = choice.finish_reason or finish
+                for call in choice.delta.tool_calls or []:
+                    assert call.index == 0
+                    ids |= {call.id} if call.id else set()
+                    if call.function.name:
+                        assert not arguments, "the name comes first"
+                        name += call.function.name
+                    arguments += call.function.arguments or ""
+        assert (name, arguments, finish) == (whole.name, whole.arguments, "tool_calls") and len(ids) == 1
+
+    def check_tools_next_turn(self):
+        """The call goes back as it came, with its result, and the second turn finds the first one in the cache."""
+        first = self.chat(max_tokens=LONG, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False)
+        message = first.choices[0].message
+        turns = MESSAGES + [
+            message.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": '{"sky": "clear"}'},
+        ]
+        second = self.chat(messages=turns, tools=[WEATHER], tool_choice="none")
+        assert second.usage.prompt_tokens > first.usage.prompt_tokens
+        assert second.usage.prompt_tokens_details.cached_tokens > 0, second.usage
+
+    def check_parse(self):
+        answer = self.client.chat.completions.parse(
+            model=self.model, messages=MESSAGES, max_tokens=LONG, temperature=1, seed=3, response_format=Trip
+        )
+        assert isinstance(answer.choices[0].message.parsed, Trip)
+        tool = openai.pydantic_function_tool(Trip)
+        called = self.client.chat.completions.parse(
+            model=self.model, messages=MESSAGES, max_tokens=LONG, tools=[tool], tool_choice="required",
+            parallel_tool_calls=False,
+        )
+        assert isinstance(called.choices[0].message.tool_calls[0].function.parsed_arguments, Trip)
+
+    def check_structured(self):
+        schema = {"type": "json_schema", "json_schema": {"name": "trip", "strict": True, "schema": Trip.model_json_schema()}}
+        for stream in (False, True):
+            answer = self.chat(response_format=schema, max_tokens=LONG, temperature=1, seed=9, stream=stream)
+            chunks = [c for chunk in answer for c in chunk.choices] if stream else answer.choices
+            text = "".join((c.delta if stream else c.message).content or "" for c in chunks)
+            Trip.model_validate_json(text)
+        for extra, right in [
+            ({"guided_choice": ["yes", "no"]}, lambda text: text in ("yes", "no")),
+            ({"guided_regex": "[a-c]{3}-[0-9]{2}"}, lambda text: len(text) == 6 and text[3] == "-"),
+            ({"guided_json": Trip.model_json_schema()}, Trip.model_validate_json),
+            ({"structured_outputs": {"choice": ["left", "right"]}}, lambda text: text in ("left", "right")),
+            ({"structured_outputs": {"json": Trip.model_json_schema()}}, Trip.model_validate_json),
+        ]:
+            text = self.chat(extra_body=extra, max_tokens=LONG, temperature=1, seed=2).choices[0].message.content
+            assert right(text), (extra, text)
+
+    def check_structured_refused(self):
+        schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "no-such-type"}}}
+        self.expect(openai.BadRequestError, lambda: self.chat(response_format=schema))
+        self.expect(openai.BadRequestError, lambda: self.chat(extra_body={"guided_regex": "(["}))
+
+    def check_cached(self):
+        """The same prompt again is found in the cache, and the answer is the same."""
+        long = MESSAGES + [{"role": "user", "content": "one two three four five six seven eight nine ten " * 8}]
+        first, second = self.chat(messages=long), self.chat(messages=long)
+        assert second.usage.prompt_tokens_details.cached_tokens > second.usage.prompt_tokens // 2, second.usage
+        assert first.choices[0].message == second.choices[0].message
+
+    def check_thinking_budget(self):
+        answer = self.chat(max_tokens=LONG, extra_body={"thinking_token_budget": 4})
+        # The closing text and its marker may count; an answer that never thought has none.
+        assert answer.usage.completion_tokens_details.reasoning_tokens <= 4 + SHORT, answer.usage
 
     def check_extra_body(self):
         answer = self.chat(extra_body={"top_k": 1, "min_p": 0.1, "repetition_penalty": 1.05, "return_token_ids": True})
