@@ -1,5 +1,6 @@
 //! How long masks take on a vocabulary of 65,536 tokens, along random answers:
 //! `cargo test -p undine-text --test mask_times -- --ignored --nocapture`.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
