@@ -37,6 +37,7 @@ def arguments():
     parser.add_argument("--models", type=Path, default=Path("target/bench-models"), help="folder of model files [%(default)s]")
     parser.add_argument("--only", help=f"works to measure, of {','.join(works.FULL)} [all]")
     parser.add_argument("--model", help="only models whose name contains this")
+    parser.add_argument("--test", default="", help="only jobs with a test whose name contains this, such as d4096")
     parser.add_argument("--small", action="store_true", help="every work on the smallest model, in a few minutes")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each cell and side [%(default)s]")
     parser.add_argument("-t", "--threads", type=int, default=2)
@@ -193,7 +194,11 @@ def selected(args):
     unknown = [name for name in names if name not in table]
     if unknown:
         raise SystemExit(f"--only {','.join(unknown)}: expected some of {','.join(table)}")
-    return [(name, table[name], job) for name in names for job in table[name].jobs if not args.model or args.model in job.model]
+    jobs = [(name, table[name], job) for name in names for job in table[name].jobs]
+    wanted = lambda work, job: any(args.test in test for test in tests_of(work, job))
+    return [
+        (name, work, job) for name, work, job in jobs if (not args.model or args.model in job.model) and wanted(work, job)
+    ]
 
 
 def main():
