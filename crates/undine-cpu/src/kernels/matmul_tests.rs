@@ -164,7 +164,7 @@ fn from_memory() {
     for &dtype in DType::ALL.iter().filter(|dtype| wanted.split(',').any(|name| name == dtype.name())) {
         for isa in Isa::available().into_iter().filter(|isa| isa.name() != "portable") {
             let mut case = Case::new(dtype, 64, 2048, 32, isa);
-            case.rows = BYTES / case.weight.len() * case.rows;
+            case.rows *= BYTES / case.weight.len();
             case.weight = case.weight.repeat(BYTES / case.weight.len());
             print!("{:5} {:12}", dtype.name(), isa.name());
             for count in [1, 2, 3, 4, 6, 8, 16, 32] {
