@@ -13,6 +13,7 @@ pub mod executor;
 pub mod quant;
 pub mod request;
 pub mod sampling;
+pub mod vision;
 pub mod vocabulary;
 
 pub use batch::{
@@ -25,6 +26,7 @@ pub use dtype::DType;
 pub use executor::{Capacity, Executor, ExecutorError, Ticket};
 pub use request::{FinishReason, GenerateRequest, RequestId, StopRules};
 pub use sampling::SamplingParams;
+pub use vision::{ImageSettings, Normalization, PatchOrder, Resample, Tile, VisionConfig, VisionExecutor};
 pub use vocabulary::{SpecialTokens, Vocabulary};
 
 /// A token id. Ids are only meaningful together with the vocabulary they come from.

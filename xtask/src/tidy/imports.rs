@@ -12,14 +12,19 @@ struct Room {
 
 /// The house, bottom up. Tests (`dev-dependencies`, `tests/`, `fuzz/`) may use anything.
 /// No row but `undine` names a backend.
-const ROOMS: [Room; 8] = [
+const ROOMS: [Room; 9] = [
     Room { name: "undine-core", knows: &[], never: &["tokio", "memmap2"] },
     Room { name: "undine-weights", knows: &["undine-core"], never: &["tokio"] },
     Room { name: "undine-text", knows: &["undine-core"], never: &["axum", "tokio"] },
+    Room { name: "undine-image", knows: &["undine-core"], never: &["tokio"] },
     Room { name: "undine-model", knows: &["undine-weights", "undine-core"], never: &["tokio"] },
     Room { name: "undine-cpu", knows: &["undine-model", "undine-weights", "undine-core"], never: &["tokio"] },
     Room { name: "undine-engine", knows: &["undine-core"], never: &["axum", "tokio", "tokenizers"] },
-    Room { name: "undine-server", knows: &["undine-engine", "undine-text", "undine-core"], never: &[] },
+    Room {
+        name: "undine-server",
+        knows: &["undine-engine", "undine-text", "undine-image", "undine-core"],
+        never: &[],
+    },
     Room {
         name: "undine",
         knows: &[
@@ -28,6 +33,7 @@ const ROOMS: [Room; 8] = [
             "undine-cpu",
             "undine-model",
             "undine-text",
+            "undine-image",
             "undine-weights",
             "undine-core",
         ],
