@@ -108,6 +108,13 @@ impl Expected {
         (json[name]["dtype"].as_str().expect("a type").to_owned(), &self.0[at(0)..at(1)])
     }
 
+    /// A tensor of bytes.
+    pub fn bytes_of(&self, name: &str) -> Vec<u8> {
+        let (dtype, bytes) = self.bytes(name);
+        assert_eq!(dtype, "U8");
+        bytes.to_vec()
+    }
+
     /// An F32 tensor.
     pub fn floats(&self, name: &str) -> Vec<f32> {
         let (dtype, bytes) = self.bytes(name);

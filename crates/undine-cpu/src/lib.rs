@@ -13,10 +13,12 @@ pub mod plan;
 pub mod pool;
 pub mod roofline;
 pub mod simd;
+pub mod vision;
 
 pub use executor::{CpuExecutor, CpuOptions, Error, KvType};
 pub use roofline::Roofline;
 pub use simd::Isa;
+pub use vision::CpuVision;
 
 /// Positions in a page of the K/V cache.
 pub const BLOCK_SIZE: u32 = kernels::attention::PAGE as u32;

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use undine_core::{Config, FeedForward, LayerKind, quant};
+use undine_core::{Config, FeedForward, LayerKind};
 use undine_weights::{Checkpoint, ExpertPart, LayerWeight, Weight, WeightName};
 
 use crate::recorder::{Experts, Linear, MatrixId, Moe, Qkv, ShortConv, Swiglu, VectorId};
+use crate::store::WeightStore;
 
 /// The operator of a layer.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -45,9 +46,7 @@ pub struct BoundLayer {
 
 /// A model ready to be recorded: handles for every layer, and the weights they stand for.
 pub struct Model {
-    checkpoint: Arc<Checkpoint>,
-    matrices: Vec<Weight>,
-    vectors: Vec<Vec<f32>>,
+    store: WeightStore,
     /// Embedding table, `vocab x hidden`.
     pub embedding: MatrixId,
     /// Norm before the head, `hidden`.
@@ -61,47 +60,45 @@ pub struct Model {
 impl Model {
     /// Binds every weight the checkpoint's configuration calls for.
     pub fn bind(checkpoint: Arc<Checkpoint>) -> Self {
-        let mut binder = Binder { checkpoint: &checkpoint, matrices: Vec::new(), vectors: Vec::new() };
+        let layers = checkpoint.config().layers.len();
+        let has_head = checkpoint.weight(WeightName::Head).is_some();
+        let mut binder = Binder { store: WeightStore::new(checkpoint) };
         let embedding = binder.matrix(WeightName::TokenEmbedding);
         let final_norm = binder.vector(WeightName::FinalNorm);
-        let head = match checkpoint.weight(WeightName::Head) {
-            Some(_) => binder.matrix(WeightName::Head),
-            None => embedding,
-        };
+        let head = if has_head { binder.matrix(WeightName::Head) } else { embedding };
         let mut operators = OperatorCount::default();
-        let layers = (0..checkpoint.config().layers.len()).map(|i| binder.layer(i, &mut operators)).collect();
-        let Binder { matrices, vectors, .. } = binder;
-        Self { matrices, vectors, embedding, final_norm, head, layers, checkpoint }
+        let layers = (0..layers).map(|i| binder.layer(i, &mut operators)).collect();
+        Self { store: binder.store, embedding, final_norm, head, layers }
     }
 
     /// The shape.
     pub fn config(&self) -> &Config {
-        self.checkpoint.config()
+        self.checkpoint().config()
     }
 
     /// Where the weights came from.
     pub fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
+        self.store.checkpoint()
     }
 
     /// Type and shape of a matrix.
     pub fn matrix(&self, id: MatrixId) -> &Weight {
-        &self.matrices[id.0 as usize]
+        self.store.matrix(id)
     }
 
     /// Bytes of a matrix, row-major blocks of its type; any alignment.
     pub fn matrix_bytes(&self, id: MatrixId) -> &[u8] {
-        self.checkpoint.bytes(self.matrix(id))
+        self.store.matrix_bytes(id)
     }
 
     /// Number of matrices; ids are `0..count`.
     pub fn matrix_count(&self) -> usize {
-        self.matrices.len()
+        self.store.matrix_count()
     }
 
     /// A vector.
     pub fn vector(&self, id: VectorId) -> &[f32] {
-        &self.vectors[id.0 as usize]
+        self.store.vector(id)
     }
 }
 
@@ -112,32 +109,29 @@ struct OperatorCount {
     attention: u32,
 }
 
-struct Binder<'a> {
-    checkpoint: &'a Checkpoint,
-    matrices: Vec<Weight>,
-    vectors: Vec<Vec<f32>>,
+struct Binder {
+    store: WeightStore,
 }
 
-impl Binder<'_> {
+impl Binder {
+    fn checkpoint(&self) -> &Checkpoint {
+        self.store.checkpoint()
+    }
+
     fn weight(&self, name: WeightName) -> Weight {
-        self.checkpoint.weight(name).unwrap_or_else(|| panic!("a validated checkpoint has {name:?}"))
+        self.checkpoint().weight(name).unwrap_or_else(|| panic!("a validated checkpoint has {name:?}"))
     }
 
     fn matrix(&mut self, name: WeightName) -> MatrixId {
-        self.matrices.push(self.weight(name));
-        MatrixId(self.matrices.len() as u32 - 1)
+        self.store.add_matrix(self.weight(name))
     }
 
     fn vector(&mut self, name: WeightName) -> VectorId {
-        let weight = self.weight(name);
-        let mut values = vec![0.0; weight.rows * weight.cols];
-        quant::decode(weight.dtype, self.checkpoint.bytes(&weight), &mut values);
-        self.vectors.push(values);
-        VectorId(self.vectors.len() as u32 - 1)
+        self.store.add_vector(self.weight(name))
     }
 
     fn optional_vector(&mut self, name: WeightName) -> Option<VectorId> {
-        self.checkpoint.weight(name).is_some().then(|| self.vector(name))
+        self.checkpoint().weight(name).is_some().then(|| self.vector(name))
     }
 
     fn linear(&mut self, layer: usize, weight: LayerWeight, bias: Option<LayerWeight>) -> Linear {
@@ -151,7 +145,7 @@ impl Binder<'_> {
         use LayerWeight as W;
         let name = |weight| WeightName::Layer(i, weight);
         let norm = self.vector(name(W::OperatorNorm));
-        let (operator, out) = match self.checkpoint.config().layers[i] {
+        let (operator, out) = match self.checkpoint().config().layers[i] {
             LayerKind::Conv => {
                 operators.conv += 1;
                 let op = ShortConv {
@@ -184,16 +178,16 @@ impl Binder<'_> {
         use LayerWeight as W;
         let name = |weight| WeightName::Layer(i, weight);
         let norm = self.vector(name(W::FfnNorm));
-        match self.checkpoint.config().feed_forward[i] {
+        match self.checkpoint().config().feed_forward[i] {
             FeedForward::Dense { .. } => BoundFeedForward::Dense {
                 swiglu: Swiglu { norm, gate: self.matrix(name(W::Gate)), up: self.matrix(name(W::Up)) },
                 down: self.linear(i, W::Down, None),
             },
             FeedForward::Moe => {
-                let moe = self.checkpoint.config().moe.expect("a MoE layer means a MoE configuration");
+                let moe = self.checkpoint().config().moe.expect("a MoE layer means a MoE configuration");
                 let router = self.matrix(name(W::Router));
                 let bias = self.optional_vector(name(W::ExpertBias));
-                let first = MatrixId(self.matrices.len() as u32);
+                let first = MatrixId(self.store.matrix_count() as u32);
                 for expert in 0..moe.experts {
                     for part in [ExpertPart::Gate, ExpertPart::Up, ExpertPart::Down] {
                         self.matrix(WeightName::Expert { layer: i, expert, part });

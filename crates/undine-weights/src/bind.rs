@@ -285,7 +285,7 @@ impl<'a> Binder<'a> {
 }
 
 /// The view of `rows x cols` values of a tensor whose shape has been checked, from `first_row` on.
-fn weight(tensor: &Tensor, rows: usize, cols: usize, first_row: usize) -> Weight {
+pub(crate) fn weight(tensor: &Tensor, rows: usize, cols: usize, first_row: usize) -> Weight {
     let row_bytes =
         tensor.dtype.row_bytes(cols).expect("the tensor was placed, so its rows are whole blocks");
     let start = tensor.bytes.start + first_row * row_bytes;
@@ -294,7 +294,7 @@ fn weight(tensor: &Tensor, rows: usize, cols: usize, first_row: usize) -> Weight
     Weight { dtype: tensor.dtype, rows, cols, file: tensor.file, start, len }
 }
 
-fn check_shape(tensor: &Tensor, expected: &[usize]) -> Result<(), Error> {
+pub(crate) fn check_shape(tensor: &Tensor, expected: &[usize]) -> Result<(), Error> {
     if tensor.shape_trimmed() == trim_leading_ones(expected) {
         Ok(())
     } else {
@@ -306,7 +306,7 @@ fn shape_error(tensor: &Tensor, expected: &[usize]) -> Error {
     Error::Shape { name: tensor.name.clone(), expected: expected.to_vec(), found: tensor.shape.clone() }
 }
 
-fn check_float(tensor: &Tensor) -> Result<(), Error> {
+pub(crate) fn check_float(tensor: &Tensor) -> Result<(), Error> {
     if tensor.dtype.is_float() {
         return Ok(());
     }

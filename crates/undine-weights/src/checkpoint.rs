@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-use undine_core::{Config, DType, SpecialTokens, Vocabulary};
+use undine_core::{Config, DType, ImageSettings, SpecialTokens, VisionConfig, Vocabulary};
 
 use crate::map::Bytes;
 use crate::tensor::TensorTable;
 use crate::value::Value;
+use crate::vision::{Vision, attach, find_beside};
 use crate::vocabulary::{SamplingDefaults, TextData};
-use crate::weight::{Weight, WeightName};
+use crate::weight::{VisionWeight, Weight, WeightName};
 use crate::{Error, gguf_open, hf};
 
 /// A checkpoint that has been checked completely: everything its [`Config`] requires exists, has the exact shape, and lies
@@ -25,6 +26,7 @@ pub struct Checkpoint {
     pub(crate) config: Config,
     pub(crate) weights: HashMap<WeightName, Weight>,
     pub(crate) text: TextData,
+    pub(crate) vision: Option<Vision>,
 }
 
 /// A tensor as it stands in a file.
@@ -53,11 +55,46 @@ impl fmt::Debug for Checkpoint {
 
 impl Checkpoint {
     /// Opens a GGUF file (any part of a split one), a Hugging Face folder, or the folder of a `.safetensors` or
-    /// `config.json` file.
+    /// `config.json` file. A vision tower is part of a folder; one for a GGUF file is sought beside it, in files whose
+    /// names contain `mmproj`, and left out if none fits.
     ///
     /// Weights are mapped, not read: the files must not be changed while the checkpoint is open. A file that another
     /// program cuts short meanwhile makes the operating system end this one.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        let mut checkpoint = Self::open_model(path)?;
+        if checkpoint.is_gguf() {
+            checkpoint.attach_beside(path);
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens a model as [`Self::open`] does, with the vision tower in the GGUF file `mmproj` in place of any other.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if `mmproj` is not a tower for this model.
+    pub fn open_with_mmproj(path: &Path, mmproj: &Path) -> Result<Self, Error> {
+        let mut checkpoint = Self::open_model(path)?;
+        checkpoint.vision = None;
+        attach(&mut checkpoint, Bytes::map(mmproj)?)?;
+        Ok(checkpoint)
+    }
+
+    /// Adds the first fitting tower beside the model. One that does not fit may belong to another model of the folder.
+    fn attach_beside(&mut self, model: &Path) {
+        let found = find_beside(model);
+        let fits =
+            |path: &&std::path::PathBuf| Bytes::map(path).and_then(|bytes| attach(self, bytes)).is_ok();
+        let Some(used) = found.iter().find(fits).and_then(|path| path.file_name()) else { return };
+        if found.len() > 1 {
+            self.repairs.push(format!(
+                "Of {} vision towers beside the model the first that fits is used: {}.",
+                found.len(),
+                used.to_string_lossy()
+            ));
+        }
+    }
+
+    fn open_model(path: &Path) -> Result<Self, Error> {
         let kind = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
         if kind.is_dir() {
             return hf::open(path);
@@ -83,6 +120,12 @@ impl Checkpoint {
         gguf_open::assemble("model".to_owned(), vec![Bytes::Owned(bytes)])
     }
 
+    /// Adds a vision tower in memory, for tests and fuzzing.
+    #[doc(hidden)]
+    pub fn attach_mmproj_bytes(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
+        attach(self, Bytes::Owned(bytes))
+    }
+
     /// Opens the two essential files of a folder in memory, for tests and fuzzing.
     #[doc(hidden)]
     pub fn from_safetensors_bytes(config: Vec<u8>, weights: Vec<u8>) -> Result<Self, Error> {
@@ -93,6 +136,8 @@ impl Checkpoint {
             tokenizer_config: None,
             tokenizer: None,
             chat_template: None,
+            processor: None,
+            preprocessor: None,
             weights: vec![("model.safetensors".to_owned(), Bytes::Owned(weights))],
             index: None,
         })
@@ -163,6 +208,26 @@ impl Checkpoint {
     /// embedding, for biases the model does not have, and for weights of the other layer kind.
     pub fn weight(&self, name: WeightName) -> Option<Weight> {
         self.weights.get(&name).copied()
+    }
+
+    /// The shape of the vision tower, if there is one.
+    pub fn vision_config(&self) -> Option<&VisionConfig> {
+        self.vision.as_ref().map(|vision| &vision.config)
+    }
+
+    /// How images are to be sized and cut, if there is a vision tower. They have passed their check.
+    pub fn image_settings(&self) -> Option<&ImageSettings> {
+        self.vision.as_ref().map(|vision| &vision.settings)
+    }
+
+    /// Where a weight of the vision tower lies. `Some` for everything [`Self::vision_config`] requires; `None` for a norm
+    /// or biases that the projector does not have.
+    pub fn vision_weight(&self, name: VisionWeight) -> Option<Weight> {
+        self.vision.as_ref()?.weights.get(&name).copied()
+    }
+
+    fn is_gguf(&self) -> bool {
+        self.format.starts_with("GGUF")
     }
 
     /// The bytes of a weight of this checkpoint: `rows` rows of whole blocks, little endian. They may lie at any address,

@@ -115,12 +115,13 @@ fn always_f32(name: WeightName) -> bool {
 
 /// Memory reused from chunk to chunk.
 #[derive(Default)]
-struct Scratch {
+pub(crate) struct Scratch {
     values: Vec<f32>,
     blocks: Vec<u8>,
 }
 
-fn convert<W: std::io::Write>(
+/// Appends a weight in type `dtype`.
+pub(crate) fn convert<W: std::io::Write>(
     checkpoint: &Checkpoint,
     weight: &Weight,
     dtype: DType,

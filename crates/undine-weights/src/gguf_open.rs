@@ -98,6 +98,7 @@ pub(crate) fn assemble(name: String, files: Vec<Bytes>) -> Result<Checkpoint, Er
         config: bound.config,
         weights: bound.weights,
         text,
+        vision: None,
         metadata: entries,
     })
 }

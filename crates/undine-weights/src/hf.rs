@@ -18,10 +18,13 @@ use crate::names::Names;
 use crate::safetensors::SafetensorsHeader;
 use crate::tensor::TensorTable;
 use crate::value::{Array, Value};
+use crate::vision::{Vision, VisionNames, bind_vision, declare_hf, settings_hf};
 use crate::vocabulary::{HfText, hugging_face};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+const PROCESSOR: &str = "processor_config.json";
+const PREPROCESSOR: &str = "preprocessor_config.json";
 const INDEX: &str = "model.safetensors.index.json";
 /// Depth to which nested objects of config.json become dotted keys.
 const FLATTEN_DEPTH_MAX: usize = 4;
@@ -34,6 +37,8 @@ pub(crate) struct Folder {
     pub tokenizer_config: Option<Vec<u8>>,
     pub tokenizer: Option<Vec<u8>>,
     pub chat_template: Option<Vec<u8>>,
+    pub processor: Option<Vec<u8>>,
+    pub preprocessor: Option<Vec<u8>>,
     /// Weight files by name.
     pub weights: Vec<(String, Bytes)>,
     /// Which file holds which tensor, if there is an index.
@@ -70,6 +75,8 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
         tokenizer_config: read(path, "tokenizer_config.json", CONFIG_BYTES_MAX)?,
         tokenizer: read(path, "tokenizer.json", TOKENIZER_BYTES_MAX)?,
         chat_template: read(path, "chat_template.jinja", CONFIG_BYTES_MAX)?,
+        processor: read(path, PROCESSOR, CONFIG_BYTES_MAX)?,
+        preprocessor: read(path, PREPROCESSOR, CONFIG_BYTES_MAX)?,
         weights: files.into_iter().map(map).collect::<Result<_, _>>()?,
         index,
     };
@@ -148,6 +155,7 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
         ));
     }
     let bound = bind(&declared, &table, Names::hugging_face(&table), &mut repairs)?;
+    let vision = vision(&folder, &config_json, &table, declared.hidden, &mut repairs)?;
     let text_files = HfText {
         config: Some(&config_json),
         generation_config: folder
@@ -181,7 +189,26 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
         config: bound.config,
         weights: bound.weights,
         text,
+        vision,
     })
+}
+
+/// The vision tower, if the configuration describes one and its weights are there.
+fn vision(
+    folder: &Folder,
+    config: &Json,
+    table: &TensorTable,
+    hidden: usize,
+    repairs: &mut Vec<String>,
+) -> Result<Option<Vision>, Error> {
+    let Some(names) = VisionNames::hugging_face(table) else { return Ok(None) };
+    let file =
+        |name: &str, bytes: &Option<Vec<u8>>| bytes.as_deref().map(|bytes| json(name, bytes)).transpose();
+    let processor = file(PROCESSOR, &folder.processor)?;
+    let preprocessor = file(PREPROCESSOR, &folder.preprocessor)?;
+    let (settings, normalization) = settings_hf(processor.as_ref(), preprocessor.as_ref())?;
+    let Some(declared) = declare_hf(config, normalization)? else { return Ok(None) };
+    bind_vision(&declared, settings, table, names, hidden, repairs).map(Some)
 }
 
 fn utf8(file: &str, bytes: Vec<u8>) -> Result<String, Error> {

@@ -2,7 +2,8 @@
 //!
 //! A file from outside is hostile until it has been checked completely. All checks happen in [`Checkpoint::open`];
 //! afterwards every weight the configuration requires is a slice that cannot fail. `map.rs` holds the only `unsafe`
-//! of the crate, `names.rs` is the only file that knows tensor names, `limits.rs` names every limit.
+//! of the crate, `names.rs` (and for vision towers
+//! `vision/names.rs`) is the only file that knows tensor names, `limits.rs` names every limit.
 #![deny(unsafe_code)]
 
 mod bind;
@@ -24,6 +25,7 @@ mod safetensors;
 mod tensor;
 mod tokenizer_json;
 mod value;
+mod vision;
 mod vocabulary;
 mod weight;
 
@@ -32,5 +34,6 @@ pub use convert::write_gguf;
 pub use error::Error;
 pub use gguf_write::{GgufWriter, NewFile, TensorDeclaration};
 pub use value::{Array, Value};
+pub use vision::write_mmproj;
 pub use vocabulary::SamplingDefaults;
-pub use weight::{ExpertPart, LayerWeight, Weight, WeightName};
+pub use weight::{ExpertPart, LayerWeight, VisionLayerWeight, VisionWeight, Weight, WeightName};

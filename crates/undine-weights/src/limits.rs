@@ -44,3 +44,5 @@ pub const CONV_TAPS_MAX: usize = 64;
 pub const CONTEXT_MAX: usize = 1 << 26;
 /// End-of-sequence ids a checkpoint may list.
 pub const EOS_MAX: usize = 256;
+/// Entries of a model file's folder that are looked at for a vision tower.
+pub const BESIDE_MAX: usize = 1 << 12;

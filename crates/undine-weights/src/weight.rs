@@ -112,3 +112,91 @@ impl LayerWeight {
         )
     }
 }
+
+/// Names a weight of the vision tower or its projector by its role.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum VisionWeight {
+    /// `width x patch values`, in the order that [`undine_core::VisionConfig::patch_order`] says.
+    PatchEmbedding,
+    /// `1 x width`.
+    PatchEmbeddingBias,
+    /// `grid² x width`: the position table, in raster order.
+    Positions,
+    /// `1 x width`: the gain of the norm after the last layer.
+    PostNorm,
+    /// `1 x width`.
+    PostNormBias,
+    /// `1 x token values`: the gain of the norm before the projector; optional.
+    ProjectorNorm,
+    /// `1 x token values`; there if the gain is.
+    ProjectorNormBias,
+    /// `projector x token values`.
+    Projector1,
+    /// `1 x projector`; optional.
+    Projector1Bias,
+    /// `hidden x projector`.
+    Projector2,
+    /// `1 x hidden`; optional.
+    Projector2Bias,
+    /// A weight of one layer.
+    Layer(usize, VisionLayerWeight),
+}
+
+/// A weight of a layer of the vision tower.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum VisionLayerWeight {
+    /// `1 x width`: the gain of the norm before the attention.
+    Norm1,
+    /// `1 x width`.
+    Norm1Bias,
+    /// `1 x width`: the gain of the norm before the feed-forward.
+    Norm2,
+    /// `1 x width`.
+    Norm2Bias,
+    /// `width x width`.
+    Query,
+    /// `1 x width`.
+    QueryBias,
+    /// `width x width`.
+    Key,
+    /// `1 x width`.
+    KeyBias,
+    /// `width x width`.
+    Value,
+    /// `1 x width`.
+    ValueBias,
+    /// `width x width`.
+    Out,
+    /// `1 x width`.
+    OutBias,
+    /// `feed_forward x width` (fc1).
+    Up,
+    /// `1 x feed_forward`.
+    UpBias,
+    /// `width x feed_forward` (fc2).
+    Down,
+    /// `1 x width`.
+    DownBias,
+}
+
+impl VisionLayerWeight {
+    /// All of them, in the order a layer uses them.
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Norm1,
+        Self::Norm1Bias,
+        Self::Query,
+        Self::QueryBias,
+        Self::Key,
+        Self::KeyBias,
+        Self::Value,
+        Self::ValueBias,
+        Self::Out,
+        Self::OutBias,
+        Self::Norm2,
+        Self::Norm2Bias,
+        Self::Up,
+        Self::UpBias,
+        Self::Down,
+        Self::DownBias,
+    ];
+}

@@ -11,4 +11,5 @@ mod oracle;
 mod safetensors_attacks;
 mod split;
 mod tiny;
+mod vision;
 mod writer;

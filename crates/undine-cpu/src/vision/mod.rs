@@ -1,0 +1,231 @@
+//! The vision tower on the CPU: tiles in, rows for the language model out.
+//!
+//! [`plan`] records the tower once; each pass replays it inside one parallel region over as many tiles as fit
+//! [`PASS_PATCHES`]. Float weights are multiplied by panels ([`gemm`]), quantized ones by the decoder's kernels, attention runs
+//! tile by tile ([`attention`]). A row depends on its own tile alone, to the bit: on no other tile of the pass, no number of
+//! threads and no instruction set.
+
+mod attention;
+mod elementwise;
+mod gemm;
+mod ops;
+mod plan;
+
+use std::sync::Arc;
+
+use undine_core::vision::{CHANNELS, TILE_PATCHES_MAX};
+use undine_core::{ExecutorError, Tile, VisionConfig, VisionExecutor};
+use undine_model::VisionModel;
+use undine_model::vision::resample_positions;
+
+use crate::executor::Error;
+use crate::kernels::activations::Activations;
+use crate::kernels::panels::Panel;
+use crate::memory::SharedSlice;
+use crate::pool::Pool;
+use crate::simd::Isa;
+use attention::{keys_len, values_len};
+use gemm::PanelMemory;
+use plan::{Length, VisionPlan};
+
+/// Patches of one pass, unless a single tile has more. Weights are read once a pass: with so many rows that costs nothing.
+pub const PASS_PATCHES: usize = 4096;
+/// Resampled position tables that are kept: one for each shape of tile.
+const GRIDS_MAX: usize = 32;
+
+/// Runs the tower on the CPU.
+pub struct CpuVision {
+    pool: Pool,
+    state: State,
+    /// The checkpoint's position table, `grid² x width`.
+    table: Vec<f32>,
+    /// Tables for shapes of tiles, the newest last.
+    grids: Vec<(u32, u32, Arc<[f32]>)>,
+}
+
+/// A tile of a pass.
+struct PlacedTile {
+    tile: Tile,
+    /// Its first row among the patches of the pass.
+    first_patch: usize,
+    /// Its first row among the tokens of the pass.
+    first_token: usize,
+    /// Where its packed keys and values begin.
+    first_key: usize,
+    first_value: usize,
+    /// The position table for its shape.
+    positions: Arc<[f32]>,
+}
+
+/// Everything the threads see during a pass.
+struct State {
+    model: Arc<VisionModel>,
+    plan: VisionPlan,
+    isa: Isa,
+    /// What each value of a pixel's channel becomes.
+    normalized: [[f32; 256]; CHANNELS],
+    tiles: Vec<PlacedTile>,
+    patches: usize,
+    tokens: usize,
+    memory: PassMemory,
+    threads: SharedSlice<ThreadMemory>,
+}
+
+/// Memory for a pass of up to so many patches; what is not touched takes none.
+struct PassMemory {
+    patches: usize,
+    /// One for each handle of the plan.
+    buffers: Vec<SharedSlice<f32>>,
+    input: Activations,
+    keys: SharedSlice<f32>,
+    values: SharedSlice<f32>,
+}
+
+/// Memory of one thread.
+#[derive(Default)]
+struct ThreadMemory {
+    panel: Panel,
+    floats: PanelMemory,
+    scores: PanelMemory,
+}
+
+impl PassMemory {
+    fn new(plan: &VisionPlan, config: &VisionConfig, patches: usize) -> Self {
+        let tokens = patches / (config.downsample * config.downsample);
+        let rows = |length| if length == Length::Patches { patches } else { tokens };
+        // Padding is by tile: even tiles of one token each would not need more than this.
+        let (heads, dim) = (config.heads, config.head_dim());
+        Self {
+            patches,
+            buffers: plan.buffers.iter().map(|b| SharedSlice::new(rows(b.length) * b.width)).collect(),
+            input: Activations::new(patches, plan.input_width, plan.kinds),
+            keys: SharedSlice::new(
+                heads * tokens * keys_len(1, dim).max(keys_len(config.downsample.pow(2), dim)),
+            ),
+            values: SharedSlice::new(heads * values_len(patches, dim)),
+        }
+    }
+}
+
+impl CpuVision {
+    /// Records `model`. Memory is taken when the first image comes.
+    ///
+    /// # Errors
+    /// If no threads can be started.
+    pub fn new(model: Arc<VisionModel>, threads: usize, isa: Isa) -> Result<Self, Error> {
+        let pool = Pool::new(threads).map_err(|source| Error::Threads { threads, source })?;
+        let plan = VisionPlan::new(&model);
+        let n = model.config().normalization;
+        let normalized = [0, 1, 2].map(|c| {
+            let mut values = [0.0; 256];
+            (0..256).for_each(|pixel| values[pixel] = (pixel as f32 - n.mean[c]) / n.std[c]);
+            values
+        });
+        let memory = PassMemory::new(&plan, model.config(), PASS_PATCHES);
+        let table = model.position_table();
+        let threads = SharedSlice::from_vec((0..threads).map(|_| ThreadMemory::default()).collect());
+        let state =
+            State { model, plan, isa, normalized, tiles: Vec::new(), patches: 0, tokens: 0, memory, threads };
+        Ok(Self { pool, state, table, grids: Vec::new() })
+    }
+
+    /// The position table for a shape of tile.
+    fn positions(&mut self, tile: &Tile) -> Arc<[f32]> {
+        let (rows, cols) = (tile.rows, tile.cols);
+        if let Some(at) = self.grids.iter().position(|grid| (grid.0, grid.1) == (rows, cols)) {
+            let grid = self.grids.remove(at);
+            self.grids.push(grid);
+        } else {
+            if self.grids.len() == GRIDS_MAX {
+                self.grids.remove(0);
+            }
+            let grid = self.state.model.config().grid;
+            let table = resample_positions(&self.table, grid, rows as usize, cols as usize);
+            self.grids.push((rows, cols, Arc::from(table)));
+        }
+        Arc::clone(&self.grids[self.grids.len() - 1].2)
+    }
+
+    /// Places the tiles of a pass.
+    fn load(&mut self, tiles: &[Tile]) {
+        let config = *self.state.model.config();
+        let (mut patches, mut tokens, mut keys, mut values) = (0, 0, 0, 0);
+        self.state.tiles.clear();
+        for tile in tiles {
+            let positions = self.positions(tile);
+            self.state.tiles.push(PlacedTile {
+                tile: tile.clone(),
+                first_patch: patches,
+                first_token: tokens,
+                first_key: keys,
+                first_value: values,
+                positions,
+            });
+            patches += tile.patches();
+            tokens += tile.tokens(config.downsample);
+            keys += config.heads * keys_len(tile.patches(), config.head_dim());
+            values += config.heads * values_len(tile.patches(), config.head_dim());
+        }
+        (self.state.patches, self.state.tokens) = (patches, tokens);
+        if patches > self.state.memory.patches {
+            self.state.memory = PassMemory::new(&self.state.plan, &config, patches);
+        }
+    }
+
+    fn run(&mut self) {
+        let state = &self.state;
+        self.pool.run(&|worker| {
+            for op in &state.plan.ops {
+                ops::run(state, op, worker);
+                worker.barrier();
+            }
+        });
+    }
+}
+
+/// How many of `tiles` make a pass.
+fn pass_len(tiles: &[Tile]) -> usize {
+    let mut patches = 0;
+    let fits = tiles.iter().take_while(|tile| {
+        patches += tile.patches();
+        patches <= PASS_PATCHES
+    });
+    fits.count().max(1)
+}
+
+fn check(tile: &Tile, config: &VisionConfig) {
+    let side = config.downsample as u32;
+    assert!(
+        tile.rows > 0 && tile.cols > 0 && tile.rows.is_multiple_of(side) && tile.cols.is_multiple_of(side),
+        "{} x {} patches are no whole tokens of {side} x {side}",
+        tile.rows,
+        tile.cols
+    );
+    assert!(tile.patches() <= TILE_PATCHES_MAX as usize, "{} patches of {TILE_PATCHES_MAX}", tile.patches());
+    assert_eq!(tile.pixels.len(), tile.patches() * config.patch_elems(), "pixels of a tile");
+}
+
+impl VisionExecutor for CpuVision {
+    fn config(&self) -> &VisionConfig {
+        self.state.model.config()
+    }
+
+    fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError> {
+        let config = *self.config();
+        tiles.iter().for_each(|tile| check(tile, &config));
+        let tokens: usize = tiles.iter().map(|tile| tile.tokens(config.downsample)).sum();
+        let mut rows = Vec::with_capacity(tokens * config.hidden);
+        let mut left = tiles;
+        while !left.is_empty() {
+            let (pass, rest) = left.split_at(pass_len(left));
+            self.load(pass);
+            self.run();
+            let result = &self.state.memory.buffers[self.state.plan.result.0 as usize];
+            // SAFETY: no region is running, so nobody writes.
+            rows.extend_from_slice(unsafe { result.read(0..self.state.tokens * config.hidden) });
+            left = rest;
+        }
+        self.state.tiles.clear();
+        Ok(rows)
+    }
+}

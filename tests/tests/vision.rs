@@ -1,0 +1,93 @@
+//! Images through the vision tower against the outputs transformers gave (float32, CPU): from the bytes of a file to rows for
+//! the language model, on both backends and from every container.
+#![allow(clippy::unwrap_used, reason = "clippy does not count helpers of integration tests as tests")]
+
+use std::sync::Arc;
+
+use undine_core::VisionExecutor;
+use undine_image::{ImagePipeline, Piece, PreparedImage};
+use undine_model::{VisionModel, VisionOracle};
+use undine_tests::{Expected, data, max_difference};
+use undine_weights::Checkpoint;
+
+/// Absolute tolerance on features, whose standard deviation is about 1.
+const TOLERANCE: f32 = 2e-3;
+const IMAGES: [&str; 5] = ["256x256", "640x480", "333x517", "1600x900", "48x40"];
+/// Images of few tiles: the oracle is slow.
+const SMALL_IMAGES: [&str; 3] = ["256x256", "333x517", "48x40"];
+/// `<image>` in the oracle's vocabulary.
+const IMAGE_TOKEN: u32 = 16;
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::open(&data("oracle/vl")).unwrap()
+}
+
+fn prepare(name: &str) -> PreparedImage {
+    let pipeline = ImagePipeline::new(*checkpoint().image_settings().unwrap()).unwrap();
+    pipeline.prepare(&std::fs::read(data("oracle/vl").join(format!("{name}.png"))).unwrap()).unwrap()
+}
+
+#[test]
+fn images_are_cut_as_by_the_reference() {
+    let expected = Expected::open(&data("oracle/vl"));
+    for name in IMAGES {
+        let prepared = prepare(name);
+        let shapes: Vec<u32> = prepared.tiles.iter().flat_map(|tile| [tile.rows, tile.cols]).collect();
+        assert_eq!(shapes, expected.tokens(&format!("{name}.spatial_shapes")), "{name}");
+        let image_tokens =
+            expected.tokens(&format!("{name}.input_ids")).iter().filter(|&&id| id == IMAGE_TOKEN).count();
+        assert_eq!(prepared.layout.image_tokens() as usize, image_tokens, "{name}");
+    }
+    for name in ["333x517", "48x40"] {
+        let found = &prepare(name).tiles[0].pixels;
+        let expected = expected.bytes_of(&format!("{name}.pixels_first"));
+        assert_eq!(found.len(), expected.len());
+        let most = found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(most <= Some(1), "{name}: pixels differ by {most:?}");
+    }
+}
+
+/// What stands for each image, as the reference's prompt has it: markers are special tokens of their own.
+#[test]
+fn prompts_are_laid_out_as_by_the_reference() {
+    let expected = Expected::open(&data("oracle/vl"));
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(data("oracle/vl/tokenizer.json")).unwrap()).unwrap();
+    let added = json["added_tokens"].as_array().unwrap();
+    let id = |text: &str| {
+        let token = added.iter().find(|token| token["content"] == text);
+        token.unwrap_or_else(|| panic!("no token {text}"))["id"].as_u64().unwrap() as u32
+    };
+    for name in IMAGES {
+        let tokens: Vec<u32> = prepare(name)
+            .layout
+            .pieces()
+            .into_iter()
+            .flat_map(|piece| match piece {
+                Piece::Marker(marker) => vec![id(&marker.to_string())],
+                Piece::Tokens(count) => vec![IMAGE_TOKEN; count as usize],
+            })
+            .collect();
+        let prompt = expected.tokens(&format!("{name}.input_ids"));
+        assert!(prompt.windows(tokens.len()).any(|window| window == tokens), "{name}: {:?}", &prompt[..20]);
+    }
+}
+
+fn check(executor: &mut dyn VisionExecutor, names: &[&str], what: &str, tolerance: f32) {
+    let expected = Expected::open(&data("oracle/vl"));
+    for name in names {
+        let found = executor.encode(&prepare(name).tiles).unwrap();
+        let difference = max_difference(&found, &expected.floats(&format!("{name}.image_features")));
+        println!("{what}, {name}: features differ by {difference}");
+        assert!(difference < tolerance, "{what}, {name}: features differ by {difference}");
+    }
+}
+
+fn model(checkpoint: Checkpoint) -> Arc<VisionModel> {
+    Arc::new(VisionModel::bind(Arc::new(checkpoint)).unwrap())
+}
+
+#[test]
+fn the_oracle_gives_the_reference_s_features() {
+    check(&mut VisionOracle::new(model(checkpoint())), &SMALL_IMAGES, "the oracle", TOLERANCE);
+}
