@@ -1,24 +1,25 @@
 //! `undine synth`: a GGUF file of a true shape with random weights, so that anyone can measure without downloading.
 //!
+//! For a vision model the tower is written beside it, as an mmproj file.
 //! Written tensor by tensor, a chunk at a time: a 24B file needs as little memory as a small one.
 
 mod mix;
 mod plan;
 mod random;
 pub mod shapes;
+mod vision;
 mod vocabulary;
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use undine_weights::{GgufWriter, TensorDeclaration};
+use undine_weights::{GgufWriter, TensorDeclaration, Value};
 
 pub use mix::Mix;
 use plan::{Fill, Tensor};
 use random::BlockSource;
-use shapes::Shape;
 
 use crate::args::SynthArgs;
 use crate::error::Error;
@@ -40,10 +41,21 @@ pub fn run(args: &SynthArgs) -> Result<(), Error> {
     if let Some(note) = &shape.note {
         eprintln!("note: {}: {note}", shape.names[0]);
     }
-    let started = Instant::now();
-    let bytes = write(&shape, args.mix, args.seed, output)?;
-    eprintln!("wrote {} ({}) in {:.1} s", output.display(), Bytes(bytes), started.elapsed().as_secs_f64());
+    let mut metadata = plan::metadata(&shape, args.mix);
+    metadata.extend(vocabulary::metadata(&shape));
+    write(&metadata, &plan::tensors(&shape, args.mix), args.seed, output)?;
+    if let Some(tower) = vision::find(name) {
+        let metadata = vision::metadata(&tower, args.mix, shape.hidden);
+        let tensors = vision::tensors(&tower, args.mix, shape.hidden);
+        write(&metadata, &tensors, args.seed, &mmproj_path(output))?;
+    }
     Ok(())
+}
+
+/// Where the vision tower of a model file goes: beside it, under a name by which it is found.
+fn mmproj_path(output: &Path) -> PathBuf {
+    let name = output.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    output.with_file_name(format!("mmproj-{name}"))
 }
 
 fn list() -> Result<(), Error> {
@@ -73,19 +85,17 @@ fn list() -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes the file and returns the bytes of its weights. The same seed gives the same file.
-fn write(shape: &Shape, mix: Mix, seed: u64, output: &Path) -> Result<u64, Error> {
-    let tensors = plan::tensors(shape, mix);
+/// Writes a file. The same seed gives the same file.
+fn write(metadata: &[(String, Value)], tensors: &[Tensor], seed: u64, output: &Path) -> Result<(), Error> {
+    let started = Instant::now();
     let declarations: Vec<TensorDeclaration> =
         tensors.iter().map(|tensor| tensor.declaration.clone()).collect();
-    let mut metadata = plan::metadata(shape, mix);
-    metadata.extend(vocabulary::metadata(shape));
-    let total = tensors.iter().map(tensor_bytes).sum();
+    let total: u64 = tensors.iter().map(tensor_bytes).sum();
     let progress = progress_bar(total);
-    let mut writer = GgufWriter::create(output, &metadata, &declarations)?;
+    let mut writer = GgufWriter::create(output, metadata, &declarations)?;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut chunk = vec![0; CHUNK_BYTES];
-    for tensor in &tensors {
+    for tensor in tensors {
         match tensor.fill {
             Fill::Ones => {
                 let ones: Vec<u8> =
@@ -110,7 +120,8 @@ fn write(shape: &Shape, mix: Mix, seed: u64, output: &Path) -> Result<u64, Error
     }
     writer.commit()?;
     progress.finish_and_clear();
-    Ok(total)
+    eprintln!("wrote {} ({}) in {:.1} s", output.display(), Bytes(total), started.elapsed().as_secs_f64());
+    Ok(())
 }
 
 fn tensor_bytes(tensor: &Tensor) -> u64 {

@@ -37,6 +37,11 @@ const SPECIAL: [&str; 14] = [
 const BOS: usize = 1;
 const EOS: usize = 7;
 const PAD: usize = 0;
+/// First id of the tokens of images in the vocabulary of 65,536, and their distance from the first special token in the larger.
+const IMAGE: usize = 396;
+const IMAGE_EXTENDED: usize = 14;
+/// Rows and columns of tiles that have a token.
+const TILES: usize = 10;
 /// First ids of `<think>` and `</think>` in the vocabulary of 65,536. In the larger one they are not known, and left out.
 const THINK: usize = 64_400;
 
@@ -55,14 +60,21 @@ pub fn metadata(shape: &Shape) -> Vec<(String, Value)> {
     };
     let mut tokens: Vec<Option<String>> = vec![None; shape.vocab];
     let mut kinds = vec![NORMAL; shape.vocab];
-    let mut special: Vec<(usize, &str, i32)> =
-        SPECIAL.iter().enumerate().map(|(i, &text)| (base + i, text, CONTROL)).collect();
+    let image = if base == 0 { IMAGE } else { base + IMAGE_EXTENDED };
+    let mut special: Vec<(usize, String, i32)> =
+        SPECIAL.iter().enumerate().map(|(i, &text)| (base + i, text.to_owned(), CONTROL)).collect();
+    special.extend(image_tokens().into_iter().enumerate().map(|(i, text)| (image + i, text, CONTROL)));
     if shape.special_ids == SpecialLayout::First {
-        special.extend([(THINK, "<think>", USER_DEFINED), (THINK + 1, "</think>", USER_DEFINED)]);
+        special.extend(
+            ["<think>", "</think>"]
+                .into_iter()
+                .zip(THINK..)
+                .map(|(text, id)| (id, text.to_owned(), USER_DEFINED)),
+        );
     }
     for (id, text, kind) in special {
         if let Some(place) = tokens.get_mut(id) {
-            *place = Some(text.to_owned());
+            *place = Some(text);
             kinds[id] = kind;
         }
     }
@@ -93,6 +105,13 @@ pub fn metadata(shape: &Shape) -> Vec<(String, Value)> {
         pairs.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect();
     pairs.push(("tokenizer.chat_template".to_owned(), text(TEMPLATE)));
     pairs
+}
+
+/// The special tokens of images in the order of their ids.
+fn image_tokens() -> Vec<String> {
+    let tile = |i: usize| format!("<|img_row_{}_col_{}|>", i / TILES + 1, i % TILES + 1);
+    let after = ["<|img_thumbnail|>", "<|image_start|>", "<|image_end|>"].map(str::to_owned);
+    std::iter::once("<image>".to_owned()).chain((0..TILES * TILES).map(tile)).chain(after).collect()
 }
 
 /// Endless words: all bytes, then every known word with every letter after it, shortest first.
@@ -176,6 +195,8 @@ mod tests {
             assert_eq!(tokenizer.decode(&ids, SpecialText::Keep), text, "{name}");
             let end = tokenizer.token_id("<|im_end|>").expect("a special token");
             assert_eq!(end % 124_893, 7);
+            let image = tokenizer.token_id("<|image_end|>").expect("a special token");
+            assert!([499, 125_010].contains(&image), "{name}: {image}");
             assert!(ids.contains(&end));
         }
     }

@@ -22,6 +22,18 @@ fn every_type_is_written_inspected_measured_and_run() {
 }
 
 #[test]
+fn a_vision_model_is_written_with_its_tower_beside_it() {
+    let path = models().place("vl/tiny-vl.gguf");
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    let output = run(&["synth", "tiny-vl", "--type", "Q4_K_M", "-o", text(&path)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("mmproj-tiny-vl.gguf"), "{}", stderr(&output));
+    let checkpoint = undine_weights::Checkpoint::open(&path).expect("opens");
+    let config = checkpoint.vision_config().expect("has a tower");
+    assert_eq!((config.width, config.layers, config.hidden), (64, 2, 256));
+}
+
+#[test]
 fn the_same_seed_writes_the_same_file() {
     let write = |name: &str, seed: &str| {
         let path = models().place(name);
