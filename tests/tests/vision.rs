@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use undine_core::VisionExecutor;
+use undine_core::{DType, Tile, VisionExecutor};
+use undine_cpu::{CpuVision, Isa};
 use undine_image::{ImagePipeline, Piece, PreparedImage};
 use undine_model::{VisionModel, VisionOracle};
 use undine_tests::{Expected, data, max_difference};
-use undine_weights::Checkpoint;
+use undine_weights::{Checkpoint, write_gguf, write_mmproj};
 
 /// Absolute tolerance on features, whose standard deviation is about 1.
 const TOLERANCE: f32 = 2e-3;
@@ -90,4 +91,70 @@ fn model(checkpoint: Checkpoint) -> Arc<VisionModel> {
 #[test]
 fn the_oracle_gives_the_reference_s_features() {
     check(&mut VisionOracle::new(model(checkpoint())), &SMALL_IMAGES, "the oracle", TOLERANCE);
+}
+
+fn cpu(model: &Arc<VisionModel>, threads: usize, isa: Isa) -> CpuVision {
+    CpuVision::new(Arc::clone(model), threads, isa).unwrap()
+}
+
+#[test]
+fn the_cpu_gives_the_reference_s_features() {
+    let model = model(checkpoint());
+    check(&mut cpu(&model, 2, Isa::detect()), &IMAGES, "the CPU", TOLERANCE);
+}
+
+/// The oracle's model as two GGUF files, the tower's matrices in `dtype`.
+fn converted(dtype: DType) -> Arc<VisionModel> {
+    let folder = tempfile::tempdir().unwrap();
+    let (text, tower) = (folder.path().join("text.gguf"), folder.path().join("mmproj.gguf"));
+    write_gguf(&checkpoint(), |_, _| DType::F32, &text).unwrap();
+    write_mmproj(&checkpoint(), |_, _| dtype, &tower).unwrap();
+    model(Checkpoint::open_with_mmproj(&text, &tower).unwrap())
+}
+
+/// Every weight is exact in BF16; F16 and the quantized types are compared with the oracle on the same file.
+#[test]
+fn towers_of_every_type_agree_with_the_oracle() {
+    for dtype in [DType::F32, DType::BF16] {
+        let what = format!("an mmproj file of {dtype}");
+        check(&mut cpu(&converted(dtype), 2, Isa::detect()), &SMALL_IMAGES, &what, TOLERANCE);
+    }
+    let tiles = prepare("48x40").tiles;
+    for (dtype, tolerance) in [(DType::F16, TOLERANCE), (DType::Q8_0, 0.06), (DType::Q4_0, 0.06)] {
+        let model = converted(dtype);
+        let expected = VisionOracle::new(Arc::clone(&model)).encode(&tiles).unwrap();
+        let found = cpu(&model, 2, Isa::detect()).encode(&tiles).unwrap();
+        let difference = max_difference(&found, &expected);
+        println!("{dtype}: features differ by {difference}");
+        // With quantized weights the inputs are rounded to bytes, too.
+        assert!(difference < tolerance, "{dtype}: features differ by {difference}");
+    }
+}
+
+/// A row depends on its own tile alone: not on other tiles, the number of threads or the instruction set.
+#[test]
+fn rows_do_not_depend_on_what_is_computed_with_them() {
+    for model in [model(checkpoint()), converted(DType::Q8_0)] {
+        let images: Vec<Vec<Tile>> = SMALL_IMAGES.iter().map(|name| prepare(name).tiles).collect();
+        let alone: Vec<Vec<f32>> =
+            images.iter().map(|tiles| cpu(&model, 1, Isa::detect()).encode(tiles).unwrap()).collect();
+        let mut all: Vec<Tile> = images.concat();
+        // More than one pass, and tiles of one token.
+        let large = prepare("1600x900").tiles;
+        all.extend(large.iter().cloned());
+        let small = Tile { rows: 2, cols: 2, pixels: large[0].pixels[..4 * 768].into() };
+        all.extend(vec![small; 3]);
+        for isa in Isa::available() {
+            // Plain Rust is slow.
+            let tiles = if isa.name() == "portable" { &all[..1] } else { &all[..] };
+            for threads in [1, 3] {
+                let found = cpu(&model, threads, isa).encode(tiles).unwrap();
+                let expected = &alone.concat();
+                let len = found.len().min(expected.len());
+                assert!(len > 0 && found[..len] == expected[..len], "{} with {threads} threads", isa.name());
+                let last = found.chunks_exact(128).rev().take(3).collect::<Vec<_>>();
+                assert!(tiles.len() == 1 || (last[0] == last[1] && last[1] == last[2]));
+            }
+        }
+    }
 }

@@ -99,9 +99,7 @@ impl PassMemory {
             patches,
             buffers: plan.buffers.iter().map(|b| SharedSlice::new(rows(b.length) * b.width)).collect(),
             input: Activations::new(patches, plan.input_width, plan.kinds),
-            keys: SharedSlice::new(
-                heads * tokens * keys_len(1, dim).max(keys_len(config.downsample.pow(2), dim)),
-            ),
+            keys: SharedSlice::new(heads * tokens * keys_len(config.downsample.pow(2), dim)),
             values: SharedSlice::new(heads * values_len(patches, dim)),
         }
     }
