@@ -233,7 +233,7 @@ pub struct LogArgs {
     )]
     pub format: LogFormat,
     /// Do not log one line per request. Prompts and answers never are.
-    #[arg(long, aliases = ["disable-uvicorn-access-log", "no-enable-log-requests"])]
+    #[arg(long, alias = "disable-uvicorn-access-log")]
     pub disable_log_requests: bool,
 }
 
@@ -265,6 +265,7 @@ pub enum LogLevel {
     #[value(alias = "critical")]
     Error,
     /// What should be looked at.
+    #[value(alias = "warn")]
     Warning,
     /// One line per request.
     Info,

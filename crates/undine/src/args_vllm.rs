@@ -214,7 +214,11 @@ const FLAGS: &[(&str, Takes, Verdict)] = &[
     ("h11-max-incomplete-event-size", Value, NoEffect(LIMITS_FIXED)),
     ("h11-max-header-count", Value, NoEffect(LIMITS_FIXED)),
     // Logs and numbers.
-    ("enable-log-requests", Nothing, NoEffect("one line per request is always logged, without its text")),
+    (
+        "enable-log-requests",
+        Nothing,
+        NoEffect("requests are logged without their text, unless --disable-log-requests says no"),
+    ),
     ("enable-log-outputs", Nothing, NoEffect(NEVER_LOGGED)),
     ("enable-log-deltas", Nothing, NoEffect(NEVER_LOGGED)),
     ("max-log-len", Value, NoEffect(NEVER_LOGGED)),

@@ -6,6 +6,7 @@ mod client;
 mod server;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use client::{Client, Seen};
@@ -30,6 +31,12 @@ const FLAGS: [&str; 10] = [
     "--log-level",
     "warning",
 ];
+
+/// One server at a time: they would measure each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn seconds() -> Duration {
     let given = std::env::var("UNDINE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
@@ -69,6 +76,7 @@ fn mean(samples: &[u64]) -> u64 {
 }
 
 fn soak(model: &[&str]) {
+    let _turn = alone();
     let server = Server::start(&[model, &FLAGS].concat());
     let (seen, memory) = run_clients(&server, seconds());
     println!("{model:?}: {seen:?}");
@@ -123,6 +131,7 @@ fn random_weights_withstand_their_clients() {
 
 #[test]
 fn a_killed_server_starts_again() {
+    let _turn = alone();
     let ask = |server: &Server| Client::new(&server.address, 0).fixed_answer();
     let server = Server::start(&FLAGS);
     let before = ask(&server);
