@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use undine_core::{
-    Batch, BatchSequence, BlockId, Capacity, DType, Executor, OutputKind, OutputRow, Slot, TokenId,
+    Batch, BatchSequence, BlockId, Capacity, DType, Executor, OutputKind, OutputRow, Slot, StateSource,
+    TokenId,
 };
 use undine_cpu::{CpuExecutor, CpuOptions, Isa, KvType};
 use undine_model::Model;
@@ -31,6 +32,8 @@ pub fn capacity(model: &Model) -> Capacity {
         blocks: 128,
         block_size: undine_cpu::BLOCK_SIZE,
         slots: 16,
+        snapshots: 16,
+        replay: model.config().replay() as u32,
         rows: 512,
         outputs: 512,
         vocab: model.config().vocab as u32,
@@ -40,7 +43,7 @@ pub fn capacity(model: &Model) -> Capacity {
 
 /// CPU options with the same reservation.
 pub fn cpu_options(isa: Isa, threads: usize, kv: KvType) -> CpuOptions {
-    CpuOptions { threads, blocks: 128, slots: 16, rows: 512, outputs: 512, kv, isa }
+    CpuOptions { threads, blocks: 128, slots: 16, snapshots: 16, rows: 512, outputs: 512, kv, isa }
 }
 
 /// A CPU executor on the best instruction set with f32 keys and values.
@@ -76,6 +79,8 @@ pub fn batch(parts: &[Part]) -> Batch {
             rows: first..batch.tokens.len() as u32,
             start: part.start,
             slot: Slot(part.sequence),
+            state: StateSource::carried(part.start),
+            cached_rows: 0,
             blocks: table..table + BLOCKS,
         });
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use undine_core::{GenerateRequest, RequestId, SamplingParams, StopRules};
-use undine_engine::{Engine, EngineConfig, Event};
+use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_tests::{cpu, demo, model};
 use undine_text::{
     ChatInput, ChatTemplate, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream, Tokenizer,
@@ -46,6 +46,7 @@ fn ask(questions: &[Value]) -> Vec<String> {
         max_model_len: 1024,
         max_waiting: 64,
         prefill_chunk: 256,
+        prefix_caching: PrefixCaching::On,
     };
     let mut engine = Engine::new(Box::new(cpu(&model, 2)), config).unwrap();
     let mut streams: Vec<(RequestId, TextStream, Vec<Piece>)> = Vec::new();

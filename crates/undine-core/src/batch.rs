@@ -14,20 +14,75 @@ pub struct BlockId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
+/// A place for a copy of the convolution states (all layers) of a sequence at some length.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct SnapshotId(pub u32);
+
 /// In [`Batch::tokens`]: the token most recently sampled for the sequence's slot, which the host may not know yet.
 pub const TOKEN_FROM_SLOT: TokenId = TokenId::MAX;
+
+/// Where a sequence's convolution states come from at the first of its rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StateSource {
+    /// Zeros: exact at position 0. Further on, each convolution layer is exact `taps - 1` rows after the one before
+    /// it, and so all are after [`Capacity::replay`] rows. Rows before that are replayed over cached keys and values.
+    Empty,
+    /// What the slot holds: the rows before these were the same sequence's.
+    Slot,
+    /// A snapshot that an earlier step saved.
+    Snapshot(SnapshotId),
+}
+
+impl StateSource {
+    /// For a sequence computed from its beginning: empty at position 0, carried in the slot afterwards.
+    pub fn carried(start: u32) -> Self {
+        if start == 0 { Self::Empty } else { Self::Slot }
+    }
+}
 
 /// The rows one sequence has in this step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BatchSequence {
     /// Its rows; rows of all sequences are consecutive and in order.
     pub rows: Range<u32>,
-    /// Position of the first of these rows; position 0 starts from an empty convolution state.
+    /// Position of the first of these rows.
     pub start: u32,
     /// Where its state lives.
     pub slot: Slot,
+    /// Where its state is taken from; the slot has it afterwards.
+    pub state: StateSource,
+    /// So many of these rows, from the first on, have their keys and values in the cache. They attend over those
+    /// and must not write their own, which may be wrong (see [`StateSource::Empty`]) or another sequence's.
+    pub cached_rows: u32,
     /// Its part of [`Batch::block_tables`]; covers positions `0..start + rows.len()`.
     pub blocks: Range<u32>,
+}
+
+/// A page to be copied, in all layers, before the rows of a step are computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockCopy {
+    /// The page.
+    pub from: BlockId,
+    /// Its copy, which nobody has used so far.
+    pub to: BlockId,
+}
+
+/// A slot's state, saved before the rows of a step are computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlotSave {
+    /// Whose sequence has ended; another one may start in it in the same step.
+    pub slot: Slot,
+    /// Where to.
+    pub snapshot: SnapshotId,
+}
+
+/// The state of a row's sequence after this row, saved on the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowSave {
+    /// Index into [`Batch::tokens`].
+    pub row: u32,
+    /// Where to; may be read from the next step on.
+    pub snapshot: SnapshotId,
 }
 
 /// What is wanted of a row's logits.
@@ -69,6 +124,9 @@ pub struct OutputRow {
 }
 
 /// One step. Vectors are reused from step to step.
+///
+/// Steps run in the order of submission. In a step `slot_saves` come first, then `block_copies`, then the rows. What a
+/// step writes to the cache or to a snapshot is only read by others in later steps.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Batch {
     /// One token per row.
@@ -77,6 +135,12 @@ pub struct Batch {
     pub sequences: Vec<BatchSequence>,
     /// Block tables of all sequences, one after the other.
     pub block_tables: Vec<BlockId>,
+    /// States to keep before anything else.
+    pub slot_saves: Vec<SlotSave>,
+    /// Pages to copy before the rows.
+    pub block_copies: Vec<BlockCopy>,
+    /// States to keep on the way; rows ascend.
+    pub row_saves: Vec<RowSave>,
     /// Rows to put through the head.
     pub outputs: Vec<OutputRow>,
     /// Token histories for penalties.
@@ -88,13 +152,57 @@ pub struct Batch {
 impl Batch {
     /// Empties every vector and keeps the memory.
     pub fn clear(&mut self) {
-        let Self { tokens, sequences, block_tables, outputs, history, biases } = self;
+        let Self {
+            tokens,
+            sequences,
+            block_tables,
+            slot_saves,
+            block_copies,
+            row_saves,
+            outputs,
+            history,
+            biases,
+        } = self;
         tokens.clear();
         sequences.clear();
         block_tables.clear();
+        slot_saves.clear();
+        block_copies.clear();
+        row_saves.clear();
         outputs.clear();
         history.clear();
         biases.clear();
+    }
+
+    /// Makes this a copy of another batch in the memory it has; `clone_from` of a derived `Clone` would take new memory.
+    pub fn copy_from(&mut self, from: &Self) {
+        let Self {
+            tokens,
+            sequences,
+            block_tables,
+            slot_saves,
+            block_copies,
+            row_saves,
+            outputs,
+            history,
+            biases,
+        } = from;
+        self.tokens.clone_from(tokens);
+        self.sequences.clone_from(sequences);
+        self.block_tables.clone_from(block_tables);
+        self.slot_saves.clone_from(slot_saves);
+        self.block_copies.clone_from(block_copies);
+        self.row_saves.clone_from(row_saves);
+        self.outputs.clone_from(outputs);
+        self.history.clone_from(history);
+        self.biases.clone_from(biases);
+    }
+
+    /// The states to keep on the way through these rows.
+    pub fn row_saves_of(&self, sequence: &BatchSequence) -> &[RowSave] {
+        let first = self.row_saves.partition_point(|save| save.row < sequence.rows.start);
+        let end = self.row_saves.partition_point(|save| save.row < sequence.rows.end);
+        &self.row_saves[first..end]
     }
 
     /// Rows in this step.
@@ -119,27 +227,93 @@ impl Batch {
             assert_eq!(sequence.rows.start, row, "rows of sequences must be consecutive");
             assert!(sequence.rows.end > row, "a sequence in a batch has at least one row");
             row = sequence.rows.end;
-            assert!(sequence.slot.0 < capacity.slots, "{:?} of {} slots", sequence.slot, capacity.slots);
-            let table = &self.block_tables[sequence.blocks.start as usize..sequence.blocks.end as usize];
-            let positions = sequence.start as usize + sequence.rows.len();
-            assert!(
-                table.len() * capacity.block_size as usize >= positions,
-                "block table does not cover {positions} positions"
-            );
-            for block in table {
-                assert!(block.0 < capacity.blocks, "{block:?} of {} blocks", capacity.blocks);
-            }
+            self.check_sequence(sequence, capacity);
         }
         assert_eq!(row as usize, self.rows(), "every row belongs to a sequence");
         assert!(self.rows() <= capacity.rows as usize, "{} rows of at most {}", self.rows(), capacity.rows);
+        for &token in self.tokens.iter().chain(&self.history) {
+            assert!(
+                token < capacity.vocab || token == TOKEN_FROM_SLOT,
+                "token {token} of {}",
+                capacity.vocab
+            );
+        }
+        self.check_cache(capacity);
+        self.check_outputs(capacity);
+    }
+
+    fn check_sequence(&self, sequence: &BatchSequence, capacity: &Capacity) {
+        assert!(sequence.slot.0 < capacity.slots, "{:?} of {} slots", sequence.slot, capacity.slots);
+        assert!(sequence.cached_rows as usize <= sequence.rows.len(), "more cached rows than rows");
+        match sequence.state {
+            StateSource::Empty => {}
+            StateSource::Slot => assert!(sequence.start > 0, "nothing is carried to position 0"),
+            StateSource::Snapshot(id) => {
+                assert!(sequence.start > 0, "no snapshot belongs to position 0");
+                assert!(id.0 < capacity.snapshots, "{id:?} of {} snapshots", capacity.snapshots);
+            }
+        }
+        let table = &self.block_tables[sequence.blocks.start as usize..sequence.blocks.end as usize];
+        let positions = sequence.start as usize + sequence.rows.len();
         assert!(
-            self.outputs.len() <= capacity.outputs as usize,
-            "{} outputs of at most {}",
-            self.outputs.len(),
-            capacity.outputs
+            table.len() * capacity.block_size as usize >= positions,
+            "block table does not cover {positions} positions"
         );
+        for block in table {
+            assert!(block.0 < capacity.blocks, "{block:?} of {} blocks", capacity.blocks);
+        }
+    }
+
+    /// Copies and snapshots: in range, and free of hazards whatever order a device does them in.
+    fn check_cache(&self, capacity: &Capacity) {
+        for (i, copy) in self.block_copies.iter().enumerate() {
+            assert!(
+                copy.from.0 < capacity.blocks && copy.to.0 < capacity.blocks,
+                "{copy:?} outside the cache"
+            );
+            for (j, other) in self.block_copies.iter().enumerate() {
+                assert_ne!(copy.to, other.from, "a copy of a copy");
+                assert!(i == j || copy.to != other.to, "{:?} is written twice", copy.to);
+            }
+        }
+        let saved = || {
+            let slots = self.slot_saves.iter().map(|save| save.snapshot);
+            slots.chain(self.row_saves.iter().map(|save| save.snapshot))
+        };
+        for (i, id) in saved().enumerate() {
+            assert!(id.0 < capacity.snapshots, "{id:?} of {} snapshots", capacity.snapshots);
+            assert!(saved().skip(i + 1).all(|other| other != id), "{id:?} is saved twice");
+        }
+        for sequence in &self.sequences {
+            if let StateSource::Snapshot(id) = sequence.state {
+                let overwritten = self.row_saves.iter().any(|save| save.snapshot == id);
+                assert!(!overwritten, "{id:?} is read and saved in the same step");
+            }
+        }
+        assert!(self.slot_saves.iter().all(|save| save.slot.0 < capacity.slots));
+        assert!(self.row_saves.iter().all(|save| (save.row as usize) < self.rows()));
+        assert!(self.row_saves.is_sorted_by_key(|save| save.row), "saved rows ascend");
+    }
+
+    fn check_outputs(&self, capacity: &Capacity) {
+        let count = self.outputs.len();
+        assert!(count <= capacity.outputs as usize, "{count} outputs of at most {}", capacity.outputs);
         assert!(self.outputs.iter().all(|output| (output.row as usize) < self.rows()));
         assert!(self.outputs.is_sorted_by_key(|output| output.row));
+        for output in &self.outputs {
+            match &output.kind {
+                OutputKind::Sample { history, history_prompt, biases, .. } => {
+                    assert!(history.start <= history.end && history.end as usize <= self.history.len());
+                    assert!(*history_prompt as usize <= history.len(), "a prompt longer than its history");
+                    assert!(biases.start <= biases.end && biases.end as usize <= self.biases.len());
+                }
+                OutputKind::Score { target, .. } => assert!(*target < capacity.vocab, "target {target}"),
+                OutputKind::Logits => {}
+            }
+        }
+        for (token, _) in &self.biases {
+            assert!(*token < capacity.vocab, "a bias for token {token} of {}", capacity.vocab);
+        }
     }
 }
 

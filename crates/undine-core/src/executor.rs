@@ -13,6 +13,10 @@ pub struct Capacity {
     pub block_size: u32,
     /// State slots, which is the most sequences that can be running.
     pub slots: u32,
+    /// Places for copies of a slot's convolution states.
+    pub snapshots: u32,
+    /// Rows after which convolution states that started empty are exact: `(taps - 1) x convolution layers`.
+    pub replay: u32,
     /// Rows in one step.
     pub rows: u32,
     /// Rows through the head in one step.

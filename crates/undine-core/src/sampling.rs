@@ -1,6 +1,7 @@
 //! From logits to a token: the one definition that every backend follows.
 //!
-//! Order: log-probabilities of the raw logits are kept for reporting; then biases and the mask, repetition penalty
+//! Order: log-probabilities of the raw logits are kept for reporting; then biases (unless they would forbid all that the
+//! mask allows) and the mask, repetition penalty
 //! (prompt and answer), presence and frequency penalties (answer only), temperature, min-p, top-k, top-p, draw.
 //! The random number depends only on the seed and the index of the token, so the same request gives the same text
 //! however it is batched. Penalties as in Keskar et al. 2019 (repetition) and the OpenAI API (presence, frequency);
@@ -87,12 +88,13 @@ pub fn finish_row(
         OutputKind::Sample { params, output_index, history, history_prompt, biases, mask } => {
             let report = params.logprobs.map(|top| (log_sum_exp(logits), best_of(logits, top)));
             let raw = params.logprobs.map(|_| logits.to_vec());
-            for &(token, bias) in &batch.biases[biases.start as usize..biases.end as usize] {
-                logits[token as usize] += bias;
+            let biases = &batch.biases[biases.start as usize..biases.end as usize];
+            let mask = mask.as_ref().map_or(&[][..], |mask| mask.wait());
+            // A mask knows what can follow at all; biases are wishes.
+            if mask.is_empty() || leaves_any(logits, biases, mask) {
+                biases.iter().for_each(|&(token, bias)| logits[token as usize] += bias);
             }
-            if let Some(mask) = mask {
-                apply_mask(logits, mask.wait());
-            }
+            apply_mask(logits, mask);
             let history = &batch.history[history.start as usize..history.end as usize];
             penalize(logits, params, history, *history_prompt as usize, scratch);
             let token = choose(logits, params, *output_index, scratch);
@@ -133,6 +135,23 @@ fn score(logits: &[f32], target: TokenId, top: u32) -> RowOutput {
     }
 }
 
+/// Whether a token is left that the mask allows and no bias forbids.
+fn leaves_any(logits: &[f32], biases: &[(TokenId, f32)], mask: &[u32]) -> bool {
+    let forbids = |token: usize| biases.contains(&(token as TokenId, f32::NEG_INFINITY));
+    mask.iter().enumerate().any(|(i, &word)| {
+        let mut left = word;
+        while left != 0 {
+            let token = 32 * i + left.trailing_zeros() as usize;
+            if logits.get(token).is_some_and(|&logit| logit > f32::NEG_INFINITY) && !forbids(token) {
+                return true;
+            }
+            left &= left - 1;
+        }
+        false
+    })
+}
+
+/// Forbids every token without a bit; no words allow all.
 fn apply_mask(logits: &mut [f32], mask: &[u32]) {
     if mask.is_empty() {
         return;
@@ -350,6 +369,50 @@ mod tests {
         assert_eq!(sample(&logits, SamplingParams { presence_penalty: 0.5, ..greedy }, 0, &[0], 0), 1);
         assert_eq!(sample(&logits, SamplingParams { frequency_penalty: 0.06, ..greedy }, 0, &[0], 0), 0);
         assert_eq!(sample(&logits, SamplingParams { frequency_penalty: 0.06, ..greedy }, 0, &[0, 0], 0), 1);
+    }
+
+    #[test]
+    fn a_mask_wins_over_biases_and_may_allow_nothing() {
+        let forbid = |tokens: &[TokenId]| tokens.iter().map(|&token| (token, f32::NEG_INFINITY)).collect();
+        let cases: [(&str, Vec<u32>, Vec<(TokenId, f32)>, TokenId); 7] = [
+            ("no words allow all", vec![], forbid(&[33]), 32),
+            ("one of two is biased away", vec![1 << 2 | 1 << 3, 0], forbid(&[3]), 2),
+            ("all that is allowed is biased away", vec![1 << 3, 1 << 2], forbid(&[3, 34]), 34),
+            ("a wish among what is allowed", vec![1 << 3, 1 << 2], vec![(3, 100.0)], 3),
+            (
+                "no wish if it leaves nothing",
+                vec![1 << 3, 1 << 2],
+                [forbid(&[3, 34]), vec![(3, 9.0)]].concat(),
+                34,
+            ),
+            ("logits beyond the mask", vec![1 << 3], vec![], 3),
+            ("nothing at all", vec![0, 0], forbid(&[3]), 0),
+        ];
+        // Tokens from 32 on are better than the others, and small ones better than large ones.
+        let raw: Vec<f32> =
+            (0..35).map(|i| if i >= 32 { 2.0 } else { 0.0 } - (i as f32 - 1.0).abs() / 50.0).collect();
+        for temperature in [0.0, 1e-4] {
+            for (what, mask, biases, wanted) in &cases {
+                let batch = Batch { biases: biases.clone(), ..Batch::default() };
+                let kind = OutputKind::Sample {
+                    params: SamplingParams {
+                        temperature,
+                        min_p: 0.01,
+                        logprobs: Some(1),
+                        ..SamplingParams::default()
+                    },
+                    output_index: 0,
+                    history: 0..0,
+                    history_prompt: 0,
+                    biases: 0..biases.len() as u32,
+                    mask: Some(TokenMask::ready(mask.clone())),
+                };
+                let output = OutputRow { row: 0, kind };
+                let out = finish_row(&batch, &output, &mut raw.clone(), &mut SamplerScratch::default());
+                assert_eq!(out.chosen.token, *wanted, "{what}");
+                assert!(out.chosen.logprob.is_finite(), "{what}");
+            }
+        }
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct CpuOptions {
     pub blocks: u32,
     /// Sequences.
     pub slots: u32,
+    /// Places for copies of a sequence's convolution states. Memory is taken as they are first used.
+    pub snapshots: u32,
     /// Rows in a step.
     pub rows: u32,
     /// Rows through the head in a step.
@@ -79,6 +81,8 @@ pub(crate) struct Row {
     pub token: u32,
     pub position: u32,
     pub sequence: u32,
+    /// Its keys and values are in the cache and stay as they are.
+    pub cached: bool,
 }
 
 /// Everything the threads see during a step.
@@ -97,6 +101,8 @@ pub(crate) struct State {
     pub kv: KvCache,
     /// Per convolution layer: `slots x (taps - 1) x hidden`.
     pub conv: Vec<SharedSlice<f32>>,
+    /// Per convolution layer: `snapshots x (taps - 1) x hidden`.
+    pub snapshots: Vec<SharedSlice<f32>>,
     /// Filters of the convolution layers, `taps x hidden`.
     pub filters: Vec<Vec<f32>>,
     pub moe: Option<MoeMemory>,
@@ -167,14 +173,19 @@ impl State {
             blocks: options.blocks,
             block_size: crate::BLOCK_SIZE,
             slots: options.slots,
+            snapshots: options.snapshots,
+            replay: config.replay() as u32,
             rows: options.rows,
             outputs: options.outputs,
             vocab: config.vocab as u32,
             steps_in_flight: 1,
         };
         let rows = options.rows as usize;
-        let state_len = options.slots as usize * (config.conv_taps - 1) * config.hidden;
-        let conv = (0..config.conv_layers()).map(|_| SharedSlice::new(state_len)).collect();
+        let states = |count: u32| {
+            let len = count as usize * (config.conv_taps - 1) * config.hidden;
+            (0..config.conv_layers()).map(|_| SharedSlice::new(len)).collect()
+        };
+        let (conv, snapshots) = (states(options.slots), states(options.snapshots));
         let input_rows = rows.max(options.outputs as usize);
         let half = config.head_dim / 2;
         let frequency = |i: usize| f64::from(config.rope_theta).powf(-(i as f64) / half as f64) as f32;
@@ -186,6 +197,7 @@ impl State {
             frequencies: (0..half).map(frequency).collect(),
             kv: KvCache::new(config, options.kv, options.blocks as usize, options.threads),
             conv,
+            snapshots,
             filters: transposed_filters(&model),
             moe: config.moe.map(|moe| MoeMemory::new(config, &moe, rows, plan.kinds)),
             threads: SharedSlice::from_vec((0..options.threads).map(|_| ThreadMemory::new(config)).collect()),
@@ -206,7 +218,7 @@ impl State {
     /// Copies the batch and works out each row's token, position and sequence.
     fn load(&mut self, batch: &Batch, last_token: &[u32]) {
         batch.check(&self.capacity);
-        copy_batch(&mut self.batch, batch);
+        self.batch.copy_from(batch);
         self.rows.clear();
         for (s, sequence) in batch.sequences.iter().enumerate() {
             for (position, row) in (sequence.start..).zip(sequence.rows.clone()) {
@@ -215,21 +227,11 @@ impl State {
                     token => token,
                 };
                 assert!(token < self.capacity.vocab, "token {token} of {}", self.capacity.vocab);
-                self.rows.push(Row { token, position, sequence: s as u32 });
+                let cached = row < sequence.rows.start + sequence.cached_rows;
+                self.rows.push(Row { token, position, sequence: s as u32, cached });
             }
         }
     }
-}
-
-/// Copies every vector into the memory of the one before; `clone_from` of a derived `Clone` would allocate new ones.
-fn copy_batch(to: &mut Batch, from: &Batch) {
-    let Batch { tokens, sequences, block_tables, outputs, history, biases } = from;
-    to.tokens.clone_from(tokens);
-    to.sequences.clone_from(sequences);
-    to.block_tables.clone_from(block_tables);
-    to.outputs.clone_from(outputs);
-    to.history.clone_from(history);
-    to.biases.clone_from(biases);
 }
 
 fn no_output() -> RowOutput {
@@ -260,6 +262,10 @@ impl Executor for CpuExecutor {
         self.state.load(batch, &self.last_token);
         let state = &self.state;
         self.pool.run(&|worker| {
+            if !state.batch.block_copies.is_empty() {
+                ops::copy_blocks(state, worker);
+                worker.barrier();
+            }
             for op in &state.plan.ops {
                 ops::run(state, op, worker);
                 worker.barrier();

@@ -7,8 +7,8 @@ mod attention;
 
 use std::ops::Range;
 
-use undine_core::quant;
 use undine_core::sampling::finish_row;
+use undine_core::{BatchSequence, Slot, SnapshotId, StateSource, quant};
 use undine_model::{Linear, MatrixId, Rows, ShortConv, Swiglu, VectorId};
 
 use crate::executor::State;
@@ -17,6 +17,7 @@ use crate::kernels::elementwise::{RmsNorm, ShortConvRows, SiluMul};
 use crate::kernels::matmul::MatMul;
 use crate::kernels::panels::{Panel, TILE_MAX};
 use crate::kernels::rows::{Accumulate, Output};
+use crate::memory::SharedSlice;
 use crate::moe;
 use crate::plan::Op;
 use crate::pool::Worker;
@@ -35,6 +36,16 @@ pub(crate) fn run(state: &State, op: &Op, worker: Worker) {
         Op::SelectRows { x, y } => select_rows(state, worker, x, y),
         Op::NormLogits { x, norm, head, y } => logits(state, worker, norm, head, [x, y]),
         Op::Sample { logits } => sample(state, worker, logits),
+    }
+}
+
+/// Copies this thread's share of the pages that are to be copied before the step.
+pub(crate) fn copy_blocks(state: &State, worker: Worker) {
+    for part in worker.share(state.kv.parts(), 1) {
+        for &copy in &state.batch.block_copies {
+            // SAFETY: this part of every page is this thread's, and `check` has put the pages within the cache.
+            unsafe { state.kv.copy_part(part, copy) };
+        }
     }
 }
 
@@ -179,28 +190,86 @@ fn short_conv(state: &State, worker: Worker, op: ShortConv, [x, bcx, y]: [Rows; 
             Product { op: op.in_proj, weights, input: &state.input, inputs: 0..rows, out },
         );
     }
-    let layer = op.layer as usize;
-    let state_len = (state.config().conv_taps - 1) * hidden;
+    let states = ConvStates { state, layer: op.layer as usize, channels: channels.clone() };
+    for save in &state.batch.slot_saves {
+        states.save(save.slot, save.snapshot);
+    }
     for sequence in &state.batch.sequences {
-        let start = sequence.slot.0 as usize * state_len;
-        let slot = state.conv[layer].as_ptr().wrapping_add(start);
-        if sequence.start == 0 {
-            for tap in 0..state.config().conv_taps - 1 {
-                let at = start + tap * hidden;
-                // SAFETY: these channels of the slot are this thread's.
-                unsafe { state.conv[layer].write(at + channels.start..at + channels.end) }.fill(0.0);
-            }
+        states.begin(sequence);
+        let run = |rows: Range<u32>| {
+            state.isa.run(ShortConvRows {
+                bcx: out.start,
+                y: output(state, y, Accumulate::No).start,
+                hidden,
+                rows: rows.start as usize..rows.end as usize,
+                channels: channels.clone(),
+                filter: &state.filters[states.layer],
+                bias: op.filter_bias.map(|bias| state.model.vector(bias)),
+                state: states.slot(sequence.slot),
+            });
+        };
+        let mut done = sequence.rows.start;
+        for save in state.batch.row_saves_of(sequence) {
+            run(done..save.row + 1);
+            states.save(sequence.slot, save.snapshot);
+            done = save.row + 1;
         }
-        state.isa.run(ShortConvRows {
-            bcx: out.start,
-            y: output(state, y, Accumulate::No).start,
-            hidden,
-            rows: sequence.rows.start as usize..sequence.rows.end as usize,
-            channels: channels.clone(),
-            filter: &state.filters[layer],
-            bias: op.filter_bias.map(|bias| state.model.vector(bias)),
-            state: slot,
-        });
+        run(done..sequence.rows.end);
+    }
+}
+
+/// This thread's channels of the states of a convolution layer.
+struct ConvStates<'a> {
+    state: &'a State,
+    layer: usize,
+    channels: Range<usize>,
+}
+
+impl ConvStates<'_> {
+    /// Values of one state.
+    fn len(&self) -> usize {
+        (self.state.config().conv_taps - 1) * self.state.config().hidden
+    }
+
+    /// The first value of a slot's state, all channels.
+    fn slot(&self, slot: Slot) -> *mut f32 {
+        self.state.conv[self.layer].as_ptr().wrapping_add(slot.0 as usize * self.len())
+    }
+
+    /// Puts a sequence's state where its rows expect it.
+    fn begin(&self, sequence: &BatchSequence) {
+        let (conv, snapshots) = (&self.state.conv[self.layer], &self.state.snapshots[self.layer]);
+        let slot = sequence.slot.0 as usize * self.len();
+        match sequence.state {
+            StateSource::Slot => {}
+            StateSource::Empty => {
+                for channels in self.taps(slot) {
+                    // SAFETY: these channels of the slot are this thread's.
+                    unsafe { conv.write(channels) }.fill(0.0);
+                }
+            }
+            StateSource::Snapshot(id) => self.copy(snapshots, id.0 as usize * self.len(), conv, slot),
+        }
+    }
+
+    /// Keeps a slot's state.
+    fn save(&self, slot: Slot, id: SnapshotId) {
+        let (conv, snapshots) = (&self.state.conv[self.layer], &self.state.snapshots[self.layer]);
+        self.copy(conv, slot.0 as usize * self.len(), snapshots, id.0 as usize * self.len());
+    }
+
+    fn copy(&self, from: &SharedSlice<f32>, from_start: usize, to: &SharedSlice<f32>, to_start: usize) {
+        for (from_channels, to_channels) in self.taps(from_start).zip(self.taps(to_start)) {
+            // SAFETY: these channels of slots and snapshots are this thread's.
+            unsafe { to.write(to_channels).copy_from_slice(from.read(from_channels)) };
+        }
+    }
+
+    /// Where this thread's channels are in the state that begins at `start`, one range per kept input.
+    fn taps(&self, start: usize) -> impl Iterator<Item = Range<usize>> {
+        let (hidden, channels) = (self.state.config().hidden, self.channels.clone());
+        let taps = 0..self.state.config().conv_taps - 1;
+        taps.map(move |tap| start + tap * hidden + channels.start..start + tap * hidden + channels.end)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use undine_core::{
-    Batch, BatchSequence, BlockId, DType, Executor, OutputKind, OutputRow, SamplingParams, Slot,
+    Batch, BatchSequence, BlockId, DType, Executor, OutputKind, OutputRow, SamplingParams, Slot, StateSource,
     TOKEN_FROM_SLOT,
 };
 use undine_cpu::{CpuExecutor, CpuOptions, Isa, KvType};
@@ -64,6 +64,8 @@ fn decode(sequences: u32, position: u32) -> Batch {
                 rows: s..s + 1,
                 start: position,
                 slot: Slot(s),
+                state: StateSource::carried(position),
+                cached_rows: 0,
                 blocks: s * PAGES..(s + 1) * PAGES,
             })
             .collect(),
@@ -102,6 +104,7 @@ fn a_step_allocates_its_output_alone() {
             threads: 2,
             blocks: 16 * PAGES,
             slots: 16,
+            snapshots: 4,
             rows: 16,
             outputs: 16,
             kv: KvType::F16,

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use undine_core::{Batch, BatchSequence, BlockId, Executor, OutputKind, OutputRow, Slot};
+use undine_core::{Batch, BatchSequence, BlockId, Executor, OutputKind, OutputRow, Slot, StateSource};
 use undine_cpu::kernels::attention::RANGE;
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
 use undine_model::Model;
@@ -33,6 +33,7 @@ fn executor(model: &Arc<Model>, kv: KvType, threads: usize) -> CpuExecutor {
         threads,
         blocks: slots * PAGES,
         slots,
+        snapshots: 0,
         rows: ROWS,
         outputs: slots,
         kv,
@@ -57,7 +58,14 @@ fn last_logits(executor: &mut CpuExecutor, vocab: u32, chunk: u32) -> Vec<Vec<f3
                 batch.outputs.push(OutputRow { row: rows.end - 1, kind: OutputKind::Logits });
             }
             let blocks = s as u32 * PAGES..(s as u32 + 1) * PAGES;
-            batch.sequences.push(BatchSequence { rows, start, slot: Slot(s as u32), blocks });
+            batch.sequences.push(BatchSequence {
+                rows,
+                start,
+                slot: Slot(s as u32),
+                state: StateSource::carried(start),
+                cached_rows: 0,
+                blocks,
+            });
         }
         // Backwards, so that a table that is read in the wrong order shows.
         batch.block_tables.extend((0..LENGTHS.len() as u32 * PAGES).rev().map(BlockId));

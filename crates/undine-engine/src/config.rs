@@ -5,6 +5,16 @@ use undine_core::{Capacity, ExecutorError, GenerateRequest, TokenId};
 /// Most alternatives reported beside one token. Bounds the memory of a request that asks for prompt scores.
 pub const LOGPROBS_MAX: u32 = 128;
 
+/// Whether keys and values outlive their sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum PrefixCaching {
+    /// Until others need the memory.
+    #[default]
+    On,
+    /// No.
+    Off,
+}
+
 /// The limits of an engine. What the executor has reserved ([`Capacity`]) limits it further.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EngineConfig {
@@ -18,6 +28,8 @@ pub struct EngineConfig {
     pub max_waiting: u32,
     /// Most rows of one sequence in a step.
     pub prefill_chunk: u32,
+    /// Whether requests share what is cached of their prompts.
+    pub prefix_caching: PrefixCaching,
 }
 
 impl EngineConfig {

@@ -7,8 +7,9 @@ use undine_core::{
 };
 
 use crate::config::check_request;
+use crate::running::Part;
 use crate::scheduler::Scheduler;
-use crate::sequence::{Part, Sequence};
+use crate::sequence::Sequence;
 use crate::{AddError, EngineConfig, EngineError, EngineStats, Event};
 
 /// A submitted step: its name, and whose outputs it will have, in order.
@@ -144,6 +145,8 @@ impl Engine {
 
     fn advance(&mut self, events: &mut Vec<(RequestId, Event)>) -> Result<(), ExecutorError> {
         let parts = self.schedule();
+        let started = parts.iter().filter_map(|part| Some((part.id, part.started?)));
+        events.extend(started.map(|(id, cached_tokens)| (id, Event::Started { cached_tokens })));
         let stay_in_flight = self.submit(parts)?;
         while let Some((flight, output)) = self.collect(stay_in_flight)? {
             self.finish(flight, output, events);

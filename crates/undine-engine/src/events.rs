@@ -8,9 +8,9 @@ use undine_core::{FinishReason, RowOutput};
 /// A cancelled request has no events after [`cancel`](crate::Engine::cancel), not even `Finished`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
-    /// Its prompt begins to be computed, for the first time; `cached_tokens` of it need not be.
+    /// Its prompt begins to be computed, for the first time.
     Started {
-        /// Prompt tokens found in the prefix cache.
+        /// Prompt tokens that are not computed, because the prefix cache has all that is needed of them.
         cached_tokens: u32,
     },
     /// How likely each prompt token was after those before it: one entry for each of tokens `1..prompt_len`.
@@ -29,8 +29,13 @@ pub struct EngineStats {
     pub running: u32,
     /// Requests in the queue, including preempted ones.
     pub waiting: u32,
+    /// Of these, requests held back until a running one has computed the prefix they share; those behind them wait
+    /// for their turn.
+    pub waiting_deferred: u32,
     /// K/V blocks held by sequences.
     pub blocks_used: u32,
+    /// K/V blocks that no sequence holds and that keep what was computed until somebody needs the room.
+    pub blocks_cached: u32,
     /// K/V blocks there are.
     pub blocks_total: u32,
     /// State slots held by sequences.
@@ -45,6 +50,14 @@ pub struct EngineStats {
     pub preemptions: u64,
     /// Prompt tokens of the requests whose prompt has been computed; recomputed ones count once.
     pub prompt_tokens_total: u64,
+    /// Those of them that were computed when their request started for the first time.
+    pub prompt_tokens_computed_total: u64,
+    /// Those that were not, because they were in the prefix cache.
+    pub prompt_tokens_cached_total: u64,
+    /// Prompt tokens looked up in the prefix cache; a request counts once, when it starts.
+    pub prefix_cache_queries_total: u64,
+    /// Those of them that were found and not computed.
+    pub prefix_cache_hits_total: u64,
     /// Tokens reported.
     pub generation_tokens_total: u64,
     /// Rows of the latest submitted step.

@@ -12,18 +12,26 @@
 //! computed too much is dropped, and blocks and slot are freed when that row's step has been collected. A sequence
 //! whose penalties need the missing token waits for it.
 //!
+//! Keys and values stay in the cache after their sequence has ended, and while it runs, for whoever has the same
+//! prefix. Convolution states are rebuilt from them: the convolution is a finite filter, so a sequence that starts a
+//! few tokens early with an empty state, without writing what is in the cache already, is exact where its own tokens
+//! begin. Where a state was kept, not even that is needed.
+//!
 //! What a request's owner sees does not depend on the other requests: not on the batch, the chunks, the
-//! number of steps in flight, or on whether the sequence was preempted.
+//! number of steps in flight, on what is cached, or on whether the sequence was preempted.
 #![forbid(unsafe_code)]
 
 mod block_pool;
 mod config;
 mod engine;
 mod events;
+mod prefix_tree;
+mod running;
 mod scheduler;
 mod sequence;
 mod slot_pool;
+mod snapshot_pool;
 
-pub use config::{AddError, EngineConfig, EngineError, LOGPROBS_MAX};
+pub use config::{AddError, EngineConfig, EngineError, LOGPROBS_MAX, PrefixCaching};
 pub use engine::Engine;
 pub use events::{EngineStats, Event};

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use undine_core::sampling::{SamplerScratch, finish_row};
 use undine_core::{
-    Batch, Capacity, Config, Executor, ExecutorError, RowOutput, StepOutput, TOKEN_FROM_SLOT, Ticket, quant,
+    Batch, Capacity, Config, Executor, ExecutorError, RowOutput, StateSource, StepOutput, TOKEN_FROM_SLOT,
+    Ticket, quant,
 };
 
 use crate::recorder::{Linear, MatrixId, Moe, Qkv, Recorder, Rows, ShortConv, Swiglu, VectorId};
@@ -25,6 +26,8 @@ pub struct Oracle {
     kv: Vec<HashMap<usize, Vec<f32>>>,
     /// Per convolution layer and slot: the last K-1 gated inputs, oldest first.
     conv: Vec<HashMap<u32, Vec<f32>>>,
+    /// The same per snapshot.
+    snapshots: Vec<HashMap<u32, Vec<f32>>>,
     last_token: Vec<u32>,
     arena: Vec<Vec<f32>>,
     done: Option<StepOutput>,
@@ -43,6 +46,7 @@ impl Oracle {
             batch: Batch::default(),
             kv: vec![HashMap::new(); kv],
             conv: vec![HashMap::new(); conv],
+            snapshots: vec![HashMap::new(); conv],
             last_token: vec![0; capacity.slots as usize],
             arena: Vec::new(),
             done: None,
@@ -65,6 +69,21 @@ impl Oracle {
         }
         self.arena.clear();
         self.trace.clear();
+        for save in &batch.slot_saves {
+            for (slots, snapshots) in self.conv.iter().zip(&mut self.snapshots) {
+                snapshots.insert(save.snapshot.0, slots[&save.slot.0].clone());
+            }
+        }
+        let size = self.capacity.block_size as usize;
+        for copy in &batch.block_copies {
+            for cache in &mut self.kv {
+                for offset in 0..size {
+                    if let Some(kv) = cache.get(&(copy.from.0 as usize * size + offset)).cloned() {
+                        cache.insert(copy.to.0 as usize * size + offset, kv);
+                    }
+                }
+            }
+        }
     }
 
     /// The values behind a handle, `rows x width`.
@@ -150,9 +169,12 @@ impl Recorder for Oracle {
         let filter = self.model.vector(op.filter).to_vec();
         let mut y = vec![0.0; self.batch.rows() * hidden];
         for sequence in self.batch.sequences.clone() {
+            let snapshots = &mut self.snapshots[op.layer as usize];
             let state = self.conv[op.layer as usize].entry(sequence.slot.0).or_default();
-            if sequence.start == 0 {
-                *state = vec![0.0; (taps - 1) * hidden];
+            match sequence.state {
+                StateSource::Empty => *state = vec![0.0; (taps - 1) * hidden],
+                StateSource::Slot => {}
+                StateSource::Snapshot(id) => state.clone_from(&snapshots[&id.0]),
             }
             for row in sequence.rows.start as usize..sequence.rows.end as usize {
                 let (b, rest) = p[row * 3 * hidden..][..3 * hidden].split_at(hidden);
@@ -166,6 +188,9 @@ impl Recorder for Oracle {
                     y[row * hidden + channel] = c[channel] * v;
                 }
                 state.drain(..hidden);
+                for save in self.batch.row_saves.iter().filter(|save| save.row as usize == row) {
+                    snapshots.insert(save.snapshot.0, state.clone());
+                }
             }
         }
         self.push(y)
@@ -202,6 +227,9 @@ impl Recorder for Oracle {
                     position,
                 );
                 let kv = [&k[row * kv_width..][..kv_width], &v[row * kv_width..][..kv_width]].concat();
+                if row < (sequence.rows.start + sequence.cached_rows) as usize {
+                    continue;
+                }
                 let place = self.place(s, position);
                 self.kv[op.layer as usize].insert(place, kv);
             }

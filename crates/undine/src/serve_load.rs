@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use undine_core::executor::ExecutorFactory;
 use undine_core::{Config, Executor, ExecutorError, SamplingParams};
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
-use undine_engine::EngineConfig;
+use undine_engine::{EngineConfig, PrefixCaching};
 use undine_model::Model;
 use undine_server::{
     AnswerOptions, Loaded, ReasoningFormat, RequestDefaults, RequestTemplate, ServerModel, ToolCallFormat,
@@ -100,6 +100,10 @@ impl LoadPlan {
                 max_model_len: 0,
                 max_waiting: limits.max_queued_requests,
                 prefill_chunk: limits.max_num_batched_tokens,
+                prefix_caching: match limits.no_enable_prefix_caching {
+                    true => PrefixCaching::Off,
+                    false => PrefixCaching::On,
+                },
             },
             chat_template: template.map(|path| read_text(path, TEMPLATE_BYTES_MAX)).transpose()?,
             executor: args.executor.clone(),
@@ -151,6 +155,7 @@ impl LoadPlan {
             threads: session::threads(&self.executor),
             blocks: blocks.count,
             slots: engine.max_num_seqs,
+            snapshots: session::snapshots(engine.max_num_seqs),
             rows: engine.max_num_batched_tokens,
             outputs: engine.max_num_seqs.max(OUTPUTS_MIN),
             kv,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use undine_core::{Config, FinishReason, GenerateRequest, TokenId};
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
-use undine_engine::{Engine, EngineConfig, Event};
+use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_model::Model;
 use undine_weights::Checkpoint;
 
@@ -17,6 +17,10 @@ use crate::error::Error;
 const CONTEXT_DEFAULT_MAX: u32 = 131_072;
 /// Rows in one step. Ctrl-C is seen between steps, so a step must not take too long.
 const ROWS: u32 = 256;
+/// Convolution states kept for a sequence that runs, and besides: each turn of a conversation keeps two or three. One
+/// takes the memory of some 13 tokens of keys and values.
+const SNAPSHOTS_PER_SLOT: u32 = 4;
+const SNAPSHOTS_BESIDE: u32 = 12;
 
 /// How many threads to compute with.
 pub fn threads(args: &ExecutorArgs) -> usize {
@@ -41,6 +45,11 @@ pub fn kv_type(args: &ExecutorArgs, checkpoint: &Checkpoint) -> KvType {
         (KvCacheDtype::Auto, _) if is_float() => KvType::F32,
         (KvCacheDtype::Auto, _) => KvType::F16,
     }
+}
+
+/// Convolution states to keep for prompts that begin like earlier ones.
+pub fn snapshots(slots: u32) -> u32 {
+    slots.saturating_mul(SNAPSHOTS_PER_SLOT).saturating_add(SNAPSHOTS_BESIDE)
 }
 
 /// The context to run with: as asked for, else the model's up to [`CONTEXT_DEFAULT_MAX`].
@@ -98,6 +107,8 @@ impl End {
 pub struct Generated {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Those that were still known from earlier answers and not computed again.
+    pub cached_tokens: usize,
     /// Tokens of the answer, the one that ended it included.
     pub completion_tokens: usize,
     /// Why it ended.
@@ -109,9 +120,9 @@ pub struct Generated {
 }
 
 impl Generated {
-    /// Tokens per second of the prompt.
+    /// Tokens per second of the prompt, as far as it was computed.
     pub fn prefill_speed(&self) -> f64 {
-        speed(self.prompt_tokens, self.time_to_first_token)
+        speed(self.prompt_tokens - self.cached_tokens, self.time_to_first_token)
     }
 
     /// Tokens per second after the first token; 0 if there were no more.
@@ -132,6 +143,7 @@ impl Session {
             threads: threads(args),
             blocks: context.div_ceil(BLOCK_SIZE),
             slots: 1,
+            snapshots: snapshots(1),
             rows: ROWS,
             outputs: 1,
             kv: kv_type(args, &checkpoint),
@@ -144,6 +156,7 @@ impl Session {
             max_model_len: context,
             max_waiting: 1,
             prefill_chunk: ROWS,
+            prefix_caching: PrefixCaching::On,
         };
         Ok(Self { engine: Engine::new(Box::new(executor), config)?, events: Vec::new() })
     }
@@ -165,7 +178,7 @@ impl Session {
         let id = self.engine.add(request)?;
         let mut first: Option<Instant> = None;
         let mut last = started;
-        let mut completion_tokens = 0;
+        let (mut cached_tokens, mut completion_tokens) = (0, 0);
         let end = 'answer: loop {
             if interrupted.load(Ordering::Relaxed) {
                 break End::Interrupted;
@@ -188,7 +201,8 @@ impl Session {
                         }
                     }
                     Event::Finished(reason) => break 'answer End::Finished(reason),
-                    Event::Started { .. } | Event::PromptScores(_) => {}
+                    Event::Started { cached_tokens: tokens } => cached_tokens = tokens as usize,
+                    Event::PromptScores(_) => {}
                 }
             }
         };
@@ -196,6 +210,7 @@ impl Session {
         let first = first.unwrap_or_else(Instant::now);
         Ok(Generated {
             prompt_tokens,
+            cached_tokens,
             completion_tokens,
             end,
             time_to_first_token: first - started,
@@ -211,7 +226,8 @@ mod tests {
     #[test]
     fn speeds_do_not_divide_by_zero() {
         let numbers = Generated {
-            prompt_tokens: 10,
+            prompt_tokens: 14,
+            cached_tokens: 4,
             completion_tokens: 1,
             end: End::Finished(FinishReason::Eos),
             time_to_first_token: Duration::from_millis(500),

@@ -1,6 +1,6 @@
 //! Memory of keys and values.
 
-use undine_core::Config;
+use undine_core::{BlockCopy, BlockId, Config};
 
 use crate::kernels::attention::{BLOCK_HEADS, KvF16, KvF32, KvQ8, PAGE, RANGE, page_head_bytes, state_len};
 use crate::memory::SharedSlice;
@@ -82,6 +82,22 @@ impl KvCache {
                 pieces * SPLIT_HEADS.min(BLOCK_HEADS) * ranges * state_len(config.head_dim),
             ),
         }
+    }
+
+    /// Parts a page consists of: the keys and the values of each layer and head.
+    pub fn parts(&self) -> usize {
+        2 * self.layers.len() * self.heads
+    }
+
+    /// Copies one part of a page.
+    /// # Safety
+    /// Nobody uses this part of either page meanwhile, and both pages exist.
+    pub unsafe fn copy_part(&self, part: usize, copy: BlockCopy) {
+        let [keys, values] = self.head((part / 2 / self.heads) as u32, part / 2 % self.heads);
+        let base = if part.is_multiple_of(2) { keys } else { values };
+        let page = |block: BlockId| base.wrapping_add(block.0 as usize * self.page_stride);
+        // SAFETY: as the caller says; different pages do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(page(copy.from), page(copy.to), self.page_stride) };
     }
 
     /// The keys and the values of a head in page 0.

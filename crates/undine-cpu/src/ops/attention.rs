@@ -32,6 +32,9 @@ pub(super) fn qkv(state: &State, worker: Worker, op: Qkv, [x, key, value, query]
     }
     for row in 0..rows {
         norm_rope(state, query, row, &q_heads, op.query_norm);
+        if state.rows[row].cached {
+            continue;
+        }
         norm_rope(state, key, row, &kv_heads, op.key_norm);
         for head in kv_heads.clone() {
             match state.kv.kind {

@@ -1,5 +1,8 @@
 //! A device without a model. Its "logits" are a hash of the whole token history, read back through the block
 //! table and the state slot: a wrong table, a mixed-up slot, a stale state or a lost token changes the answer.
+//! Its state is a finite filter like a model's: started empty it is inexact, and it becomes exact after
+//! `Capacity::replay` rows over cached positions. An inexact state must not write to the cache, be sampled from or kept;
+//! nobody may read what was never written, and nobody write what others read.
 //! [`expected`] computes the same answer without an engine.
 
 use std::cell::RefCell;
@@ -8,9 +11,9 @@ use std::rc::Rc;
 
 use undine_core::batch::TOKEN_FROM_SLOT;
 use undine_core::{
-    Batch, BlockId, Capacity, Executor, ExecutorError, FinishReason, GenerateRequest, OutputKind,
+    Batch, BatchSequence, BlockId, Capacity, Executor, ExecutorError, FinishReason, GenerateRequest,
+    OutputKind, RowOutput, SamplingParams, Slot, StateSource, StepOutput, Ticket, TokenId, TokenScore,
 };
-use undine_core::{RowOutput, SamplingParams, Slot, StepOutput, Ticket, TokenId, TokenScore};
 use undine_engine::Event;
 
 /// What the device saw, for tests that look at the schedule itself.
@@ -21,20 +24,22 @@ pub struct Log {
 }
 
 /// A place of the K/V cache: the token, its position, and a hash of everything up to it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Cell {
     position: u32,
     chain: u64,
     token: TokenId,
 }
 
+/// What a sequence carries from row to row.
 #[derive(Clone, Copy, Default)]
-struct SlotState {
-    /// Hash of all tokens so far, as a recurrence would have it.
+struct State {
+    /// Hash of all tokens so far, as a filter would have it; right only if it is exact.
     chain: u64,
     /// How many these are.
     positions: u32,
-    last_sampled: Option<TokenId>,
+    /// Rows to go until it is exact.
+    inexact: u32,
 }
 
 struct Flight {
@@ -43,11 +48,24 @@ struct Flight {
     uses: Vec<(Slot, Vec<BlockId>)>,
 }
 
+/// A row on its way through the device.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    slot: Slot,
+    table: &'a [BlockId],
+    position: u32,
+    token: TokenId,
+    /// Its cell is written already.
+    cached: bool,
+}
+
 /// See the module's description.
 pub struct Device {
     capacity: Capacity,
-    cells: Vec<Cell>,
-    slots: Vec<SlotState>,
+    cells: Vec<Option<Cell>>,
+    slots: Vec<State>,
+    last_sampled: Vec<Option<TokenId>>,
+    snapshots: Vec<Option<State>>,
     flights: VecDeque<Flight>,
     tickets: u64,
     /// How often `try_collect` says "not yet" before each step.
@@ -60,10 +78,19 @@ pub struct Device {
 
 impl Device {
     pub fn new(capacity: Capacity, log: Rc<RefCell<Log>>) -> Self {
-        let cells = vec![Cell::default(); (capacity.blocks * capacity.block_size) as usize];
-        let slots = vec![SlotState::default(); capacity.slots as usize];
-        let flights = VecDeque::new();
-        Self { capacity, cells, slots, flights, tickets: 0, delay: 0, delay_left: 0, fails_at: None, log }
+        Self {
+            cells: vec![None; (capacity.blocks * capacity.block_size) as usize],
+            slots: vec![State::default(); capacity.slots as usize],
+            last_sampled: vec![None; capacity.slots as usize],
+            snapshots: vec![None; capacity.snapshots as usize],
+            capacity,
+            flights: VecDeque::new(),
+            tickets: 0,
+            delay: 0,
+            delay_left: 0,
+            fails_at: None,
+            log,
+        }
     }
 
     pub fn with_delay(self, delay: u32) -> Self {
@@ -78,18 +105,80 @@ impl Device {
     fn check_in_flight(&self, batch: &Batch) {
         assert!(self.flights.len() < self.capacity.steps_in_flight as usize, "too many steps in flight");
         for sequence in &batch.sequences {
-            let table = &batch.block_tables[sequence.blocks.start as usize..sequence.blocks.end as usize];
+            let written = self.written(batch, sequence);
             for (slot, blocks) in self.flights.iter().flat_map(|flight| &flight.uses) {
                 if *slot == sequence.slot {
-                    assert_ne!(sequence.start, 0, "{slot:?} was given away while in flight");
+                    assert_eq!(sequence.state, StateSource::Slot, "{slot:?} was given away while in flight");
                 } else {
                     assert!(
-                        !table.iter().any(|block| blocks.contains(block)),
-                        "a block has two owners in flight"
+                        !written.iter().any(|block| blocks.contains(block)),
+                        "a block that others use in flight is written"
                     );
                 }
             }
         }
+    }
+
+    /// Nobody reads or copies in this step what another sequence writes in it.
+    fn check_apart(&self, batch: &Batch) {
+        for (i, sequence) in batch.sequences.iter().enumerate() {
+            let written = self.written(batch, sequence);
+            for (_, other) in batch.sequences.iter().enumerate().filter(|(j, _)| *j != i) {
+                let table = table(batch, other);
+                assert!(
+                    !table.iter().any(|block| written.contains(block)),
+                    "a block is shared while it is written"
+                );
+                assert_ne!(other.slot, sequence.slot, "two sequences in a slot");
+            }
+        }
+    }
+
+    /// The blocks to which a sequence writes.
+    fn written<'a>(&self, batch: &'a Batch, sequence: &BatchSequence) -> &'a [BlockId] {
+        let first = (sequence.start + sequence.cached_rows) / self.capacity.block_size;
+        let table = table(batch, sequence);
+        if sequence.cached_rows as usize == sequence.rows.len() { &[] } else { &table[first as usize..] }
+    }
+
+    /// What comes before the rows.
+    fn prepare(&mut self, batch: &Batch) {
+        for save in &batch.slot_saves {
+            let state = self.slots[save.slot.0 as usize];
+            assert!(state.inexact == 0 && state.positions > 0, "an inexact state is kept");
+            self.snapshots[save.snapshot.0 as usize] = Some(state);
+        }
+        let size = self.capacity.block_size as usize;
+        for copy in &batch.block_copies {
+            let from = copy.from.0 as usize * size;
+            self.cells.copy_within(from..from + size, copy.to.0 as usize * size);
+        }
+    }
+
+    /// The state a sequence begins its rows with.
+    fn begin(&mut self, sequence: &BatchSequence, table: &[BlockId]) {
+        let state = match sequence.state {
+            StateSource::Slot => {
+                return assert_eq!(
+                    self.slots[sequence.slot.0 as usize].positions, sequence.start,
+                    "{:?} holds another state",
+                    sequence.slot
+                );
+            }
+            StateSource::Snapshot(id) => self.snapshots[id.0 as usize].expect("the snapshot was saved"),
+            StateSource::Empty => {
+                // Without a filter there is no state, so nothing to rebuild.
+                let chain = match sequence.start {
+                    0 => 0,
+                    start => self.read(table, start - 1).chain,
+                };
+                let inexact = if sequence.start == 0 { 0 } else { self.capacity.replay };
+                State { chain, positions: sequence.start, inexact }
+            }
+        };
+        assert_eq!(state.positions, sequence.start, "a state of another length");
+        self.slots[sequence.slot.0 as usize] = state;
+        self.last_sampled[sequence.slot.0 as usize] = None;
     }
 
     fn cell(&self, table: &[BlockId], position: u32) -> usize {
@@ -97,39 +186,53 @@ impl Device {
         (block.0 * self.capacity.block_size + position % self.capacity.block_size) as usize
     }
 
-    /// Puts a token into cache and state.
-    fn write(&mut self, slot: Slot, table: &[BlockId], position: u32, token: TokenId) {
-        let state = &mut self.slots[slot.0 as usize];
-        if position == 0 {
-            *state = SlotState::default();
-        }
-        assert_eq!(state.positions, position, "{slot:?} holds another state");
-        let token = match token {
-            TOKEN_FROM_SLOT => state.last_sampled.expect("a token has been sampled for the slot"),
+    /// Puts a token into state and cache.
+    fn write(&mut self, row: Row) {
+        let Row { slot, table, position, cached, .. } = row;
+        let token = match row.token {
+            TOKEN_FROM_SLOT => {
+                self.last_sampled[slot.0 as usize].expect("a token has been sampled for the slot")
+            }
             token => token,
         };
-        state.chain = mix(state.chain, u64::from(token));
-        state.positions += 1;
-        let chain = state.chain;
         let cell = self.cell(table, position);
-        self.cells[cell] = Cell { position, chain, token };
+        // What a real device would find in its cache, whatever its state.
+        let known = if position == 0 { 0 } else { self.read(table, position - 1).chain };
+        let state = &mut self.slots[slot.0 as usize];
+        assert_eq!(state.positions, position, "{slot:?} holds another state");
+        if state.inexact == 0 {
+            assert_eq!(state.chain, known, "{slot:?} has a state of another sequence");
+            state.chain = mix(state.chain, u64::from(token));
+        } else {
+            state.inexact -= 1;
+            state.chain = mix(known, u64::from(token));
+            assert!(cached, "a replayed row writes");
+        }
+        state.positions += 1;
+        let new = Cell { position, chain: state.chain, token };
+        if cached {
+            assert_eq!(self.cells[cell], Some(new), "the cache holds something else");
+        } else {
+            self.cells[cell] = Some(new);
+        }
     }
 
-    fn output(
-        &mut self,
-        slot: Slot,
-        table: &[BlockId],
-        position: u32,
-        kind: &OutputKind,
-        batch: &Batch,
-    ) -> RowOutput {
-        let cells: Vec<Cell> = (0..=position).map(|p| self.cells[self.cell(table, p)]).collect();
-        assert!(cells.iter().zip(0..).all(|(cell, p)| cell.position == p), "the block table mixes positions");
+    /// A cell that has been written for this position.
+    fn read(&self, table: &[BlockId], position: u32) -> Cell {
+        let cell = self.cells[self.cell(table, position)].expect("nobody has written this position");
+        assert_eq!(cell.position, position, "the block table mixes positions");
+        cell
+    }
+
+    fn output(&mut self, row: Row, exact: bool, kind: &OutputKind, batch: &Batch) -> RowOutput {
+        let Row { slot, table, position, .. } = row;
+        assert!(exact, "an output of a row that is not exact");
+        let cells: Vec<Cell> = (0..=position).map(|position| self.read(table, position)).collect();
         let hash = cells.iter().fold(0, |hash, cell| mix(hash, cell.chain));
         let vocab = self.capacity.vocab;
         match kind {
             OutputKind::Score { target, top } => score(hash, *target, *top, vocab),
-            OutputKind::Sample { params, output_index, history, history_prompt, biases, .. } => {
+            OutputKind::Sample { params, output_index, history, history_prompt, biases, mask } => {
                 // Later chunk rows of the same step come after this one only if the scheduler is wrong.
                 assert_eq!(
                     self.slots[slot.0 as usize].positions,
@@ -144,13 +247,22 @@ impl Device {
                     );
                 }
                 let biases = &batch.biases[biases.start as usize..biases.end as usize];
-                let output = sample(hash, params, *output_index, *history_prompt, biases, vocab);
-                self.slots[slot.0 as usize].last_sampled = Some(output.chosen.token);
+                let mut output = sample(hash, params, *output_index, *history_prompt, biases, vocab);
+                if let Some(mask) = mask {
+                    // Only masks of one token are used here.
+                    let word = mask.wait().iter().position(|word| *word != 0).expect("a token is allowed");
+                    output.chosen.token = 32 * word as u32 + mask.wait()[word].trailing_zeros();
+                }
+                self.last_sampled[slot.0 as usize] = Some(output.chosen.token);
                 output
             }
             OutputKind::Logits => unreachable!("the engine never asks for logits"),
         }
     }
+}
+
+fn table<'a>(batch: &'a Batch, sequence: &BatchSequence) -> &'a [BlockId] {
+    &batch.block_tables[sequence.blocks.start as usize..sequence.blocks.end as usize]
 }
 
 impl Executor for Device {
@@ -165,21 +277,33 @@ impl Executor for Device {
         batch.check(&self.capacity);
         assert!(batch.rows() > 0, "an empty step");
         self.check_in_flight(batch);
+        self.check_apart(batch);
         self.log.borrow_mut().batches.push(batch.clone());
+        self.prepare(batch);
         let (mut rows, mut uses) = (Vec::new(), Vec::new());
         let mut outputs = batch.outputs.iter().peekable();
         for sequence in &batch.sequences {
-            let table = &batch.block_tables[sequence.blocks.start as usize..sequence.blocks.end as usize];
+            let table = table(batch, sequence);
             let positions = sequence.start + sequence.rows.len() as u32;
             assert_eq!(
                 table.len() as u32,
                 positions.div_ceil(self.capacity.block_size),
                 "table of another length"
             );
-            for (row, position) in sequence.rows.clone().zip(sequence.start..) {
-                self.write(sequence.slot, table, position, batch.tokens[row as usize]);
-                while let Some(output) = outputs.next_if(|output| output.row == row) {
-                    rows.push(self.output(sequence.slot, table, position, &output.kind, batch));
+            self.begin(sequence, table);
+            for (i, position) in sequence.rows.clone().zip(sequence.start..) {
+                let cached = i < sequence.rows.start + sequence.cached_rows;
+                let row =
+                    Row { slot: sequence.slot, table, position, token: batch.tokens[i as usize], cached };
+                let exact = self.slots[sequence.slot.0 as usize].inexact == 0;
+                self.write(row);
+                for save in batch.row_saves.iter().filter(|save| save.row == i) {
+                    let state = self.slots[sequence.slot.0 as usize];
+                    assert_eq!(state.inexact, 0, "an inexact state is kept");
+                    self.snapshots[save.snapshot.0 as usize] = Some(state);
+                }
+                while let Some(output) = outputs.next_if(|output| output.row == i) {
+                    rows.push(self.output(row, exact, &output.kind, batch));
                 }
             }
             uses.push((sequence.slot, table.to_vec()));

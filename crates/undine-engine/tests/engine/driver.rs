@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use undine_core::{Batch, Capacity, GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
-use undine_engine::{AddError, Engine, EngineConfig, Event};
+use undine_engine::{AddError, Engine, EngineConfig, Event, PrefixCaching};
 
 use crate::device::{Device, Log, expected};
 
@@ -18,6 +18,8 @@ pub const ROOMY: Setup = Setup {
         blocks: 256,
         block_size: 4,
         slots: 16,
+        snapshots: 8,
+        replay: 6,
         rows: 512,
         outputs: 512,
         vocab: 97,
@@ -29,6 +31,7 @@ pub const ROOMY: Setup = Setup {
         max_model_len: 96,
         max_waiting: 64,
         prefill_chunk: 512,
+        prefix_caching: PrefixCaching::On,
     },
 };
 
@@ -51,7 +54,10 @@ impl Setup {
 /// An engine under test.
 pub struct Driver {
     pub engine: Engine,
+    /// All but [`Event::Started`].
     pub events: BTreeMap<RequestId, Vec<Event>>,
+    /// What [`Event::Started`] said.
+    pub cached: BTreeMap<RequestId, u32>,
     log: Rc<RefCell<Log>>,
     step_events: Vec<(RequestId, Event)>,
     requests: BTreeMap<RequestId, GenerateRequest>,
@@ -68,8 +74,8 @@ impl Driver {
         let log = Rc::new(RefCell::new(Log::default()));
         let device = change(Device::new(setup.capacity, log.clone()));
         let engine = Engine::new(Box::new(device), setup.config).expect("no limit of a setup is zero");
-        let (events, requests) = (BTreeMap::new(), BTreeMap::new());
-        Self { engine, events, log, step_events: Vec::new(), requests, cancelled: Vec::new() }
+        let (events, cached, requests) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { engine, events, cached, log, step_events: Vec::new(), requests, cancelled: Vec::new() }
     }
 
     pub fn add(&mut self, request: &GenerateRequest) -> Result<RequestId, AddError> {
@@ -97,6 +103,15 @@ impl Driver {
                 !matches!(events.last(), Some(Event::Finished(_))),
                 "{id:?} had finished and says {event:?}"
             );
+            if let Event::Started { cached_tokens } = event {
+                assert!(events.is_empty() && self.cached.insert(id, cached_tokens).is_none(), "{id:?}");
+                assert!(
+                    (cached_tokens as usize) < self.requests[&id].prompt.len(),
+                    "{id:?}: nothing to compute"
+                );
+                continue;
+            }
+            assert!(self.cached.contains_key(&id), "{id:?} has not started and says {event:?}");
             events.push(event);
         }
     }
@@ -112,6 +127,8 @@ impl Driver {
         let stats = self.engine.stats();
         let left = (stats.running, stats.waiting, stats.blocks_used, stats.slots_used, stats.steps_in_flight);
         assert_eq!(left, (0, 0, 0, 0, 0));
+        let computed = stats.prompt_tokens_computed_total + stats.prompt_tokens_cached_total;
+        assert_eq!(computed, stats.prompt_tokens_total);
     }
 
     /// Every request has had the events it has without an engine; a cancelled one the first of them.
@@ -127,6 +144,11 @@ impl Driver {
         }
     }
 
+    /// Rows computed so far.
+    pub fn rows(&self) -> usize {
+        self.log.borrow().batches.iter().map(Batch::rows).sum()
+    }
+
     /// The batches so far.
     pub fn batches(&self) -> Vec<Batch> {
         self.log.borrow().batches.clone()
@@ -134,6 +156,11 @@ impl Driver {
 
     pub fn finished(&self, id: RequestId) -> bool {
         matches!(self.events[&id].last(), Some(Event::Finished(_)))
+    }
+
+    /// The prompt of a request and its answer so far.
+    pub fn conversation(&self, id: RequestId) -> Vec<TokenId> {
+        [&self.requests[&id].prompt[..], &self.answer(id)].concat()
     }
 
     /// The tokens of a request's answer.

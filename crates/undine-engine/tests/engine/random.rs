@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use undine_core::{Capacity, GenerateRequest, RequestId, SamplingParams, StopRules};
-use undine_engine::{AddError, EngineConfig};
+use undine_core::{Capacity, GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
+use undine_engine::{AddError, EngineConfig, PrefixCaching};
 
 use crate::driver::{Driver, Setup};
 
@@ -14,6 +14,8 @@ const VOCAB: u32 = 23;
 #[derive(Clone, Debug)]
 enum Action {
     Add(GenerateRequest),
+    /// What the request this many places from the latest has asked and been answered so far, and more.
+    Continue(u64, GenerateRequest),
     /// The request this many places from the latest.
     Cancel(u64),
     Step(u32),
@@ -22,23 +24,47 @@ enum Action {
 fn setup() -> impl Strategy<Value = Setup> {
     let capacity = (1..14u32, 1..5u32, 1..5u32, 1..12u32, 1..8u32, 1..4u32);
     let config = (1..6u32, 1..12u32, 2..40u32, 1..6u32, 1..10u32);
-    (capacity, config).prop_map(|((blocks, block_size, slots, rows, outputs, steps_in_flight), config)| {
+    let cache = (0..5u32, 0..9u32, prop_oneof![7 => Just(PrefixCaching::On), 1 => Just(PrefixCaching::Off)]);
+    (capacity, config, cache).prop_map(|(capacity, config, (snapshots, replay, prefix_caching))| {
+        let (blocks, block_size, slots, rows, outputs, steps_in_flight) = capacity;
         Setup {
-            capacity: Capacity { blocks, block_size, slots, rows, outputs, vocab: VOCAB, steps_in_flight },
+            capacity: Capacity {
+                blocks,
+                block_size,
+                slots,
+                snapshots,
+                replay,
+                rows,
+                outputs,
+                vocab: VOCAB,
+                steps_in_flight,
+            },
             config: EngineConfig {
                 max_num_seqs: config.0,
                 max_num_batched_tokens: config.1,
                 max_model_len: config.2,
                 max_waiting: config.3,
                 prefill_chunk: config.4,
+                prefix_caching,
             },
         }
     })
 }
 
+/// Prompts that share beginnings of any length.
+fn prompt() -> impl Strategy<Value = Vec<TokenId>> {
+    let shared =
+        (0..2u32, 0..24u32).prop_map(|(text, len)| (0..len).map(|i| (i * i + text * 7) % VOCAB).collect());
+    (shared, vec(0..VOCAB, 1..24)).prop_map(|(mut prompt, end): (Vec<TokenId>, _)| {
+        prompt.extend(end);
+        prompt.truncate(24);
+        prompt
+    })
+}
+
 prop_compose! {
     fn request()(
-        prompt in vec(0..VOCAB, 1..24),
+        prompt in prompt(),
         seed in 0..1000u64,
         presence_penalty in prop_oneof![3 => Just(0.0f32), 1 => Just(0.5)],
         logprobs in option::of(0..3u32),
@@ -58,6 +84,7 @@ prop_compose! {
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => request().prop_map(Action::Add),
+        2 => (0..8u64, request()).prop_map(|(back, request)| Action::Continue(back, request)),
         1 => (0..8u64).prop_map(Action::Cancel),
         4 => (1..6u32).prop_map(Action::Step),
     ]
@@ -73,7 +100,19 @@ proptest! {
         let mut driver = Driver::on(setup, |device| device.with_delay(delay));
         let mut added = 0;
         for action in actions {
+            let action = match action {
+                Action::Continue(back, mut request) => {
+                    let last = u64::min(back + 1, added);
+                    if let Some(mut prompt) = (last > 0).then(|| driver.conversation(RequestId(added - last))) {
+                        prompt.append(&mut request.prompt);
+                        request.prompt = prompt;
+                    }
+                    Action::Add(request)
+                }
+                action => action,
+            };
             match action {
+                Action::Continue(..) => unreachable!("it has become an addition"),
                 Action::Add(request) => match driver.add(&request) {
                     Ok(id) => added = id.0 + 1,
                     Err(AddError::QueueFull { .. }) => {

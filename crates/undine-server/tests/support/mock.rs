@@ -110,6 +110,8 @@ impl Executor for MockExecutor {
             blocks: 256,
             block_size: 16,
             slots: 4,
+            snapshots: 8,
+            replay: 4,
             rows: 32,
             outputs: 32,
             vocab: VOCAB,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use undine_core::executor::ExecutorFactory;
 use undine_core::{SamplingParams, SpecialTokens, Vocabulary};
-use undine_engine::EngineConfig;
+use undine_engine::{EngineConfig, PrefixCaching};
 use undine_server::{
     AnswerOptions, Listener, Load, Loaded, RequestDefaults, ServerConfig, ServerError, ServerModel, serve,
 };
@@ -94,6 +94,7 @@ impl Default for Setup {
                 max_model_len: 400,
                 max_waiting: 64,
                 prefill_chunk: 16,
+                prefix_caching: PrefixCaching::On,
             },
             chat: true,
             text: true,

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value as Json, json};
 use undine_core::{GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa};
-use undine_engine::{Engine, EngineConfig, Event};
+use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_model::Model;
 
 use super::serve::length;
@@ -71,6 +71,7 @@ impl Offline {
             blocks: blocks
                 .ok_or_else(|| Error::refused("so many sequences of such a length have no place"))?,
             slots: size.sequences,
+            snapshots: 0,
             rows,
             outputs: size.sequences,
             kv: session::kv_type(&args.executor, &checkpoint),
@@ -83,6 +84,7 @@ impl Offline {
             max_model_len: context,
             max_waiting: size.waiting,
             prefill_chunk: rows,
+            prefix_caching: PrefixCaching::Off,
         };
         let engine = Engine::new(Box::new(executor), config)?;
         Ok(Self { engine, vocab, random: Rng::with_seed(args.seed) })

@@ -1,9 +1,8 @@
 //! Runs tests on the executor, and computes their answers a second time in other steps.
 //!
 //! Every token is a function of its sequence and position, so a test can be repeated and computed in another way. A
-//! sequence at depth `d` starts from keys and values of `d` computed tokens and from the convolution state one token
-//! leaves that stands alone on a page of its own: unlike the state after `d` tokens, that one can be had again at the
-//! price of one row, and it costs the timed part nothing.
+//! sequence at depth `d` starts from keys and values of `d` computed tokens and from an empty convolution state: unlike
+//! the state after `d` tokens, that one can be had again at any time, and it costs the timed part nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use undine_core::{
-    Batch, BatchSequence, BlockId, Executor, OutputKind, OutputRow, SamplingParams, Slot, StepOutput, TokenId,
+    Batch, BatchSequence, BlockId, Executor, OutputKind, OutputRow, SamplingParams, Slot, StateSource,
+    StepOutput, TokenId,
 };
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
 use undine_model::Model;
@@ -60,7 +60,7 @@ pub struct Runner {
     batch: Batch,
     vocab: TokenId,
     ubatch: u32,
-    /// Per sequence its pages; the last one is for [`Self::push_reset`].
+    /// Per sequence its pages.
     pages: Vec<Range<u32>>,
     /// Per sequence how many positions from the first on have keys and values.
     filled: Vec<u32>,
@@ -74,7 +74,7 @@ impl Runner {
         let mut blocks = 0;
         for s in 0..sequences {
             let longest = tests.iter().filter(|test| s < test.sequences).map(|test| test.end()).max();
-            let count = longest.unwrap_or(0).div_ceil(BLOCK_SIZE) + 1;
+            let count = longest.unwrap_or(0).div_ceil(BLOCK_SIZE);
             let too_many = || Error::refused("so many sequences at such a depth have no place in memory");
             let end = count.checked_add(blocks).ok_or_else(too_many)?;
             pages.push(blocks..end);
@@ -86,6 +86,7 @@ impl Runner {
             threads: settings.threads,
             blocks,
             slots: sequences,
+            snapshots: 0,
             rows: ubatch.max(sequences).max(CHECK_ROWS),
             outputs: sequences.max(CHECK_ROWS),
             kv: settings.kv,
@@ -114,7 +115,7 @@ impl Runner {
                 while position < test.end() {
                     let end = test.end().min(position.saturating_add(self.ubatch));
                     self.batch.clear();
-                    self.push_rows(0, position..end);
+                    self.push_rows(test, 0, position..end);
                     if end == test.end() {
                         self.push_output(end - position - 1, Report::Logprob);
                     }
@@ -127,7 +128,7 @@ impl Runner {
                     let report = if position + 1 == test.end() { Report::Logprob } else { Report::Token };
                     self.batch.clear();
                     for s in 0..test.sequences {
-                        self.push_rows(s, position..position + 1);
+                        self.push_rows(test, s, position..position + 1);
                         self.push_output(s, report);
                     }
                     self.step(&mut answers)?;
@@ -185,7 +186,7 @@ impl Runner {
             let left = test.end() - position;
             let rows = if left <= CHECK_ROWS { 1 } else { rows.min(left - CHECK_ROWS) };
             self.batch.clear();
-            self.push_rows(0, position..position + rows);
+            self.push_rows(test, 0, position..position + rows);
             if rows == left {
                 self.push_output(rows - 1, Report::Logprob);
             }
@@ -203,7 +204,7 @@ impl Runner {
         while position < test.end() {
             let end = test.end().min(position + CHECK_ROWS);
             self.batch.clear();
-            self.push_rows(s, position..end);
+            self.push_rows(test, s, position..end);
             for row in 0..end - position {
                 let is_last = position + row + 1 == test.end();
                 self.push_output(row, if is_last { Report::Logprob } else { Report::Token });
@@ -216,16 +217,11 @@ impl Runner {
 
     /// Brings sequences to the start of a test.
     fn prepare(&mut self, test: Test, sequences: Range<u32>) -> Result<(), Error> {
-        for s in sequences.clone() {
+        for s in sequences {
             if self.filled[s as usize] < test.depth {
                 self.fill(s, test.depth)?;
             }
             self.filled[s as usize] = self.filled[s as usize].max(test.end());
-        }
-        if test.depth > 0 {
-            self.batch.clear();
-            sequences.for_each(|s| self.push_reset(s));
-            self.step(&mut Vec::new())?;
         }
         Ok(())
     }
@@ -239,7 +235,7 @@ impl Runner {
         while position < depth {
             let end = depth.min(position + self.ubatch);
             self.batch.clear();
-            self.push_rows(s, position..end);
+            self.push_sequence(s, position..end, StateSource::carried(position));
             self.step(&mut Vec::new())?;
             position = end;
             progress.set_position(position.into());
@@ -248,28 +244,23 @@ impl Runner {
         Ok(())
     }
 
-    /// Adds rows of a sequence to the batch.
-    fn push_rows(&mut self, s: u32, positions: Range<u32>) {
-        let pages = self.pages[s as usize].clone();
-        let needed = pages.start..pages.start + positions.end.div_ceil(BLOCK_SIZE);
-        debug_assert!(needed.end < pages.end, "positions {positions:?} reach the spare page");
-        self.push_sequence(s, positions, needed);
+    /// Adds rows of a test's sequence to the batch.
+    fn push_rows(&mut self, test: Test, s: u32, positions: Range<u32>) {
+        let state = if positions.start == test.depth { StateSource::Empty } else { StateSource::Slot };
+        self.push_sequence(s, positions, state);
     }
 
-    /// Adds a row that leaves sequence `s` with the convolution state of one token alone, and nothing in its cache.
-    fn push_reset(&mut self, s: u32) {
-        let pages = self.pages[s as usize].clone();
-        self.push_sequence(s, 0..1, pages.end - 1..pages.end);
-    }
-
-    fn push_sequence(&mut self, s: u32, positions: Range<u32>, pages: Range<u32>) {
+    fn push_sequence(&mut self, s: u32, positions: Range<u32>, state: StateSource) {
+        let all = self.pages[s as usize].clone();
+        let pages = all.start..all.start + positions.end.div_ceil(BLOCK_SIZE);
+        debug_assert!(pages.end <= all.end, "positions {positions:?} are beyond the pages of the sequence");
         let Batch { tokens, sequences, block_tables, .. } = &mut self.batch;
         let (row, block) = (tokens.len() as u32, block_tables.len() as u32);
         let start = positions.start;
         tokens.extend(positions.map(|position| random_token(s, position, self.vocab)));
         block_tables.extend(pages.map(BlockId));
         let (rows, blocks) = (row..tokens.len() as u32, block..block_tables.len() as u32);
-        sequences.push(BatchSequence { rows, start, slot: Slot(s), blocks });
+        sequences.push(BatchSequence { rows, start, slot: Slot(s), state, cached_rows: 0, blocks });
     }
 
     fn push_output(&mut self, row: u32, report: Report) {
