@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use undine_core::{Batch, Capacity, GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
+use undine_core::{
+    Batch, Capacity, Constraint, GenerateRequest, RequestId, SamplingParams, StopRules, TokenId,
+};
 use undine_engine::{AddError, Engine, EngineConfig, Event, PrefixCaching};
 
 use crate::device::{Device, Log, expected};
@@ -62,6 +64,7 @@ pub struct Driver {
     step_events: Vec<(RequestId, Event)>,
     requests: BTreeMap<RequestId, GenerateRequest>,
     cancelled: Vec<RequestId>,
+    constrained: Vec<RequestId>,
 }
 
 impl Driver {
@@ -75,7 +78,16 @@ impl Driver {
         let device = change(Device::new(setup.capacity, log.clone()));
         let engine = Engine::new(Box::new(device), setup.config).expect("no limit of a setup is zero");
         let (events, cached, requests) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { engine, events, cached, log, step_events: Vec::new(), requests, cancelled: Vec::new() }
+        Self {
+            engine,
+            events,
+            cached,
+            log,
+            step_events: Vec::new(),
+            requests,
+            cancelled: Vec::new(),
+            constrained: Vec::new(),
+        }
     }
 
     pub fn add(&mut self, request: &GenerateRequest) -> Result<RequestId, AddError> {
@@ -83,6 +95,19 @@ impl Driver {
         self.requests.insert(id, request.clone());
         self.events.insert(id, Vec::new());
         Ok(id)
+    }
+
+    /// A request whose answer is not what [`expected`] says.
+    pub fn add_constrained(
+        &mut self,
+        request: &GenerateRequest,
+        constraint: impl Constraint + 'static,
+    ) -> RequestId {
+        let id = self.engine.add_constrained(request.clone(), Box::new(constraint)).expect("it can run");
+        self.requests.insert(id, request.clone());
+        self.events.insert(id, Vec::new());
+        self.constrained.push(id);
+        id
     }
 
     pub fn cancel(&mut self, id: RequestId) {
@@ -133,7 +158,7 @@ impl Driver {
 
     /// Every request has had the events it has without an engine; a cancelled one the first of them.
     pub fn check_events(&self) {
-        for (id, request) in &self.requests {
+        for (id, request) in self.requests.iter().filter(|(id, _)| !self.constrained.contains(id)) {
             let events = &self.events[id];
             let expected = expected(request, self.engine.max_context(), self.engine.capacity().vocab);
             if self.cancelled.contains(id) && events.len() < expected.len() {

@@ -3,8 +3,10 @@
 
 mod answers;
 mod cancel;
+mod constraints;
 mod device;
 mod driver;
 mod order;
+mod prefix;
 mod random;
 mod stops;

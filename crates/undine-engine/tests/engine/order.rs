@@ -40,6 +40,34 @@ fn long_prompts_do_not_stop_answers() {
     driver.check_events();
 }
 
+/// However many streams there are, long prompts, cached prefixes and requests that wait for one: every stream gets a
+/// token in every step, and no step has more rows than the budget.
+#[test]
+fn nothing_stops_many_streams() {
+    let mut driver = Driver::new(Setup::with(|capacity, config| {
+        (capacity.rows, capacity.snapshots) = (12, 2);
+        config.max_num_seqs = 10;
+    }));
+    let streams: Vec<_> = (0..5).map(|seed| driver.add(&request(seed, 3, 60)).unwrap()).collect();
+    driver.step();
+    driver.step();
+    let begun: Vec<_> = streams.iter().map(|&id| driver.answer(id).len()).collect();
+    // Three prompts, each wanted twice.
+    for seed in [20, 21, 22, 20, 21, 22] {
+        driver.add(&request(seed, 80, 3)).unwrap();
+    }
+    for step in 1..=40 {
+        driver.step();
+        assert!(driver.engine.stats().last_step_rows <= 12);
+        for (&id, begun) in streams.iter().zip(&begun) {
+            assert_eq!(driver.answer(id).len(), begun + step);
+        }
+    }
+    driver.run();
+    driver.check_events();
+    assert!(driver.engine.stats().prefix_cache_hits_total >= 3 * (80 - 7));
+}
+
 /// One token of an answer comes before many of a prompt, even of a prompt that arrived earlier.
 #[test]
 fn answers_come_before_prompts() {
