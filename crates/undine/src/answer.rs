@@ -96,9 +96,10 @@ pub fn too_long(prompt: &Prompt, session: &Session) -> Option<String> {
 /// The numbers of an answer as text, one line.
 pub fn describe(numbers: &Generated) -> String {
     let seconds = |time: Duration| time.as_secs_f64();
-    let Generated { prompt_tokens, completion_tokens, .. } = *numbers;
+    let Generated { prompt_tokens, cached_tokens, completion_tokens, .. } = *numbers;
+    let known = if cached_tokens > 0 { format!(" ({cached_tokens} known)") } else { String::new() };
     format!(
-        "prompt {prompt_tokens} tokens, first token after {:.3} s (prefill {:.1} tok/s); \
+        "prompt {prompt_tokens} tokens{known}, first token after {:.3} s (prefill {:.1} tok/s); \
          answer {completion_tokens} tokens in {:.3} s (decode {:.1} tok/s)",
         seconds(numbers.time_to_first_token),
         numbers.prefill_speed(),
