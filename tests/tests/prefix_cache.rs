@@ -9,7 +9,7 @@ use undine_core::{
     OutputRow, RowOutput, RowSave, SamplingParams, Slot, SlotSave, SnapshotId, StateSource, StopRules,
     TokenId,
 };
-use undine_cpu::{CpuExecutor, Isa, KvType};
+use undine_cpu::{CpuExecutor, CpuOptions, Isa, KvType};
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_model::{Model, Oracle};
 use undine_tests::synthetic::{Has, Shape};
@@ -261,7 +261,9 @@ fn the_oracle_at_some_split_points() {
 }
 
 fn engine(model: &Arc<Model>, kv: KvType, rows: u32, prefix_caching: PrefixCaching) -> Engine {
-    let cpu = CpuExecutor::new(Arc::clone(model), cpu_options(Isa::detect(), 2, kv)).unwrap();
+    // Room for what every prompt leaves: here nothing is to be evicted.
+    let options = CpuOptions { blocks: 4 * LENGTH, ..cpu_options(Isa::detect(), 2, kv) };
+    let cpu = CpuExecutor::new(Arc::clone(model), options).unwrap();
     let config = EngineConfig {
         max_num_seqs: 4,
         max_num_batched_tokens: rows,
