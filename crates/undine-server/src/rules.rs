@@ -1,8 +1,7 @@
 //! What restricts an answer: its format, its tools and how long it may think, as the grammar compiler takes them.
 //! Runs on a blocking thread: a large schema takes its time.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use undine_core::TokenId;
@@ -22,16 +21,9 @@ use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::format::Format;
 use crate::wire::thinking::Thinking;
 
-/// Most compiled rules kept: an agent's requests repeat the same tools, and each may take megabytes.
-const COMPILED_MAX: usize = 16;
-
-/// The compiler of a server's grammars, made when the first one is needed, and what it compiled lately.
+/// The compiler of a server's grammars, made when the first one is needed.
 #[derive(Default)]
-pub(crate) struct Grammars {
-    compiler: OnceLock<Result<GrammarCompiler, String>>,
-    /// Used longest ago first.
-    compiled: Mutex<VecDeque<(AnswerRules, CompiledRules)>>,
-}
+pub(crate) struct Grammars(OnceLock<Result<GrammarCompiler, String>>);
 
 /// What is asked of one request's answers.
 pub(crate) struct Restriction {
@@ -133,41 +125,17 @@ impl Grammars {
             let tokenizer = ready.model.tokenizer.clone().ok_or("there is no tokenizer")?;
             GrammarCompiler::new(tokenizer).map_err(|error| error.to_string())
         };
-        self.compiler.get_or_init(make).as_ref().map_err(|error| {
+        self.0.get_or_init(make).as_ref().map_err(|error| {
             ApiError::field(path, format!("this model's answers cannot be restricted: {error}"))
         })
     }
 }
 
-impl Grammars {
-    /// Rules of the same content that were compiled before.
-    fn find(&self, rules: &AnswerRules) -> Option<CompiledRules> {
-        let compiled = &mut *self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = compiled.remove(compiled.iter().position(|(known, _)| known == rules)?)?;
-        let answer = found.1.clone();
-        compiled.push_back(found);
-        Some(answer)
-    }
-
-    fn keep(&self, rules: &AnswerRules, answer: &CompiledRules) {
-        let compiled = &mut *self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if compiled.len() == COMPILED_MAX {
-            compiled.pop_front();
-        }
-        compiled.push_back((rules.clone(), answer.clone()));
-    }
-}
-
 impl Restriction {
-    /// Compiles the rules, or finds them compiled.
+    /// Compiles the rules, for all choices of a request.
     pub(crate) fn compile(&self, ready: &Ready) -> ApiResult<CompiledRules> {
-        if let Some(compiled) = ready.grammars.find(&self.rules) {
-            return Ok(compiled);
-        }
         let compiler = ready.grammars.compiler(ready, self.path())?;
-        let compiled = compiler.prepare(&self.rules).map_err(|error| self.blame(compiler, &error))?;
-        ready.grammars.keep(&self.rules, &compiled);
-        Ok(compiled)
+        compiler.prepare(&self.rules).map_err(|error| self.blame(compiler, &error))
     }
 
     /// The field that asked for it.

@@ -87,6 +87,7 @@ fn completion_cases() -> Vec<Case> {
         ("prompt[1]", json!({"prompt": [[1], []]})),
         ("prompt[0]", json!({"prompt": [-1]})),
         ("suffix", json!({"suffix": "x"})),
+        ("thinking_token_budget", json!({"thinking_token_budget": 5})),
         ("logprobs", json!({"logprobs": 21})),
         ("echo", json!({"echo": 1})),
         ("messages", json!({"messages": []})),
@@ -121,7 +122,7 @@ fn chat_cases() -> Vec<Case> {
         (
             "tools",
             json!({"tools": [{"type": "function", "function":
-                {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "strung"}}}}}]}),
+                {"name": "f", "strict": true, "parameters": {"type": "object", "properties": {"x": {"type": "strung"}}}}}]}),
         ),
         ("parallel_tool_calls", json!({"parallel_tool_calls": "no"})),
         ("thinking_token_budget", json!({"thinking_token_budget": -2})),

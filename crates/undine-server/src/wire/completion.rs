@@ -32,6 +32,14 @@ pub(crate) struct CompletionRequest {
     pub(crate) logprobs: Option<u32>,
 }
 
+const REFUSED: &[(&str, &str)] = &[
+    ("suffix", "write the text that follows into the prompt"),
+    (
+        "thinking_token_budget",
+        "a completion is raw text; use /v1/chat/completions, or bound it with `max_tokens`",
+    ),
+];
+
 impl CompletionRequest {
     /// Parses and checks a body.
     pub(crate) fn parse(body: &[u8]) -> ApiResult<Self> {
@@ -41,7 +49,7 @@ impl CompletionRequest {
         let max_tokens = fields.count("max_tokens", 0..=u32::MAX)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
         let logprobs = fields.count("logprobs", 0..=TOP_LOGPROBS_MAX)?;
-        fields.refuse(&[("suffix", "write the text that follows into the prompt")])?;
+        fields.refuse(REFUSED)?;
         fields.finish()?;
         Ok(Self {
             common,

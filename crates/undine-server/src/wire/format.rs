@@ -9,6 +9,8 @@ use crate::wire::fields::{Fields, describe, mismatch};
 /// Most texts of a choice.
 const CHOICE_TEXTS_MAX: usize = 4096;
 
+/// The fields of `structured_outputs`. All but the last have an older form of their own.
+const KINDS: [&str; 5] = ["json", "regex", "choice", "grammar", "json_object"];
 /// Hints about how vLLM works a format out: they do not change what is valid.
 const IGNORED: &[&str] = &["guided_decoding_backend", "guided_whitespace_pattern"];
 const STRUCTURED_IGNORED: &[&str] = &[
@@ -35,7 +37,7 @@ pub(crate) fn read_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
         let mut inner = Fields::nested("structured_outputs", value)?;
         inner.ignore(STRUCTURED_IGNORED);
         inner.refuse(&[("structural_tag", "use `json`, `regex`, `choice`, `grammar` or `json_object`")])?;
-        let formats = read_kinds(&mut inner, "")?;
+        let formats = read_kinds(&mut inner, "", &KINDS)?;
         inner.finish()?;
         if formats.is_empty() {
             let expected = "expected one of json, regex, choice, grammar and json_object, found none";
@@ -43,7 +45,7 @@ pub(crate) fn read_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
         }
         found.extend(formats);
     }
-    found.extend(read_kinds(fields, "guided_")?);
+    found.extend(read_kinds(fields, "guided_", &KINDS[..4])?);
     fields.ignore(IGNORED);
     match found.as_slice() {
         [] | [_] => Ok(found.pop()),
@@ -91,9 +93,9 @@ fn read_response_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
 }
 
 /// Reads the fields that name a format, each with `prefix` in front.
-fn read_kinds(fields: &mut Fields, prefix: &str) -> ApiResult<Vec<Format>> {
+fn read_kinds(fields: &mut Fields, prefix: &str, kinds: &[&str]) -> ApiResult<Vec<Format>> {
     let mut found = Vec::new();
-    for kind in ["json", "regex", "choice", "grammar", "json_object"] {
+    for &kind in kinds {
         let name = format!("{prefix}{kind}");
         let path = fields.path(&name);
         let rule = match kind {
