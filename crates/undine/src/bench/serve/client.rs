@@ -19,9 +19,6 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 const MESSAGE_CHARS_MAX: usize = 300;
 /// Longest silence of a server. As long as vLLM's tool allows a request to take.
 const SILENCE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
-/// Longest time a connection is kept without a request: servers close theirs after 5 seconds or more (llama-server's
-/// limit), and a request sent into a closing connection fails.
-const IDLE_MAX: Duration = Duration::from_secs(2);
 /// Between two questions whether the server is there.
 const READY_POLL: Duration = Duration::from_millis(250);
 /// Variable with the key to send.
@@ -71,8 +68,9 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .default_headers(headers(&args.header)?)
             .tcp_nodelay(true)
-            .pool_max_idle_per_host(usize::MAX)
-            .pool_idle_timeout(IDLE_MAX)
+            // A connection for each request: some servers (llama-server) close theirs after an answer, and a request
+            // sent into a closing connection fails.
+            .pool_max_idle_per_host(0)
             .read_timeout(SILENCE_MAX);
         if args.insecure {
             builder = builder.tls_danger_accept_invalid_certs(true);
