@@ -4,6 +4,18 @@
 //! [`PASS_PATCHES`]. Float weights are multiplied by panels ([`gemm`]), quantized ones by the decoder's kernels, attention runs
 //! tile by tile ([`attention`]). A row depends on its own tile alone, to the bit: on no other tile of the pass, no number of
 //! threads and no instruction set.
+//!
+//! Measured with `examples/vision_speed.rs` on random weights of the 450M shape (width 768, 12 layers), Sapphire Rapids with two
+//! cores, AVX-512, one image of 512 x 512 (1024 patches, 219 * 10^9 operations), best of four, against the f32 peak measured in
+//! the same run:
+//!
+//! | matrices | 1 thread | 2 threads | of the peak |
+//! |---|---|---|---|
+//! | F32 | 1474 ms, 149 * 10^9 operations/s | 816 ms, 269 | 77%, 68% |
+//! | BF16 | 1623 ms, 135 | 855 ms, 257 | 75%, 72% |
+//! | Q8_0 | 921 ms, 238 | 457 ms, 480 | 135%, 136% |
+//!
+//! An image of 1600 x 900 (nine tiles) takes two threads 7.9 s with BF16 and 4.4 s with Q8_0; cutting it takes 12 ms.
 
 mod attention;
 mod elementwise;
