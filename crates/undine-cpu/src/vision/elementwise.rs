@@ -101,7 +101,7 @@ fn gelu_8<S: Simd>(s: S, x: S::F, kind: Gelu) -> S::F {
 #[inline(always)]
 fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     /// Twice the square root of 2 / pi.
-    const FACTOR: f32 = 1.595_769_1;
+    const FACTOR: f32 = 2.0 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
     let cube = s.f_mul(s.f_mul(x, x), x);
     let z = s.f_mul(s.f_fma(cube, s.f_splat(0.044_715), x), s.f_splat(FACTOR));
     // 1 / (1 + e^-z) from e^-|z|, which cannot overflow: for z < 0 it is e / (1 + e).
