@@ -174,10 +174,13 @@ impl BlockPool {
         self.references(block) == 0 && self.tree.tokens(block).len() as u32 == tokens
     }
 
-    /// Whether the state at `position` of a table is kept.
-    pub fn has_snapshot(&self, table: &[BlockId], position: u32) -> bool {
+    /// Whether the state at `position` of a table could be kept and is not. A block whose tokens others had published
+    /// before is not in the tree: their state belongs there.
+    pub fn lacks_snapshot(&self, table: &[BlockId], position: u32) -> bool {
         let (block, tokens) = self.place(table, position);
-        self.tree.contains(block) && self.tree.snapshots(block).iter().any(|&(after, _)| after == tokens)
+        self.tree.contains(block)
+            && tokens as usize <= self.tree.tokens(block).len()
+            && self.tree.snapshots(block).iter().all(|&(after, _)| after != tokens)
     }
 
     /// The block of a table that ends at or contains `position`, and its tokens up to there.
@@ -327,14 +330,15 @@ mod tests {
         let mut table = Vec::new();
         pool.grow(&mut table, 1);
         pool.publish(&table, &[7], 0);
+        assert!(pool.lacks_snapshot(&table, 1));
         let id = pool.allocate_snapshot().unwrap();
         pool.keep_snapshot(&table, 1, id);
-        assert!(pool.has_snapshot(&table, 1) && !pool.has_snapshot(&table, 2));
+        assert!(!pool.lacks_snapshot(&table, 1) && !pool.lacks_snapshot(&table, 2));
         check(&pool, &[&table]);
         pool.release(&table);
         let mut other = Vec::new();
         pool.grow(&mut other, 1);
-        assert!(!pool.has_snapshot(&other, 1));
+        assert!(!pool.lacks_snapshot(&other, 1), "nobody could find it");
         check(&pool, &[&other]);
     }
 

@@ -343,7 +343,7 @@ impl Scheduler {
         assert_eq!(running.in_flight, 0, "blocks of {:?} are in use", running.sequence.id);
         if self.caching == PrefixCaching::On {
             running.publish(&mut self.blocks);
-            let wanted = running.exact_state().filter(|&at| !self.blocks.has_snapshot(&running.blocks, at));
+            let wanted = running.exact_state().filter(|&at| self.blocks.lacks_snapshot(&running.blocks, at));
             if let Some(position) = wanted
                 && let Some(snapshot) = self.blocks.allocate_snapshot()
             {

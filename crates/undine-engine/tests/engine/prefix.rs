@@ -107,6 +107,23 @@ fn regenerate() {
     }
 }
 
+/// An answer of one token to a prompt that is known as a whole ends with nothing of its own to publish.
+#[test]
+fn a_prompt_that_is_known_as_a_whole_and_one_token() {
+    for (snapshots, replayed) in [(0, REPLAY), (8, 0)] {
+        for len in [2, 3, 4, 21, 24] {
+            let mut driver = Driver::new(setup(snapshots));
+            let prompt = text(1, len);
+            cost(&mut driver, &ask(&prompt, 10));
+            for _ in 0..3 {
+                let (_, rows, cached) = cost(&mut driver, &ask(&prompt, 1));
+                let start = (len - 1).saturating_sub(replayed);
+                assert_eq!((rows, cached), (len - start, start), "{snapshots} snapshots, {len} tokens");
+            }
+        }
+    }
+}
+
 /// The last message is changed: the rest of the conversation is shared up to the first other token.
 #[test]
 fn edit_the_last_message() {
