@@ -143,6 +143,11 @@ impl Running {
 }
 
 impl Update {
+    /// Whether it says nothing but that the sequence has begun.
+    pub(crate) fn is_only_a_beginning(&self) -> bool {
+        self.prompt_scores.is_none() && self.token.is_none() && self.finish.is_none()
+    }
+
     /// Whether an event of the same step can go into this update.
     pub(crate) fn has_room_for(&self, event: &Event) -> bool {
         match event {

@@ -278,14 +278,21 @@ impl Generation {
 
     /// What happened next, and to which choice; `None` when all are complete.
     pub(crate) async fn next(&mut self) -> Option<ApiResult<(usize, Delta)>> {
-        let (index, update) = self.running.next().await?;
-        let Some(update) = update else { return Some(Err(self.app.engine_failure())) };
-        let delta = self.choices[index].take(update);
-        if delta.finish.is_some() {
-            // A stop string is text, which the engine does not see: it has to be told.
-            self.running.cancel(index);
+        loop {
+            let (index, update) = self.running.next().await?;
+            let Some(update) = update else { return Some(Err(self.app.engine_failure())) };
+            let only_begins = update.is_only_a_beginning();
+            let delta = self.choices[index].take(update);
+            if only_begins {
+                // Nothing to show yet: what precedes an answer comes with its first part.
+                continue;
+            }
+            if delta.finish.is_some() {
+                // A stop string is text, which the engine does not see: it has to be told.
+                self.running.cancel(index);
+            }
+            return Some(Ok((index, delta)));
         }
-        Some(Ok((index, delta)))
     }
 
     /// Tokens so far.
