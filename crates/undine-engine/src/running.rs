@@ -77,8 +77,15 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Computed up to where `prefix` says; `blocks` begin with what is cached of it.
-    pub fn new(sequence: Sequence, slot: Slot, blocks: Vec<BlockId>, prefix: &Prefix) -> Self {
+    /// Computed up to where `prefix` says; `blocks` begin with what is cached of it, and of those the first
+    /// `published` positions are in the tree: a copy is not.
+    pub fn new(
+        sequence: Sequence,
+        slot: Slot,
+        blocks: Vec<BlockId>,
+        prefix: &Prefix,
+        published: u32,
+    ) -> Self {
         Self {
             sequence,
             slot,
@@ -89,7 +96,7 @@ impl Running {
             pending: 0,
             state_source: prefix.state,
             cached: prefix.cached,
-            published: prefix.cached,
+            published,
             keep_at: [None; 2],
             kept: Vec::new(),
         }

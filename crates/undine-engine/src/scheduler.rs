@@ -305,7 +305,8 @@ impl Scheduler {
                 self.totals.prefix_cache_hits += u64::from(cached);
             }
         }
-        let mut running = Running::new(sequence, slot, table, &prefix);
+        let published = prefix.cached.min(next as u32 * self.block_size);
+        let mut running = Running::new(sequence, slot, table, &prefix, published);
         if self.keeps_states {
             running.keep_states();
         }

@@ -183,6 +183,11 @@ impl Driver {
         matches!(self.events[&id].last(), Some(Event::Finished(_)))
     }
 
+    /// The prompt of a request.
+    pub fn prompt(&self, id: RequestId) -> Vec<TokenId> {
+        self.requests[&id].prompt.clone()
+    }
+
     /// The prompt of a request and its answer so far.
     pub fn conversation(&self, id: RequestId) -> Vec<TokenId> {
         [&self.requests[&id].prompt[..], &self.answer(id)].concat()

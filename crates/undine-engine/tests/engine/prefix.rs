@@ -170,6 +170,22 @@ fn n_choices() {
     }
 }
 
+/// A copy of what somebody else still holds ends before anything was added to it: it can be found like the rest.
+#[test]
+fn a_copy_that_is_not_continued() {
+    for max_tokens in [0, 1] {
+        let mut driver = Driver::new(setup(8));
+        let prompt = text(1, 22);
+        driver.add(&ask(&prompt, 30)).unwrap();
+        (0..3).for_each(|_| driver.step());
+        driver.add(&ask(&prompt, max_tokens)).unwrap();
+        driver.step();
+        driver.run();
+        driver.check_events();
+        assert_eq!(driver.batches().iter().map(|batch| batch.block_copies.len()).sum::<usize>(), 1);
+    }
+}
+
 /// Clients with one system prompt, all at once: one computes it, the others their questions.
 #[test]
 fn many_clients_at_once() {

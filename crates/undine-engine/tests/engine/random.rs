@@ -14,6 +14,8 @@ const VOCAB: u32 = 23;
 #[derive(Clone, Debug)]
 enum Action {
     Add(GenerateRequest),
+    /// The prompt of the request this many places from the latest, once more.
+    Repeat(u64, GenerateRequest),
     /// What the request this many places from the latest has asked and been answered so far, and more.
     Continue(u64, GenerateRequest),
     /// The request this many places from the latest.
@@ -85,6 +87,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => request().prop_map(Action::Add),
         2 => (0..8u64, request()).prop_map(|(back, request)| Action::Continue(back, request)),
+        2 => (0..8u64, request()).prop_map(|(back, request)| Action::Repeat(back, request)),
         1 => (0..8u64).prop_map(Action::Cancel),
         4 => (1..6u32).prop_map(Action::Step),
     ]
@@ -109,10 +112,17 @@ proptest! {
                     }
                     Action::Add(request)
                 }
+                Action::Repeat(back, mut request) => {
+                    let last = u64::min(back + 1, added);
+                    if last > 0 {
+                        request.prompt = driver.prompt(RequestId(added - last));
+                    }
+                    Action::Add(request)
+                }
                 action => action,
             };
             match action {
-                Action::Continue(..) => unreachable!("it has become an addition"),
+                Action::Continue(..) | Action::Repeat(..) => unreachable!("it has become an addition"),
                 Action::Add(request) => match driver.add(&request) {
                     Ok(id) => added = id.0 + 1,
                     Err(AddError::QueueFull { .. }) => {
