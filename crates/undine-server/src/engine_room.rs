@@ -95,7 +95,7 @@ fn run(
     receiver: mpsc::Receiver<Command>,
     stop: &AtomicBool,
 ) {
-    let (engine, model, on_ready) = match start(load) {
+    let Started { engine, model, on_ready } = match start(load) {
         Ok(started) => started,
         Err(error) => return lifeline.loading_failed(error),
     };
@@ -133,14 +133,21 @@ fn run(
     drop(room);
 }
 
-fn start(load: Load) -> Result<(Engine, ServerModel, Box<dyn FnOnce() + Send>), ServerError> {
+/// What comes of a load.
+struct Started {
+    engine: Engine,
+    model: ServerModel,
+    on_ready: Box<dyn FnOnce() + Send>,
+}
+
+fn start(load: Load) -> Result<Started, ServerError> {
     let Loaded { model, factory, engine, on_ready } = load().map_err(ServerError::Load)?;
     if model.names.is_empty() {
         return Err(ServerError::NoModelName);
     }
     let executor = factory().map_err(|error| ServerError::Load(error.into()))?;
     let engine = Engine::new(executor, engine).map_err(|error| ServerError::Load(error.into()))?;
-    Ok((engine, model, on_ready))
+    Ok(Started { engine, model, on_ready })
 }
 
 /// The engine and whom to tell.

@@ -18,8 +18,11 @@ use crate::state::{App, Ready};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::{chat, completion, info, metrics, openapi, tokenize};
 
-/// Every route: its path, its methods, its handlers. `openapi` describes the same ones.
-pub(crate) fn table() -> Vec<(&'static str, &'static [&'static str], MethodRouter<Arc<App>>)> {
+/// A path, its methods, its handlers.
+type Route = (&'static str, &'static [&'static str], MethodRouter<Arc<App>>);
+
+/// Every route; `openapi` describes the same ones.
+pub(crate) fn table() -> Vec<Route> {
     vec![
         ("/health", &["get"], get(health)),
         ("/ping", &["get", "post"], get(health).post(health)),
