@@ -9,7 +9,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 use undine_core::Capacity;
-use undine_engine::{EngineConfig, EngineStats};
+use undine_engine::{EngineConfig, EngineStats, PrefixCaching};
 
 /// Seconds, of times to the first token; vLLM's buckets.
 const FIRST_TOKEN_BUCKETS: [f64; 22] = [
@@ -87,6 +87,7 @@ pub(crate) struct EngineMetrics {
     preemptions: IntCounter,
     prompt_tokens: IntCounter,
     generation_tokens: IntCounter,
+    prefix: PrefixMetrics,
     ended: [IntCounter; END_REASONS.len()],
     pub(crate) step_rows: Histogram,
     pub(crate) time_to_first_token: Histogram,
@@ -102,6 +103,35 @@ pub(crate) struct EngineMetrics {
     pub(crate) request_max_generation_tokens: Histogram,
     pub(crate) params_n: Histogram,
     pub(crate) params_max_tokens: Histogram,
+}
+
+/// What the prefix cache is asked and finds, in tokens.
+struct PrefixMetrics {
+    queries: IntCounter,
+    hits: IntCounter,
+    cached: IntCounter,
+    /// Computed here, found in the cache.
+    by_source: [IntCounter; 2],
+}
+
+impl PrefixMetrics {
+    fn new(make: &Maker<'_>) -> Self {
+        let by_source = make.add(IntCounterVec::new(
+            make.options(
+                "prompt_tokens_by_source_total",
+                "Prompt tokens, by where their keys and values came from.",
+            ),
+            &["source"],
+        ));
+        Self {
+            queries: make
+                .counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache."),
+            hits: make.counter("prefix_cache_hits_total", "Of them, those that were found."),
+            cached: make.counter("prompt_tokens_cached_total", "Prompt tokens that were not computed."),
+            by_source: ["local_compute", "local_cache_hit"]
+                .map(|source| by_source.with_label_values(&[source])),
+        }
+    }
 }
 
 /// Why a sequence ended, in vLLM's words.
@@ -175,6 +205,7 @@ impl EngineMetrics {
             prompt_tokens: make
                 .counter("prompt_tokens_total", "Prompt tokens of sequences that were computed."),
             generation_tokens: make.counter("generation_tokens_total", "Tokens generated."),
+            prefix: PrefixMetrics::new(&make),
             ended: END_REASONS.map(|reason| ended.with_label_values(&[reason])),
             step_rows: make.histogram("iteration_tokens_total", "Tokens computed in a step.", &STEP_BUCKETS),
             time_to_first_token: make.histogram(
@@ -222,13 +253,19 @@ impl EngineMetrics {
     pub(crate) fn publish(&self, stats: &EngineStats) {
         self.running.set(stats.running.into());
         self.waiting.set(stats.waiting.into());
-        self.waiting_for[0].set(stats.waiting.into());
+        self.waiting_for[0].set(stats.waiting.saturating_sub(stats.waiting_deferred).into());
+        self.waiting_for[1].set(stats.waiting_deferred.into());
         let usage = f64::from(stats.blocks_used) / f64::from(stats.blocks_total.max(1));
         self.cache_usage.iter().for_each(|gauge| gauge.set(usage));
         for (counter, total) in [
             (&self.preemptions, stats.preemptions),
             (&self.prompt_tokens, stats.prompt_tokens_total),
             (&self.generation_tokens, stats.generation_tokens_total),
+            (&self.prefix.queries, stats.prefix_cache_queries_total),
+            (&self.prefix.hits, stats.prefix_cache_hits_total),
+            (&self.prefix.cached, stats.prompt_tokens_cached_total),
+            (&self.prefix.by_source[0], stats.prompt_tokens_computed_total),
+            (&self.prefix.by_source[1], stats.prompt_tokens_cached_total),
         ] {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
@@ -245,6 +282,10 @@ fn describe_cache(make: &Maker<'_>, config: &EngineConfig, capacity: &Capacity) 
         .options("cache_config_info", "Settings of the cache of keys and values.")
         .const_label("block_size", capacity.block_size.to_string())
         .const_label("num_gpu_blocks", capacity.blocks.to_string())
+        .const_label(
+            "enable_prefix_caching",
+            if config.prefix_caching == PrefixCaching::On { "True" } else { "False" },
+        )
         .const_label("max_num_seqs", config.max_num_seqs.to_string())
         .const_label("max_model_len", config.max_model_len.to_string());
     make.add(IntGauge::with_opts(options)).set(1);

@@ -67,8 +67,10 @@ fn answers_are_counted() {
         assert_eq!(metric(&server, name, &[]), 0.0, "{name}");
     }
     assert_eq!(metric(&server, "http_requests_total", &["completions", "POST", "2xx"]), 5.0);
-    let computed = prompts - count("vllm:prompt_tokens_cached_total") + tokens - sequences;
-    assert!(count("vllm:iteration_tokens_total_sum") >= computed);
+    // Each computed prompt token is a row, and each generated one but the last of its sequence.
+    let computed = metric(&server, "vllm:prompt_tokens_by_source_total", &["local_compute"]) as u64;
+    assert!(computed < prompts, "the second choice finds the prompt of the first");
+    assert!(count("vllm:iteration_tokens_total_sum") >= computed + tokens - sequences);
 }
 
 #[test]
@@ -118,6 +120,26 @@ fn every_end_has_its_reason() {
     assert_eq!(post(server.address, PATH, &json!({"prompt": [1, FAILING_TOKEN]})).status, 500);
     receive(stream);
     wait_until(|| ended(&server, "error") == 2.0);
+}
+
+#[test]
+fn a_hit_counts_and_a_refusal_does_not() {
+    let server = Setup::default().start();
+    let prompt: Vec<u32> = (0..100).map(|i| 20 + i).collect();
+    let body = json!({"prompt": prompt, "max_tokens": 1, "ignore_eos": true});
+    let cached = |answer: &Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    assert_eq!(cached(&ask(server.address, PATH, &body)), 0);
+    let hits = cached(&ask(server.address, PATH, &body));
+    assert!(hits > 50, "{hits}");
+    // Refused requests ask the cache nothing.
+    assert_eq!(post(server.address, PATH, &json!({"prompt": vec![30; 500]})).status, 400);
+    let count = |name: &str| metric(&server, name, &[]) as u64;
+    wait_until(|| ended(&server, "length") == 2.0);
+    assert_eq!(count("vllm:prefix_cache_queries_total"), 200);
+    assert_eq!(count("vllm:prefix_cache_hits_total"), hits);
+    assert_eq!(count("vllm:prompt_tokens_cached_total"), hits);
+    let source = |name: &str| metric(&server, "vllm:prompt_tokens_by_source_total", &[name]) as u64;
+    assert_eq!((source("local_compute"), source("local_cache_hit")), (200 - hits, hits));
 }
 
 #[test]

@@ -200,7 +200,9 @@ fn read_file(path: &Path, flags: &Flags<'_>, given: &HashSet<String>) -> Result<
 }
 
 fn parse(yaml: &str) -> Result<Map<String, Json>, String> {
-    match serde_saphyr::from_str(yaml).map_err(|error| error.to_string())? {
+    // As in YAML 1.2: otherwise a model named y would be called true.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    match serde_saphyr::from_str_with_options(yaml, options).map_err(|error| error.to_string())? {
         Json::Object(map) => Ok(map),
         Json::Null => Ok(Map::new()),
         _ => Err("expected a map from names of flags to values".to_owned()),
@@ -222,6 +224,10 @@ fn flag_words(name: &str, value: &Json, flags: &Flags<'_>) -> Result<Vec<OsStrin
         }
         Json::Bool(value) if !flags.takes_value(name) => {
             let text = if *value { "true" } else { "false" };
+            switch(name, Some(text)).map(|word| vec![word.into()]).map_err(|error| error.chain())
+        }
+        // What other readers of YAML take for a truth value.
+        Json::String(text) if !flags.takes_value(name) => {
             switch(name, Some(text)).map(|word| vec![word.into()]).map_err(|error| error.chain())
         }
         other if !flags.takes_value(name) => Err(format!("{name}: expected true or false, found {other}")),
