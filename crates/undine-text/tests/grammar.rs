@@ -180,8 +180,11 @@ fn thinking() {
     assert!(words.starts_with('\n') && words.ends_with("\n</think>") && words.len() < 100, "{words}");
     assert!(constraint.allowed().is_none());
 
-    // Who may think may also not.
+    // Who may think may also not, and not twice before a form.
     let may = ReasoningRules::MayThink { budget: None };
+    let mut constraint = compiler.compile(&rules(yes.clone(), may)).unwrap();
+    accept_all(&mut *constraint, &[open, 65, close]);
+    assert_eq!(only(&mut *constraint), Some(u32::from(b'y')));
     let mut constraint = compiler.compile(&rules(yes, may)).unwrap();
     let mask = constraint.allowed().unwrap();
     assert!(walk::is_allowed(mask.wait(), open) && walk::is_allowed(mask.wait(), u32::from(b'y')));
@@ -190,20 +193,4 @@ fn thinking() {
         let mask = constraint.allowed().unwrap();
         (0..300).find(|&id| walk::is_allowed(mask.wait(), id)).unwrap()
     }));
-}
-
-#[test]
-fn a_mask_beyond_its_limits_ends_the_answer() {
-    let (_, compiler) = both();
-    // Very many places of the grammar are open at once.
-    let grammar =
-        format!("start: {}", vec!["a"; 40].join(" ")) + "\na: b | b b | \"\"\nb: \"x\" | \"x\" b | a \"y\" a";
-    let rules = rules(AnswerFormat::Grammar(grammar), ReasoningRules::None);
-    let Ok(mut constraint) = compiler.compile(&rules) else { return };
-    for _ in 0..200 {
-        drop(constraint.allowed());
-        if constraint.accept(u32::from(b'x')).is_err() {
-            return;
-        }
-    }
 }

@@ -107,6 +107,14 @@ impl AnswerConstraint {
         }
     }
 
+    /// An answer that must have a form has one thought before it, or it might never come to its form.
+    fn after_thought(&mut self) -> Phase {
+        if matches!(self.plan, Plan::Whole(_)) {
+            self.thinking = None;
+        }
+        self.begin()
+    }
+
     /// Ends the thought if its budget is spent. One that has not begun needs no words.
     fn check_budget(&mut self) {
         if let (&Phase::Thought { tokens }, Some(budget)) =
@@ -133,13 +141,13 @@ impl AnswerConstraint {
         let is_end = self.worker.eos().contains(&token);
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Thought { tokens } => match self.thinking {
-                Some(thinking) if thinking.end == token => Ok(self.begin()),
+                Some(thinking) if thinking.end == token => Ok(self.after_thought()),
                 _ => Ok(Phase::Thought { tokens: tokens + 1 }),
             },
             Phase::Closing { said } if self.closing.get(said) != Some(&token) => {
                 Err(ConstraintError(format!("token {token} does not end the thought")))
             }
-            Phase::Closing { said } if said + 1 == self.closing.len() => Ok(self.begin()),
+            Phase::Closing { said } if said + 1 == self.closing.len() => Ok(self.after_thought()),
             Phase::Closing { said } => Ok(Phase::Closing { said: said + 1 }),
             Phase::Text if self.think_start() == Some(token) => Ok(Phase::Thought { tokens: 0 }),
             Phase::Text => match &self.plan {
