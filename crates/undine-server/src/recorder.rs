@@ -27,25 +27,19 @@ impl Recorder {
         Some(Self { turns, tokenizer, place, tokens: Vec::new(), answer: Answer::default() })
     }
 
-    /// Keeps the answer if its end is one that a template writes: a special token, before and after which text is cut
-    /// into tokens independently.
+    /// Keeps the answer, without the token that ended it. One that a stop string cut off has tokens of its own.
     pub(crate) fn keep(self, finish: Option<FinishReason>) {
-        let Self { turns, tokenizer, place, tokens, answer } = self;
-        let ended = matches!(finish, Some(FinishReason::Eos | FinishReason::StopToken(_)));
-        let Some((&last, before)) =
-            tokens.split_last().filter(|(last, _)| ended && tokenizer.is_special(**last))
-        else {
-            return;
-        };
-        let bytes_of = |tokens: &[TokenId]| -> Vec<u8> {
-            tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).copied().collect()
-        };
+        let Self { turns, tokenizer, place, mut tokens, answer } = self;
+        match finish {
+            Some(FinishReason::Eos | FinishReason::StopToken(_)) => drop(tokens.pop()),
+            Some(FinishReason::MaxTokens | FinishReason::ContextFull) => {}
+            Some(FinishReason::Cancelled | FinishReason::ConstraintFailed) | None => return,
+        }
+        let bytes = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).copied().collect();
         // Text that is not UTF-8 never comes back as it was.
-        let Ok(mut text) = String::from_utf8(bytes_of(before)) else { return };
+        let Ok(text) = String::from_utf8(bytes) else { return };
         let Some(thought) = thought_end(&text, &answer.reasoning) else { return };
-        let said = text.len();
-        text.push_str(&String::from_utf8_lossy(&bytes_of(&[last])));
-        turns.keep(Turn { place, text, tokens, said, thought, answer });
+        turns.keep(Turn { place, text, tokens, thought, answer });
     }
 }
 

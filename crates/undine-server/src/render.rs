@@ -194,7 +194,10 @@ impl Rendered {
         let mut bos = prompt::bos(tokenizer, add_special_tokens);
         let mut tokens = Vec::new();
         let mut done = 0;
-        for turn in ready.turns.in_text(&self.text) {
+        let end = |&token: &TokenId| tokenizer.decode(&[token], SpecialText::Keep);
+        let is_special = |token: &&TokenId| tokenizer.is_special(**token);
+        let ends: Vec<String> = ready.model.eos.iter().filter(is_special).map(end).collect();
+        for turn in ready.turns.in_text(&self.text, &ends) {
             let place = turn.range();
             tokens.extend(tokenizer.encode(&self.text[done..place.start], bos));
             tokens.extend_from_slice(&turn.tokens);

@@ -56,11 +56,9 @@ pub(crate) struct Place {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Turn {
     pub(crate) place: Place,
-    /// All of its tokens' text; it ends with a special token.
+    /// All of its tokens' text, without the token that ended it.
     pub(crate) text: String,
     pub(crate) tokens: Vec<TokenId>,
-    /// Bytes of `text` before its last token.
-    pub(crate) said: usize,
     /// Bytes of `text` up to the end of the thoughts and the white space after them.
     pub(crate) thought: usize,
     pub(crate) answer: Answer,
@@ -144,18 +142,22 @@ impl KeptTurns {
         kept.touch(at)
     }
 
-    /// The answers that stand in `text` where they were generated, in order; none overlap.
-    pub(crate) fn in_text(&self, text: &str) -> Vec<Arc<Turn>> {
+    /// The answers that stand in `text` where they were generated, in order; none overlap. One of `ends` follows each:
+    /// the text of a special token, before and after which text is cut into tokens independently.
+    pub(crate) fn in_text(&self, text: &str, ends: &[String]) -> Vec<Arc<Turn>> {
         let kept = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stands = |turn: &Turn| {
             let Place { start, hash, .. } = turn.place;
-            text.get(start..).is_some_and(|rest| rest.starts_with(&turn.text))
+            let after = text.get(start..).and_then(|rest| rest.strip_prefix(turn.text.as_str()));
+            after.is_some_and(|after| ends.iter().any(|end| after.starts_with(end.as_str())))
                 && hash_of(&text[..start]) == hash
         };
         let found: Vec<usize> = (0..kept.turns.len()).filter(|&i| stands(&kept.turns[i])).collect();
         // Moved to the back one by one, each leaves the later ones one place further to the front.
         let mut turns: Vec<_> =
             found.iter().enumerate().filter_map(|(moved, &at)| kept.touch(at - moved)).collect();
+        // Of several that said the same in other tokens, the one used last: a message has just found it.
+        turns.reverse();
         turns.sort_by_key(|turn| turn.place.start);
         let mut end = 0;
         turns.retain(|turn| {
@@ -189,10 +191,10 @@ pub(crate) enum Thoughts {
 pub(crate) fn restore(message: &mut Value, turn: &Turn, thoughts: Thoughts) {
     let has_thoughts = message[THOUGHTS[0]].is_string();
     let Some(fields) = message.as_object_mut() else { return };
-    let said = &turn.text[turn.thought..turn.said];
+    let said = &turn.text[turn.thought..];
     let content = if has_thoughts && thoughts == Thoughts::InText {
         fields.retain(|name, _| !THOUGHTS.contains(&name.as_str()));
-        format!("{}{}", turn.place.opening, &turn.text[..turn.said])
+        format!("{}{}", turn.place.opening, turn.text)
     } else {
         said.to_owned()
     };
@@ -207,12 +209,11 @@ mod tests {
     use super::*;
 
     fn turn(prompt: &str, thought: &str, said: &str, id: &str) -> Turn {
-        let text = format!("{thought}{said}<end>");
+        let text = format!("{thought}{said}");
         let arguments = "{\"x\": 1}".to_owned();
         Turn {
             place: Place::after(prompt, "<think>".to_owned()),
             tokens: vec![1; text.len()],
-            said: text.len() - "<end>".len(),
             thought: thought.len(),
             answer: Answer {
                 content: String::new(),
@@ -277,13 +278,22 @@ mod tests {
         {
             kept.keep(turn(prompt, "", said, prompt));
         }
-        let found =
-            |text: &str| -> Vec<usize> { kept.in_text(text).iter().map(|turn| turn.place.start).collect() };
+        let ends = ["<end>".to_owned()];
+        let found = |text: &str| -> Vec<usize> {
+            kept.in_text(text, &ends).iter().map(|turn| turn.place.start).collect()
+        };
         assert_eq!(found("one first<end> two second<end>"), [4, 19]);
         assert_eq!(found("one first<end> two second"), [4]);
         assert_eq!(found("One first<end>"), [0; 0]);
         assert_eq!(found("€€"), [0; 0]);
         assert_eq!(found(""), [0; 0]);
+        // The same text in other tokens: what was used last counts.
+        let other = Turn { tokens: vec![2], ..turn("one ", "", "first", "again") };
+        kept.keep(other);
+        let tokens = |kept: &KeptTurns| kept.in_text("one first<end>", &ends)[0].tokens.clone();
+        assert_eq!(tokens(&kept), [2]);
+        assert!(kept.find(&message("one ", 1, None)).is_some());
+        assert_eq!(tokens(&kept), [1; 5]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The numbers transformers computed, through the whole house: binary, HTTP, engine, CPU. And the promise that they do
 //! not depend on what else the server is doing, nor on how a prompt is cut into steps.
 
+mod agents;
 mod server;
 
 use std::io::{BufRead, BufReader};

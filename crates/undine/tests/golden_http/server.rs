@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,13 +27,18 @@ impl Drop for Server {
 impl Server {
     /// Starts the binary on a folder of `tests/data/oracle` and waits until it is ready.
     pub fn start(case: &str, flags: &[&str]) -> Self {
+        Self::start_at(&undine_tests::data("oracle").join(case), flags)
+    }
+
+    /// The same for any checkpoint.
+    pub fn start_at(checkpoint: &Path, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_undine"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("UNDINE_") {
                 command.env_remove(name);
             }
         }
-        command.arg("serve").arg(undine_tests::data("oracle").join(case));
+        command.arg("serve").arg(checkpoint);
         command.args(["--port", "0", "--threads", "2"]).args(flags);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
@@ -66,17 +72,27 @@ impl Server {
 
     /// The answer of `/v1/completions`.
     pub fn complete(&self, body: &Value) -> Value {
+        self.ask("/v1/completions", body)
+    }
+
+    /// The answer to a request.
+    pub fn ask(&self, path: &str, body: &Value) -> Value {
         let body = body.to_string();
-        let text = Self::body_of(self.send("POST", "/v1/completions", &body), &body);
+        let text = Self::body_of(self.send("POST", path, &body), &body);
         serde_json::from_str(&text).expect("JSON")
     }
 
     /// The chunks of the same as a stream.
     pub fn stream(&self, body: &Value) -> Vec<Value> {
+        self.ask_stream("/v1/completions", body)
+    }
+
+    /// The chunks of the answer to a request as a stream.
+    pub fn ask_stream(&self, path: &str, body: &Value) -> Vec<Value> {
         let mut body = body.clone();
         body["stream"] = true.into();
         let body = body.to_string();
-        let text = Self::body_of(self.send("POST", "/v1/completions", &body), &body);
+        let text = Self::body_of(self.send("POST", path, &body), &body);
         let mut events: Vec<&str> = text.split_terminator("\n\n").collect();
         assert_eq!(events.pop(), Some("data: [DONE]"));
         let chunk =
