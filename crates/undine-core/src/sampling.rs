@@ -374,7 +374,8 @@ mod tests {
     #[test]
     fn a_mask_wins_over_biases_and_may_allow_nothing() {
         let forbid = |tokens: &[TokenId]| tokens.iter().map(|&token| (token, f32::NEG_INFINITY)).collect();
-        let cases: [(&str, Vec<u32>, Vec<(TokenId, f32)>, TokenId); 7] = [
+        type Case = (&'static str, Vec<u32>, Vec<(TokenId, f32)>, TokenId);
+        let cases: [Case; 7] = [
             ("no words allow all", vec![], forbid(&[33]), 32),
             ("one of two is biased away", vec![1 << 2 | 1 << 3, 0], forbid(&[3]), 2),
             ("all that is allowed is biased away", vec![1 << 3, 1 << 2], forbid(&[3, 34]), 34),
