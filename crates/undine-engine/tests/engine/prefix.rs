@@ -25,7 +25,7 @@ fn text(name: u32, len: u32) -> Vec<TokenId> {
 /// Rows that a request takes, alone, and its cached tokens.
 fn cost(driver: &mut Driver, request: &GenerateRequest) -> (RequestId, u32, u32) {
     let before = driver.rows();
-    let id = driver.add(request).unwrap();
+    let id = driver.add(request).expect("it can run");
     driver.run();
     driver.check_events();
     (id, (driver.rows() - before) as u32, driver.cached[&id])
