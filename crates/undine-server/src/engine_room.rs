@@ -259,15 +259,11 @@ impl EngineRoom {
                 !matches!(sent, Err(TrySendError::Full(_))),
                 "the channel has room for every update"
             );
-            let Some(tracked) =
-                (finish.is_some() || sent.is_err()).then(|| self.sequences.remove(&id)).flatten()
-            else {
-                continue;
-            };
-            let reason = finish.map_or_else(|| tracked.outlet.reason_it_closed(), EndReason::of);
-            tracked.lifetime.end(reason, &self.metrics);
-            if finish.is_none() {
-                self.engine.cancel(id);
+            // Whoever has left is cancelled after the step, when all that it brought has been counted.
+            if let Some(reason) = finish
+                && let Some(tracked) = self.sequences.remove(&id)
+            {
+                tracked.lifetime.end(EndReason::of(reason), &self.metrics);
             }
         }
     }

@@ -31,9 +31,14 @@ fn ended(server: &Server, reason: &str) -> f64 {
     metric(server, "vllm:request_success_total", &[&format!("finished_reason=\"{reason}\"")])
 }
 
+/// A server whose prompts are spared what the cache has.
+fn caching() -> Setup {
+    Setup { mock: MockExecutor { replay: Some(2), ..MockExecutor::default() }, ..Setup::default() }
+}
+
 #[test]
 fn answers_are_counted() {
-    let server = Setup::default().start();
+    let server = caching().start();
     let start = get(server.address, "/metrics");
     assert_eq!(start.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     assert!(
@@ -124,7 +129,7 @@ fn every_end_has_its_reason() {
 
 #[test]
 fn a_hit_counts_and_a_refusal_does_not() {
-    let server = Setup::default().start();
+    let server = caching().start();
     let prompt: Vec<u32> = (0..100).map(|i| 20 + i).collect();
     let body = json!({"prompt": prompt, "max_tokens": 1, "ignore_eos": true});
     let cached = |answer: &Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();

@@ -22,6 +22,8 @@ const FIRST_TEXT_TOKEN: u32 = 16;
 pub struct MockExecutor {
     /// What a step costs.
     pub step_time: Duration,
+    /// Rows of a replay; without it so many that no prompt is spared and usage never depends on earlier requests.
+    pub replay: Option<u32>,
     /// Exceptions from [`next_token`].
     pub successors: HashMap<TokenId, TokenId>,
     /// What the answers say, one after the other, instead of following [`next_token`]; then the first again.
@@ -110,9 +112,8 @@ impl Executor for MockExecutor {
             blocks: 256,
             block_size: 16,
             slots: 4,
-            // So long a replay that no prompt here is spared: usage is the same whenever a request is sent.
             snapshots: 0,
-            replay: 4096,
+            replay: self.replay.unwrap_or(4096),
             rows: 32,
             outputs: 32,
             vocab: VOCAB,
