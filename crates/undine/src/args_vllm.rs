@@ -312,7 +312,8 @@ impl FromArgMatches for ForeignArgs {
                     }
                 }
                 Value => {
-                    let value = matches.get_many::<String>(name).and_then(|values| values.last().cloned());
+                    let value =
+                        matches.get_many::<String>(name).and_then(|mut values| values.next_back().cloned());
                     given.extend(value.map(|value| Given { flag, value: Some(value), verdict }));
                 }
             }

@@ -62,8 +62,8 @@ const SO400M: Tower = Tower {
 pub fn find(name: &str) -> Option<Tower> {
     let wanted = name.rsplit('/').next().unwrap_or(name);
     let spellings = [wanted.to_owned(), format!("LFM2-{wanted}")];
-    let matches = |known: &&str| spellings.iter().any(|spelling| known.eq_ignore_ascii_case(spelling));
-    TOWERS.into_iter().find(|tower| tower.names.iter().any(|known| matches(&known)))
+    let matches = |known: &str| spellings.iter().any(|spelling| known.eq_ignore_ascii_case(spelling));
+    TOWERS.into_iter().find(|tower| tower.names.iter().any(|known| matches(known)))
 }
 
 /// The type of a matrix: that of the file where whole blocks of it fill a row, else the nearest that fits.
