@@ -149,7 +149,7 @@ pub fn from_gguf(tokens: &[String], kinds: &[i32], merges: &[String], pre: &str)
     if !kinds.is_empty() && kinds.len() != tokens.len() {
         return Err(TextError::KindCount { tokens: tokens.len(), kinds: kinds.len() });
     }
-    let mut vocab = Vocab::new();
+    let mut vocab = Vocab::with_capacity_and_hasher(tokens.len().min(TOKENS_MAX), Default::default());
     let mut added = Vec::new();
     for (id, text) in tokens.iter().enumerate().take(TOKENS_MAX + 1) {
         // Padding entries may be empty, and broken converters repeat a text: the first id keeps it.
@@ -273,7 +273,7 @@ fn check_merges(
     vocab: &Vocab,
 ) -> Result<Merges, TextError> {
     let mut result = String::new();
-    let mut checked = Merges::new();
+    let mut checked = Merges::with_capacity(merges.size_hint().0);
     for (rank, merge) in merges.enumerate() {
         let (left, right) = merge?;
         result.clear();

@@ -51,6 +51,7 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
     let started = Instant::now();
     let model = args.model.as_deref();
     let checkpoint = open::open(model)?;
+    open::populate(&checkpoint);
     let text = ModelText::new(&checkpoint)?;
     let name = open::display_name(model);
     let mut settings = Settings::new(sampling::defaults(&checkpoint, &name), &args.sampling);
@@ -123,6 +124,9 @@ fn answer_once(args: &RunArgs, mut ready: Ready, text: &str) -> Result<(), Error
     if args.verbose {
         eprintln!("{}", answer::describe(&answer.numbers));
     }
+    // The process ends here, and the system takes everything back at once: a hundred thousand texts of the vocabulary need not
+    // be freed one by one before.
+    std::mem::forget(ready);
     match answer.numbers.end {
         End::Interrupted => Err(Error::Interrupted),
         _ => Ok(()),
