@@ -55,8 +55,8 @@ fn text(turn: u32, tokens: u32) -> impl Iterator<Item = TokenId> {
 fn answer(engine: &mut Engine, prompt: &[TokenId]) -> (Vec<TokenId>, Duration, u32) {
     let stop = StopRules { max_tokens: ANSWER, min_tokens: 0, stop_tokens: vec![], eos_tokens: vec![] };
     let (sampling, logit_bias) = (SamplingParams::greedy(), vec![]);
-    let request =
-        GenerateRequest { prompt: prompt.to_vec(), sampling, logit_bias, stop, prompt_logprobs: None };
+    let (prompt, images) = (prompt.to_vec(), vec![]);
+    let request = GenerateRequest { prompt, images, sampling, logit_bias, stop, prompt_logprobs: None };
     let started = Instant::now();
     engine.add(request).expect("the conversation fits");
     let (mut events, mut tokens, mut first, mut cached) = (Vec::new(), Vec::new(), None, 0);

@@ -63,6 +63,7 @@ fn ask(questions: &[Value]) -> Vec<String> {
         };
         let request = GenerateRequest {
             prompt,
+            images: Vec::new(),
             sampling: SamplingParams::greedy(),
             logit_bias: Vec::new(),
             stop,

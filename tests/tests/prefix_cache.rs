@@ -279,6 +279,7 @@ fn engine(model: &Arc<Model>, kv: KvType, rows: u32, prefix_caching: PrefixCachi
 fn answer(engine: &mut Engine, prompt: Vec<TokenId>) -> (Vec<(TokenId, Vec<u32>)>, u32) {
     let request = GenerateRequest {
         prompt,
+        images: Vec::new(),
         sampling: SamplingParams { logprobs: Some(8), seed: 5, ..SamplingParams::default() },
         logit_bias: Vec::new(),
         stop: StopRules { max_tokens: 3, min_tokens: 0, stop_tokens: Vec::new(), eos_tokens: Vec::new() },

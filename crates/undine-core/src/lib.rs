@@ -24,9 +24,11 @@ pub use config::{Config, FeedForward, LayerKind, MoeConfig};
 pub use constraint::{Constraint, ConstraintError, MaskPromise, TokenMask};
 pub use dtype::DType;
 pub use executor::{Capacity, Executor, ExecutorError, Ticket};
-pub use request::{FinishReason, GenerateRequest, RequestId, StopRules};
+pub use request::{FinishReason, GenerateRequest, ImageSpan, PromptImage, RequestId, StopRules};
 pub use sampling::SamplingParams;
-pub use vision::{ImageSettings, Normalization, PatchOrder, Resample, Tile, VisionConfig, VisionExecutor};
+pub use vision::{
+    ImageKey, ImageSettings, Normalization, PatchOrder, Resample, Tile, VisionConfig, VisionExecutor,
+};
 pub use vocabulary::{SpecialTokens, Vocabulary};
 
 /// A token id. Ids are only meaningful together with the vocabulary they come from.

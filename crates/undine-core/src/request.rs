@@ -1,5 +1,6 @@
 //! A validated request for tokens, as the engine takes it: no text, no HTTP.
 
+use crate::vision::{ImageKey, Tile};
 use crate::{SamplingParams, TokenId};
 
 /// Names a request within one engine.
@@ -19,11 +20,32 @@ pub struct StopRules {
     pub eos_tokens: Vec<TokenId>,
 }
 
+/// Tokens of a prompt whose place the rows of one tile take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ImageSpan {
+    /// Index in [`GenerateRequest::prompt`] of the first of them. There are as many as the tile has tokens
+    /// ([`Tile::tokens`]), and each is the model's image token.
+    pub first: u32,
+    /// What stands there. A clone shares its pixels.
+    pub tile: Tile,
+}
+
+/// An image of a prompt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PromptImage {
+    /// Equal keys mean equal tiles, in this request and every other.
+    pub key: ImageKey,
+    /// Its tiles, in the order of the prompt.
+    pub spans: Vec<ImageSpan>,
+}
+
 /// One sequence to generate.
 #[derive(Clone, PartialEq, Debug)]
 pub struct GenerateRequest {
     /// The prompt; at least one token.
     pub prompt: Vec<TokenId>,
+    /// The images in it, in its order; none for a text.
+    pub images: Vec<PromptImage>,
     /// How to sample.
     pub sampling: SamplingParams,
     /// Additions to single logits.

@@ -3,6 +3,7 @@
 //!
 //! Source: the reference implementation in transformers (`lfm2_vl`, `siglip2`).
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::ExecutorError;
@@ -205,6 +206,24 @@ impl Tile {
     /// Its tokens.
     pub fn tokens(&self, downsample: usize) -> usize {
         self.patches() / (downsample * downsample)
+    }
+}
+
+/// Names an encoded image together with what is done to it: equal keys mean equal tiles. It is a cryptographic hash, which
+/// cannot be forged, so images of different clients may share a cache.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageKey(pub [u8; 32]);
+
+/// Hexadecimal.
+impl fmt::Display for ImageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ImageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -48,7 +48,7 @@ impl Sequence {
         constraint: Option<Box<dyn Constraint>>,
         context: u32,
     ) -> Self {
-        let GenerateRequest { prompt, sampling, logit_bias, stop, prompt_logprobs } = request;
+        let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs } = request;
         let scores = prompt_logprobs.map(|top| PromptScores { top, asked: 0, rows: Vec::new() });
         let prompt_len = prompt.len() as u32;
         Self {

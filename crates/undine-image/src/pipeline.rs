@@ -1,27 +1,15 @@
 //! A picture to tiles: sized, cut, and its patches laid one after the other.
 
-use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use undine_core::vision::CHANNELS;
-use undine_core::{ImageSettings, Resample, Tile};
+use undine_core::{ImageKey, ImageSettings, Resample, Tile};
 
 use crate::decode::{Picture, decode};
 use crate::error::Error;
 use crate::layout::{Grid, Layout, Size};
 use crate::resize::resize;
-
-/// Names an encoded image together with what is done to it: equal keys mean equal tiles. It cannot be forged, so images
-/// of different clients may share a cache.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ImageKey(pub [u8; 32]);
-
-impl fmt::Debug for ImageKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
 
 /// An image ready for the tower.
 #[derive(Clone, PartialEq, Debug)]

@@ -169,6 +169,7 @@ pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> 
     let seed = common.sampling.seed.unwrap_or_else(|| ready.next_seed());
     let request = |choice: u32| GenerateRequest {
         prompt: prompt.tokens.clone(),
+        images: Vec::new(),
         sampling: common.sampling.resolve(
             &ready.model.sampling_defaults,
             seed.wrapping_add(u64::from(choice).wrapping_mul(SEED_STEP)),

@@ -363,7 +363,7 @@ fn sample(
 
 /// The events of a request on this device, by the definition: one token after the other, no cache, no engine.
 pub fn expected(request: &GenerateRequest, context: u32, vocab: u32) -> Vec<Event> {
-    let GenerateRequest { prompt, sampling, logit_bias, stop, prompt_logprobs } = request;
+    let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs } = request;
     let logits = |tokens: &[TokenId]| {
         let chains = tokens.iter().scan(0, |chain, &token| {
             *chain = mix(*chain, u64::from(token));

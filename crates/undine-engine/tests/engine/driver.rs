@@ -207,6 +207,7 @@ impl Driver {
 pub fn request(seed: u64, prompt: u32, max_tokens: u32) -> GenerateRequest {
     GenerateRequest {
         prompt: (0..prompt).map(|i| (seed as u32 * 31 + i * 7) % ROOMY.capacity.vocab).collect(),
+        images: Vec::new(),
         sampling: SamplingParams { seed, ..SamplingParams::default() },
         logit_bias: Vec::new(),
         stop: StopRules { max_tokens, min_tokens: 0, stop_tokens: Vec::new(), eos_tokens: Vec::new() },

@@ -79,7 +79,7 @@ prop_compose! {
     ) -> GenerateRequest {
         let sampling = SamplingParams { seed, presence_penalty, logprobs, ..SamplingParams::default() };
         let stop = StopRules { max_tokens, min_tokens, stop_tokens, eos_tokens };
-        GenerateRequest { prompt, sampling, logit_bias, stop, prompt_logprobs }
+        GenerateRequest { prompt, images: Vec::new(), sampling, logit_bias, stop, prompt_logprobs }
     }
 }
 

@@ -139,6 +139,7 @@ impl Request {
     fn generate(&self) -> GenerateRequest {
         GenerateRequest {
             prompt: self.prompt.clone(),
+            images: Vec::new(),
             sampling: SamplingParams::greedy(),
             logit_bias: Vec::new(),
             // Nothing but the length ends an answer.
