@@ -42,6 +42,7 @@ fn engine(path: &Path, prefix_caching: PrefixCaching) -> Engine {
         max_waiting: 1,
         prefill_chunk: ROWS,
         prefix_caching,
+        image_cache_bytes: 0,
     };
     Engine::new(Box::new(executor), config).expect("no limit is zero")
 }

@@ -37,6 +37,7 @@ pub fn capacity(model: &Model) -> Capacity {
         rows: 512,
         outputs: 512,
         vocab: model.config().vocab as u32,
+        hidden: model.config().hidden as u32,
         steps_in_flight: 1,
     }
 }

@@ -47,6 +47,7 @@ fn ask(questions: &[Value]) -> Vec<String> {
         max_waiting: 64,
         prefill_chunk: 256,
         prefix_caching: PrefixCaching::On,
+        image_cache_bytes: 0,
     };
     let mut engine = Engine::new(Box::new(cpu(&model, 2)), config).unwrap();
     let mut streams: Vec<(RequestId, TextStream, Vec<Piece>)> = Vec::new();

@@ -271,6 +271,7 @@ fn engine(model: &Arc<Model>, kv: KvType, rows: u32, prefix_caching: PrefixCachi
         max_waiting: 8,
         prefill_chunk: rows,
         prefix_caching,
+        image_cache_bytes: 0,
     };
     Engine::new(Box::new(cpu), config).unwrap()
 }

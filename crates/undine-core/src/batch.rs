@@ -3,6 +3,7 @@
 //! The scheduler writes a [`Batch`], the backend reads it; both check it ([`Batch::check`]).
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::{Capacity, SamplingParams, TokenId, TokenMask};
 
@@ -85,6 +86,17 @@ pub struct RowSave {
     pub snapshot: SnapshotId,
 }
 
+/// Rows of a step that begin with rows of an encoded image in place of their tokens' embeddings.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ImageRows {
+    /// Indices into [`Batch::tokens`], whose tokens are not looked at.
+    pub rows: Range<u32>,
+    /// The rows of a tile, `tokens x hidden`, as [`crate::VisionExecutor::encode`] gave them. A clone shares them.
+    pub encoded: Arc<[f32]>,
+    /// Which of them stands in the first of `rows`.
+    pub first: u32,
+}
+
 /// What is wanted of a row's logits.
 #[derive(Clone, PartialEq, Debug)]
 pub enum OutputKind {
@@ -131,6 +143,8 @@ pub struct OutputRow {
 pub struct Batch {
     /// One token per row.
     pub tokens: Vec<TokenId>,
+    /// Rows that are not tokens; ascending and apart.
+    pub image_rows: Vec<ImageRows>,
     /// The sequences whose rows these are.
     pub sequences: Vec<BatchSequence>,
     /// Block tables of all sequences, one after the other.
@@ -154,6 +168,7 @@ impl Batch {
     pub fn clear(&mut self) {
         let Self {
             tokens,
+            image_rows,
             sequences,
             block_tables,
             slot_saves,
@@ -164,6 +179,7 @@ impl Batch {
             biases,
         } = self;
         tokens.clear();
+        image_rows.clear();
         sequences.clear();
         block_tables.clear();
         slot_saves.clear();
@@ -178,6 +194,7 @@ impl Batch {
     pub fn copy_from(&mut self, from: &Self) {
         let Self {
             tokens,
+            image_rows,
             sequences,
             block_tables,
             slot_saves,
@@ -188,6 +205,7 @@ impl Batch {
             biases,
         } = from;
         self.tokens.clone_from(tokens);
+        self.image_rows.clone_from(image_rows);
         self.sequences.clone_from(sequences);
         self.block_tables.clone_from(block_tables);
         self.slot_saves.clone_from(slot_saves);
@@ -203,6 +221,13 @@ impl Batch {
         let first = self.row_saves.partition_point(|save| save.row < sequence.rows.start);
         let end = self.row_saves.partition_point(|save| save.row < sequence.rows.end);
         &self.row_saves[first..end]
+    }
+
+    /// What a row begins with in place of its token's embedding, if it is one of an image: `hidden` values.
+    pub fn image_row(&self, row: u32, hidden: usize) -> Option<&[f32]> {
+        let image = self.image_rows.get(self.image_rows.partition_point(|image| image.rows.end <= row))?;
+        let at = (image.first + row.checked_sub(image.rows.start)?) as usize;
+        Some(&image.encoded[at * hidden..(at + 1) * hidden])
     }
 
     /// Rows in this step.
@@ -238,8 +263,22 @@ impl Batch {
                 capacity.vocab
             );
         }
+        self.check_images(capacity);
         self.check_cache(capacity);
         self.check_outputs(capacity);
+    }
+
+    fn check_images(&self, capacity: &Capacity) {
+        let hidden = capacity.hidden as usize;
+        let mut end = 0;
+        for ImageRows { rows, encoded, first } in &self.image_rows {
+            assert!(end <= rows.start && rows.start < rows.end, "rows of images ascend and are apart");
+            end = rows.end;
+            assert!(encoded.len().is_multiple_of(hidden), "{} values are no rows of {hidden}", encoded.len());
+            let last = *first as usize + rows.len();
+            assert!(last * hidden <= encoded.len(), "row {last} of {}", encoded.len() / hidden);
+        }
+        assert!(end as usize <= self.rows(), "row {end} of an image in a step of {}", self.rows());
     }
 
     fn check_sequence(&self, sequence: &BatchSequence, capacity: &Capacity) {

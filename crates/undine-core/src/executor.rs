@@ -23,6 +23,8 @@ pub struct Capacity {
     pub outputs: u32,
     /// Vocabulary entries.
     pub vocab: u32,
+    /// Width of the residual stream: values of a row that stands in the place of a token.
+    pub hidden: u32,
     /// Steps that may be in flight: 1 if `submit` computes, 2 if it only launches.
     pub steps_in_flight: u32,
 }

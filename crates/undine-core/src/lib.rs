@@ -17,8 +17,8 @@ pub mod vision;
 pub mod vocabulary;
 
 pub use batch::{
-    Batch, BatchSequence, BlockCopy, BlockId, OutputKind, OutputRow, RowOutput, RowSave, Slot, SlotSave,
-    SnapshotId, StateSource, StepOutput, TOKEN_FROM_SLOT, TokenScore,
+    Batch, BatchSequence, BlockCopy, BlockId, ImageRows, OutputKind, OutputRow, RowOutput, RowSave, Slot,
+    SlotSave, SnapshotId, StateSource, StepOutput, TOKEN_FROM_SLOT, TokenScore,
 };
 pub use config::{Config, FeedForward, LayerKind, MoeConfig};
 pub use constraint::{Constraint, ConstraintError, MaskPromise, TokenMask};

@@ -203,6 +203,31 @@ impl Tile {
         self.rows as usize * self.cols as usize
     }
 
+    /// Checks that a tower of this shape can take it.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn check(&self, config: &VisionConfig) -> Result<(), String> {
+        let (rows, cols, side) = (self.rows, self.cols, config.downsample);
+        let is_whole = |count: u32| count > 0 && (count as usize).is_multiple_of(side);
+        if !(is_whole(rows) && is_whole(cols)) {
+            return Err(format!(
+                "expected a tile of whole tokens of {side} x {side} patches, found {rows} x {cols}"
+            ));
+        }
+        let patches = u64::from(rows) * u64::from(cols);
+        if patches > u64::from(TILE_PATCHES_MAX) {
+            return Err(format!(
+                "expected a tile of at most {TILE_PATCHES_MAX} patches, found {rows} x {cols}"
+            ));
+        }
+        let values = self.patches() * config.patch_elems();
+        if self.pixels.len() != values {
+            return Err(format!("expected {values} values in a tile, found {}", self.pixels.len()));
+        }
+        Ok(())
+    }
+
     /// Its tokens.
     pub fn tokens(&self, downsample: usize) -> usize {
         self.patches() / (downsample * downsample)
@@ -233,12 +258,15 @@ pub trait VisionExecutor {
     fn config(&self) -> &VisionConfig;
 
     /// One row of `hidden` values for each token of each tile, in order. A row depends on its own tile alone, to the bit.
-    /// Panics if a tile has more than [`TILE_PATCHES_MAX`] patches or not as many pixels as its size says.
+    /// Panics if a tile does not pass [`Tile::check`].
     ///
     /// # Errors
     /// If the device failed.
     fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError>;
 }
+
+/// Makes a vision executor on the thread that will own it.
+pub type VisionFactory = Box<dyn FnOnce() -> Result<Box<dyn VisionExecutor>, ExecutorError> + Send>;
 
 #[cfg(test)]
 mod tests {

@@ -178,6 +178,7 @@ impl State {
             rows: options.rows,
             outputs: options.outputs,
             vocab: config.vocab as u32,
+            hidden: config.hidden as u32,
             steps_in_flight: 1,
         };
         let rows = options.rows as usize;

@@ -162,11 +162,11 @@ fn embed(state: &State, worker: Worker, table: MatrixId, y: Rows) {
         let position = state.rows[row].position as f32;
         // SAFETY: the row of each buffer is this thread's.
         unsafe {
-            quant::decode(
-                weight.dtype,
-                &bytes[token * row_bytes..][..row_bytes],
-                values_mut(state, y, row..row + 1),
-            );
+            let x = values_mut(state, y, row..row + 1);
+            match state.batch.image_row(row as u32, weight.cols) {
+                Some(encoded) => x.copy_from_slice(encoded),
+                None => quant::decode(weight.dtype, &bytes[token * row_bytes..][..row_bytes], x),
+            }
             let cos = state.cos.write(row * half..(row + 1) * half);
             let sin = state.sin.write(row * half..(row + 1) * half);
             for (i, frequency) in state.frequencies.iter().enumerate() {

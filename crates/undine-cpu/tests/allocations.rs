@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use undine_core::{
-    Batch, BatchSequence, BlockId, DType, Executor, OutputKind, OutputRow, SamplingParams, Slot, StateSource,
-    TOKEN_FROM_SLOT,
+    Batch, BatchSequence, BlockId, DType, Executor, ImageRows, OutputKind, OutputRow, SamplingParams, Slot,
+    StateSource, TOKEN_FROM_SLOT,
 };
 use undine_cpu::{CpuExecutor, CpuOptions, Isa, KvType};
 use undine_model::Model;
@@ -120,5 +120,13 @@ fn a_step_allocates_its_output_alone() {
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         executor.submit(&silent).unwrap();
         assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{case} {dtype}: no output, no allocation");
+        // Rows of an image are shared, not copied.
+        let hidden = executor.capacity().hidden as usize;
+        let image = ImageRows { rows: 0..2, encoded: vec![0.5; 3 * hidden].into(), first: 1 };
+        let seeing = Batch { image_rows: vec![image], ..silent };
+        executor.submit(&seeing).unwrap();
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        executor.submit(&seeing).unwrap();
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{case} {dtype}: an image is copied");
     }
 }

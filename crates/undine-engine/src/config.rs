@@ -1,9 +1,14 @@
 //! The engine's limits, and what it says when a request or a configuration breaks them.
 
-use undine_core::{Capacity, ExecutorError, GenerateRequest, TokenId};
+use undine_core::{Capacity, ExecutorError, GenerateRequest, TokenId, VisionConfig};
+
+use crate::images::check_images;
 
 /// Most alternatives reported beside one token. Bounds the memory of a request that asks for prompt scores.
 pub const LOGPROBS_MAX: u32 = 128;
+
+/// Bytes of encoded images to keep, unless asked for otherwise: of the largest kind, with some 2500 rows of 2048 values, a dozen.
+pub const IMAGE_CACHE_BYTES: u64 = 256 << 20;
 
 /// Whether keys and values outlive their sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -30,6 +35,8 @@ pub struct EngineConfig {
     pub prefill_chunk: u32,
     /// Whether requests share what is cached of their prompts.
     pub prefix_caching: PrefixCaching,
+    /// Most bytes of encoded images that are kept for other requests and later turns.
+    pub image_cache_bytes: u64,
 }
 
 impl EngineConfig {
@@ -47,6 +54,7 @@ impl EngineConfig {
             ("the executor's rows", capacity.rows),
             ("the executor's outputs", capacity.outputs),
             ("the executor's vocab", capacity.vocab),
+            ("the executor's hidden", capacity.hidden),
             ("the executor's steps_in_flight", capacity.steps_in_flight),
         ];
         match limits.iter().find(|(_, value)| *value == 0) {
@@ -64,6 +72,14 @@ impl EngineConfig {
 /// Why no engine could be made.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EngineError {
+    /// The vision tower belongs to another language model.
+    #[error("the vision tower gives rows of {found} values, the language model takes {expected}")]
+    VisionWidth {
+        /// [`Capacity::hidden`].
+        expected: u32,
+        /// The tower's.
+        found: usize,
+    },
     /// A limit is zero, so nothing could ever run.
     #[error("{name} is 0, expected at least 1")]
     ZeroLimit {
@@ -136,13 +152,35 @@ pub enum AddError {
         /// [`LOGPROBS_MAX`].
         limit: u32,
     },
+    /// There is no vision tower.
+    #[error("this model takes no images, only text")]
+    NoVision,
+    /// An image does not belong to its prompt, or to this model.
+    #[error("image {image} of the prompt: {reason}")]
+    InvalidImage {
+        /// Which, counted from 0.
+        image: usize,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// Every number that an image can have is taken.
+    #[error("the engine has been given {limit} different images, all that it can tell apart; restart it")]
+    TooManyImages {
+        /// How many it can tell apart.
+        limit: u32,
+    },
     /// An earlier step failed; the engine takes no more requests.
     #[error(transparent)]
     DeviceFailed(#[from] ExecutorError),
 }
 
 /// Checks everything about a request that depends on it alone.
-pub(crate) fn check_request(request: &GenerateRequest, vocab: u32, context: u32) -> Result<(), AddError> {
+pub(crate) fn check_request(
+    request: &GenerateRequest,
+    vocab: u32,
+    context: u32,
+    vision: Option<&VisionConfig>,
+) -> Result<(), AddError> {
     let outside = |token: &&TokenId| **token >= vocab;
     if request.prompt.is_empty() {
         return Err(AddError::EmptyPrompt);
@@ -152,6 +190,7 @@ pub(crate) fn check_request(request: &GenerateRequest, vocab: u32, context: u32)
     if request.prompt.len() as u64 > u64::from(limit) {
         return Err(AddError::PromptTooLong { prompt: request.prompt.len() as u64, limit });
     }
+    check_images(&request.images, &request.prompt, vision)?;
     if let Some(&token) = request.prompt.iter().find(outside) {
         return Err(AddError::TokenOutOfVocabulary { token, vocab });
     }

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 
 use undine_core::{
     Batch, Capacity, Constraint, Executor, ExecutorError, GenerateRequest, RequestId, StepOutput, Ticket,
+    VisionExecutor,
 };
 
 use crate::config::check_request;
+use crate::images::{IMAGE_BIT, SequenceImages};
 use crate::running::Part;
 use crate::scheduler::Scheduler;
 use crate::sequence::Sequence;
@@ -21,6 +23,8 @@ struct Flight {
 /// Turns requests into tokens on one executor. Not `Send`, because the executor is not.
 pub struct Engine {
     executor: Box<dyn Executor>,
+    /// What makes rows of images, if the model takes any.
+    vision: Option<Box<dyn VisionExecutor>>,
     capacity: Capacity,
     config: EngineConfig,
     scheduler: Scheduler,
@@ -40,9 +44,11 @@ impl Engine {
     pub fn new(executor: Box<dyn Executor>, config: EngineConfig) -> Result<Self, EngineError> {
         let capacity = executor.capacity();
         config.check(&capacity)?;
+        assert!(capacity.vocab <= IMAGE_BIT, "a vocabulary of {} entries", capacity.vocab);
         Ok(Self {
             scheduler: Scheduler::new(&config, &capacity),
             executor,
+            vision: None,
             capacity,
             config,
             in_flight: VecDeque::with_capacity(capacity.steps_in_flight as usize),
@@ -52,6 +58,15 @@ impl Engine {
             failure: None,
             stats: EngineStats::default(),
         })
+    }
+
+    /// The same engine for requests with images. Fails if `vision` does not belong to its language model.
+    pub fn with_vision(self, vision: Box<dyn VisionExecutor>) -> Result<Self, EngineError> {
+        let (expected, found) = (self.capacity.hidden, vision.config().hidden);
+        if found != expected as usize {
+            return Err(EngineError::VisionWidth { expected, found });
+        }
+        Ok(Self { vision: Some(vision), ..self })
     }
 
     /// The limits it was made with.
@@ -85,20 +100,27 @@ impl Engine {
 
     fn add_sequence(
         &mut self,
-        request: GenerateRequest,
+        mut request: GenerateRequest,
         constraint: Option<Box<dyn Constraint>>,
     ) -> Result<RequestId, AddError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone().into());
         }
-        check_request(&request, self.capacity.vocab, self.max_context())?;
+        let vision = self.vision.as_ref().map(|vision| *vision.config());
+        check_request(&request, self.capacity.vocab, self.max_context(), vision.as_ref())?;
         if self.scheduler.waiting() >= self.config.max_waiting as usize {
             let waiting = self.scheduler.waiting() as u32;
             return Err(AddError::QueueFull { waiting, limit: self.config.max_waiting });
         }
+        let images = match (std::mem::take(&mut request.images), vision) {
+            (images, Some(config)) if !images.is_empty() => {
+                self.scheduler.images.place(&request.prompt, images, &config)?
+            }
+            _ => SequenceImages::default(),
+        };
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        self.scheduler.add(Sequence::new(id, request, constraint, self.max_context()));
+        self.scheduler.add(Sequence::new(id, request, images, constraint, self.max_context()));
         Ok(id)
     }
 
@@ -145,6 +167,9 @@ impl Engine {
 
     fn advance(&mut self, events: &mut Vec<(RequestId, Event)>) -> Result<(), ExecutorError> {
         let parts = self.schedule();
+        if let Some(vision) = &mut self.vision {
+            self.scheduler.show_images(vision.as_mut(), &mut self.batch, &parts)?;
+        }
         let started = parts.iter().filter_map(|part| Some((part.id, part.started?)));
         events.extend(started.map(|(id, cached_tokens)| (id, Event::Started { cached_tokens })));
         let stay_in_flight = self.submit(parts)?;

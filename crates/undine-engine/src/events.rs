@@ -58,6 +58,15 @@ pub struct EngineStats {
     pub prefix_cache_queries_total: u64,
     /// Those of them that were found and not computed.
     pub prefix_cache_hits_total: u64,
+    /// Images of accepted requests; an image counts in each.
+    pub images_total: u64,
+    /// Tiles of images that the vision tower has encoded.
+    pub image_tiles_encoded_total: u64,
+    /// Tiles that it need not encode, because what came of them was still known. Those whose keys and values were in
+    /// the prefix cache are in neither number.
+    pub image_tiles_reused_total: u64,
+    /// Bytes that encoded tiles take which are kept for others.
+    pub image_cache_bytes: u64,
     /// Tokens reported.
     pub generation_tokens_total: u64,
     /// Rows of the latest submitted step.

@@ -25,6 +25,7 @@ mod block_pool;
 mod config;
 mod engine;
 mod events;
+mod images;
 mod prefix_tree;
 mod running;
 mod scheduler;
@@ -32,6 +33,7 @@ mod sequence;
 mod slot_pool;
 mod snapshot_pool;
 
-pub use config::{AddError, EngineConfig, EngineError, LOGPROBS_MAX, PrefixCaching};
+pub use config::{AddError, EngineConfig, EngineError, IMAGE_CACHE_BYTES, LOGPROBS_MAX, PrefixCaching};
 pub use engine::Engine;
 pub use events::{EngineStats, Event};
+pub use images::STEP_PATCHES;

@@ -5,8 +5,7 @@
 //! own previous one, so two sequences that computed the same tokens at the same time leave equal siblings; a search
 //! looks below all of them.
 //!
-//! (A position's key is its token id alone. Once there are positions without a token of their own, such as those of
-//! an image, the hash of their content belongs beside the token in [`PrefixTree::tokens`].)
+//! A position of an image is known by the image instead of a token ([`crate::images`]): equal images match, others do not.
 
 use undine_core::{BlockId, SnapshotId, StateSource, TokenId};
 

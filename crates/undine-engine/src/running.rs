@@ -127,14 +127,14 @@ impl Running {
         self.kept.iter().map(|&(_, id)| id)
     }
 
-    /// What will be in the cache of these tokens once it has computed its own: the first position to compute then.
-    /// Nothing, if that is there already.
-    pub fn will_share(&self, tokens: &[TokenId], replay: u32) -> Option<u32> {
-        let shared = common(&self.sequence.tokens, tokens);
+    /// What will be in the cache of a sequence with these keys once it has computed its own: the first position to
+    /// compute then. Nothing, if that is there already.
+    pub fn will_share(&self, keys: &[TokenId], replay: u32) -> Option<u32> {
+        let shared = common(self.sequence.keys(), keys);
         if self.state != State::Active || shared <= self.published {
             return None;
         }
-        let boundary = shared.min(tokens.len() as u32 - 1);
+        let boundary = shared.min(keys.len() as u32 - 1);
         let kept = self.keep_at.into_iter().flatten().filter(|&position| position <= boundary).max();
         Some(boundary.saturating_sub(replay).max(kept.unwrap_or(0)))
     }
@@ -143,7 +143,7 @@ impl Running {
     pub fn publish(&mut self, pool: &mut BlockPool) {
         let end = self.computed.max(self.cached).min(self.sequence.tokens.len() as u32);
         if end > self.published || !self.kept.is_empty() {
-            pool.publish(&self.blocks, &self.sequence.tokens[..end as usize], self.published);
+            pool.publish(&self.blocks, &self.sequence.keys()[..end as usize], self.published);
             self.published = end;
             for (position, id) in self.kept.drain(..) {
                 pool.keep_snapshot(&self.blocks, position, id);
@@ -277,7 +277,7 @@ impl Running {
         }
         let reason = if let Some(output) = outputs.next() {
             let token = output.chosen.token;
-            sequence.tokens.push(token);
+            sequence.push(token);
             events.push((part.id, Event::Token(output)));
             let accepted =
                 sequence.constraint.as_mut().is_none_or(|constraint| constraint.accept(token).is_ok());

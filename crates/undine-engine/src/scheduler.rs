@@ -16,10 +16,14 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use undine_core::{Batch, BlockCopy, BlockId, Capacity, RequestId, RowSave, SlotSave, StateSource};
+use undine_core::{
+    Batch, BlockCopy, BlockId, Capacity, ExecutorError, RequestId, RowSave, SlotSave, StateSource,
+    VisionExecutor,
+};
 
 use crate::block_pool::BlockPool;
 use crate::config::PrefixCaching;
+use crate::images::Images;
 use crate::prefix_tree::{Found, Prefix};
 use crate::running::{Budget, Part, Running, State};
 use crate::sequence::Sequence;
@@ -37,6 +41,8 @@ pub(crate) struct Scheduler {
     waiting: VecDeque<Sequence>,
     blocks: BlockPool,
     slots: SlotPool,
+    /// What is known of the images in their prompts.
+    pub images: Images,
     block_size: u32,
     /// A whole step's budget.
     budget: Budget,
@@ -87,6 +93,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             blocks: BlockPool::new(capacity.blocks, capacity.block_size, capacity.snapshots, capacity.replay),
             slots: SlotPool::new(capacity.slots),
+            images: Images::new(config.image_cache_bytes),
             block_size: capacity.block_size,
             budget: Budget { rows, outputs: capacity.outputs, chunk: config.prefill_chunk },
             seats,
@@ -138,6 +145,7 @@ impl Scheduler {
     /// Writes the next step into `batch`, and whose rows these are into `parts`. Both stay empty if nobody can run.
     pub fn schedule(&mut self, batch: &mut Batch, parts: &mut Vec<Part>) {
         self.blocks.tick();
+        self.images.begin_step();
         self.slot_saves.iter().for_each(|save| self.blocks.touch_snapshot(save.snapshot));
         if self.caching == PrefixCaching::On {
             self.running.iter_mut().for_each(|running| running.publish(&mut self.blocks));
@@ -159,6 +167,22 @@ impl Scheduler {
         if !step.parts.is_empty() {
             step.batch.slot_saves.append(&mut self.slot_saves);
         }
+    }
+
+    /// Encodes the tiles that a step needs and writes into its batch which rows show them; `parts` are the step's.
+    pub fn show_images(
+        &mut self,
+        vision: &mut dyn VisionExecutor,
+        batch: &mut Batch,
+        parts: &[Part],
+    ) -> Result<(), ExecutorError> {
+        self.images.encode(vision)?;
+        let Batch { sequences, image_rows, .. } = batch;
+        for (part, rows) in parts.iter().zip(sequences) {
+            let index = self.index_of(part.id).expect("a sequence with rows in a step runs");
+            self.images.show(&mut self.running[index].sequence.images, rows, image_rows);
+        }
+        Ok(())
     }
 
     /// The running sequence of this name.
@@ -197,7 +221,10 @@ impl Scheduler {
             if gaps.contains(&running.gap()) {
                 let rows = running.rows_within(&step.budget);
                 if rows > 0 && self.reserve(index, running.computed() + rows) {
-                    self.record(index, rows, step);
+                    let rows = self.rows_with_images(index, rows);
+                    if rows > 0 {
+                        self.record(index, rows, step);
+                    }
                 }
             }
             index += 1;
@@ -239,7 +266,10 @@ impl Scheduler {
             }
             let blocks = sequence.positions_to_start().div_ceil(self.block_size);
             let Some(beginning) = self.beginning(&found, blocks) else { return };
-            let sequence = self.waiting.pop_front().expect("there is a front");
+            let mut sequence = self.waiting.pop_front().expect("there is a front");
+            if !self.images.has_room(&mut sequence.images, beginning.prefix.start) {
+                return self.waiting.push_front(sequence);
+            }
             self.begin(sequence, beginning, step);
         }
     }
@@ -247,7 +277,7 @@ impl Scheduler {
     /// What the cache has for a sequence.
     fn find(&self, sequence: &Sequence) -> Found {
         // Prompt scores need the logits of every row.
-        if self.reads_cache(sequence) { self.blocks.find(&sequence.tokens) } else { Found::NOTHING }
+        if self.reads_cache(sequence) { self.blocks.find(sequence.keys()) } else { Found::NOTHING }
     }
 
     fn reads_cache(&self, sequence: &Sequence) -> bool {
@@ -256,12 +286,12 @@ impl Scheduler {
 
     /// Whether somebody who runs is about to compute much of what a sequence needs.
     fn is_worth_waiting(&self, sequence: &Sequence, now: &Prefix) -> bool {
-        let tokens = &sequence.tokens;
-        let rows = tokens.len() as u32 - now.start;
+        let keys = sequence.keys();
+        let rows = keys.len() as u32 - now.start;
         self.reads_cache(sequence)
             && self.running.iter().any(|running| {
-                let later = running.will_share(tokens, self.replay);
-                later.is_some_and(|start| (tokens.len() as u32 - start) * WAIT_GAIN <= rows)
+                let later = running.will_share(keys, self.replay);
+                later.is_some_and(|start| (keys.len() as u32 - start) * WAIT_GAIN <= rows)
             })
     }
 
@@ -313,9 +343,17 @@ impl Scheduler {
         self.running.push(running);
         let index = self.running.len() - 1;
         let rows = self.running[index].rows_within(&step.budget);
-        assert!(rows > 0, "a row and an output are left, so the first row fits");
+        let rows = self.rows_with_images(index, rows);
+        assert!(rows > 0, "a row and an output are left, and room for an image in it, so the first row fits");
         self.record(index, rows, step);
         step.parts.last_mut().expect("it has just been recorded").started = started;
+    }
+
+    /// How many of its next rows a running sequence can have in this step as far as images go.
+    fn rows_with_images(&mut self, index: usize, rows: u32) -> u32 {
+        let running = &mut self.running[index];
+        let start = running.computed();
+        self.images.rows_within(&mut running.sequence.images, start, rows)
     }
 
     fn record(&mut self, index: usize, rows: u32, step: &mut Step) {
@@ -354,6 +392,7 @@ impl Scheduler {
         }
         self.blocks.release(&running.blocks);
         self.slots.release(running.slot);
+        running.sequence.images.release();
         running.sequence
     }
 
@@ -382,12 +421,14 @@ impl Scheduler {
         stats.prefix_cache_queries_total = self.totals.prefix_cache_queries;
         stats.prefix_cache_hits_total = self.totals.prefix_cache_hits;
         stats.waiting_deferred = self.totals.deferred;
+        self.images.describe(stats);
     }
 
     /// Panics if a block or slot is lost or has two owners, or if a queue is out of order.
     pub fn check_integrity(&self) {
         let held = self.running.iter().flat_map(|running| running.blocks.iter().copied());
         self.blocks.check_integrity(held, self.running.iter().flat_map(Running::promised));
+        self.images.check_integrity();
         self.slots.check_integrity(self.running.iter().map(|running| running.slot));
         let ids = self.running.iter().map(|running| running.sequence.id);
         let ids = ids.chain(self.waiting.iter().map(|sequence| sequence.id));

@@ -7,6 +7,8 @@ use undine_core::{
     StopRules, TokenId,
 };
 
+use crate::images::SequenceImages;
+
 /// Scores of the prompt's tokens, collected over its chunks.
 pub(crate) struct PromptScores {
     /// Alternatives per token.
@@ -23,6 +25,8 @@ pub(crate) struct Sequence {
     pub id: RequestId,
     /// The prompt, then the answer so far.
     pub tokens: Vec<TokenId>,
+    /// What stands in the place of some of them.
+    pub images: SequenceImages,
     /// Tokens of the prompt.
     pub prompt_len: u32,
     /// How to sample.
@@ -41,10 +45,11 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// A checked request that has not run yet.
+    /// A checked request that has not run yet, whose images have become `images`.
     pub fn new(
         id: RequestId,
         request: GenerateRequest,
+        images: SequenceImages,
         constraint: Option<Box<dyn Constraint>>,
         context: u32,
     ) -> Self {
@@ -54,6 +59,7 @@ impl Sequence {
         Self {
             id,
             tokens: prompt,
+            images,
             prompt_len,
             sampling,
             logit_bias,
@@ -62,6 +68,19 @@ impl Sequence {
             constraint,
             context,
             cached: None,
+        }
+    }
+
+    /// What the prefix tree knows its tokens by: a position of an image is known by the image.
+    pub fn keys(&self) -> &[TokenId] {
+        if self.images.keys.is_empty() { &self.tokens } else { &self.images.keys }
+    }
+
+    /// Takes the next token of the answer.
+    pub fn push(&mut self, token: TokenId) {
+        self.tokens.push(token);
+        if !self.images.keys.is_empty() {
+            self.images.keys.push(token);
         }
     }
 

@@ -152,12 +152,12 @@ impl Recorder for Oracle {
         let weight = *self.model.matrix(table);
         let row_bytes = weight.dtype.row_bytes(weight.cols).expect("validated at open");
         let mut x = vec![0.0; self.batch.rows() * weight.cols];
-        for (&token, x) in self.batch.tokens.iter().zip(x.chunks_exact_mut(weight.cols)) {
-            quant::decode(
-                weight.dtype,
-                &self.model.matrix_bytes(table)[token as usize * row_bytes..][..row_bytes],
-                x,
-            );
+        for (row, (&token, x)) in self.batch.tokens.iter().zip(x.chunks_exact_mut(weight.cols)).enumerate() {
+            let bytes = &self.model.matrix_bytes(table)[token as usize * row_bytes..][..row_bytes];
+            quant::decode(weight.dtype, bytes, x);
+            if let Some(encoded) = self.batch.image_row(row as u32, weight.cols) {
+                x.copy_from_slice(encoded);
+            }
         }
         self.trace.push(x.clone());
         self.push(x)

@@ -141,12 +141,16 @@ struct Started {
 }
 
 fn start(load: Load) -> Result<Started, ServerError> {
-    let Loaded { model, factory, engine, on_ready } = load().map_err(ServerError::Load)?;
+    let Loaded { model, factory, vision, engine, on_ready } = load().map_err(ServerError::Load)?;
     if model.names.is_empty() {
         return Err(ServerError::NoModelName);
     }
     let executor = factory().map_err(|error| ServerError::Load(error.into()))?;
-    let engine = Engine::new(executor, engine).map_err(|error| ServerError::Load(error.into()))?;
+    let mut engine = Engine::new(executor, engine).map_err(|error| ServerError::Load(error.into()))?;
+    if let Some(make) = vision {
+        let vision = make().map_err(|error| ServerError::Load(error.into()))?;
+        engine = engine.with_vision(vision).map_err(|error| ServerError::Load(error.into()))?;
+    }
     Ok(Started { engine, model, on_ready })
 }
 

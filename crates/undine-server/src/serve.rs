@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use undine_core::executor::ExecutorFactory;
-use undine_core::{SamplingParams, TokenId};
+use undine_core::vision::VisionFactory;
+use undine_core::{ImageSettings, SamplingParams, TokenId};
 use undine_engine::EngineConfig;
 use undine_text::{ChatTemplate, Tokenizer};
 
@@ -37,6 +38,9 @@ pub struct ServerModel {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Messages to text; without it there is no chat.
     pub template: Option<ChatTemplate>,
+    /// How images are sized and cut, if the model takes any: requests start from it. The tokens that stand for an image are
+    /// in the vocabulary of `tokenizer` ([`undine_image::prompt::expand`]).
+    pub images: Option<ImageSettings>,
     /// Every token that ends an answer.
     pub eos: Vec<TokenId>,
     /// What a request leaves out; `seed` and `logprobs` are not used.
@@ -53,6 +57,8 @@ pub struct Loaded {
     pub model: ServerModel,
     /// Makes the executor, on the engine thread.
     pub factory: ExecutorFactory,
+    /// Makes what encodes images, on the engine thread; there is one exactly if [`ServerModel::images`] says how.
+    pub vision: Option<VisionFactory>,
     /// The engine's limits; `max_model_len` is what clients are told, unless the cache is smaller.
     pub engine: EngineConfig,
     /// Called once, on the engine thread, when requests are answered.

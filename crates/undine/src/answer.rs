@@ -48,7 +48,7 @@ pub fn answer(
     let mut stream = TextStream::new(Arc::clone(&text.tokenizer), options);
     let request = GenerateRequest {
         prompt: prompt.tokens,
-        images: Vec::new(),
+        images: prompt.images,
         sampling: settings.for_answer(),
         logit_bias: Vec::new(),
         stop: StopRules {

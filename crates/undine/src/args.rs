@@ -139,6 +139,12 @@ pub struct RunArgs {
     /// Print load time, time to first token and both speeds to standard error.
     #[arg(short, long)]
     pub verbose: bool,
+    /// Show the model this PNG, JPEG, WebP, GIF or BMP file with the prompt; may be repeated.
+    #[arg(long, value_name = "FILE", requires = "prompt", conflicts_with = "raw")]
+    pub image: Vec<PathBuf>,
+    /// How images are seen.
+    #[command(flatten)]
+    pub vision: crate::args_vision::VisionArgs,
     /// How to choose tokens.
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -151,6 +157,7 @@ const RUN_EXAMPLES: &str = "Examples:
   undine run                                        chat with the demo model
   undine run LFM2-1.2B-Q4_K_M.gguf                  chat
   undine run model.gguf -p \"Why is the sky blue?\"   one answer
+  undine run LFM2-VL-450M-Q4_0.gguf --image cat.png -p \"What is this?\"
   cat notes.txt | undine run model.gguf -p \"Summarise:\"
   undine run ./LFM2-350M --raw -p \"Once upon a time\" --max-tokens 100
   undine run model.gguf --json -p Hi | jq .text";

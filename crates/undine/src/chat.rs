@@ -15,7 +15,8 @@ use rustyline::{Cmd, Completer, Config, Editor, EventHandler, Helper, Highlighte
 use crate::answer;
 use crate::args::RunArgs;
 use crate::command::{self, Command, Line};
-use crate::conversation::Conversation;
+use crate::conversation::{Attachment, Conversation};
+use crate::dragged;
 use crate::error::Error;
 use crate::open::Prompt;
 use crate::output::{self, Printer};
@@ -44,6 +45,8 @@ enum Next {
 pub struct Chat {
     ready: Ready,
     conversation: Conversation,
+    /// Those of the next message.
+    pictures: Vec<Attachment>,
     /// Whether lines are completed as they are, without a template.
     completes: bool,
     verbose: bool,
@@ -68,6 +71,7 @@ impl Chat {
     pub fn new(args: &RunArgs, ready: Ready) -> Self {
         Self {
             completes: args.raw || ready.text.template.is_none(),
+            pictures: Vec::new(),
             conversation: Conversation { system: args.system.clone(), messages: Vec::new() },
             verbose: args.verbose,
             ready,
@@ -116,14 +120,16 @@ impl Chat {
     /// Does what a line asks for. Errors that the user can mend are printed, and the chat goes on.
     fn take(&mut self, line: &str) -> Result<Next, Error> {
         let done = match command::parse(line) {
-            Line::Empty => Ok(()),
-            Line::Say(text) => self.say(&text),
-            Line::Command(Command::Bye) => return Ok(Next::Leave),
-            Line::Command(command) => self.obey(command),
-            Line::Invalid(message) => Err(Error::usage(message)),
+            line @ Line::Command(_) => self.follow(line),
+            // A path looks like a command.
+            other => match self.without_pictures(line) {
+                Ok(Some(rest)) => self.follow(command::parse(&rest)),
+                Ok(None) => self.follow(other),
+                Err(error) => Err(error),
+            },
         };
         match done {
-            Ok(()) => Ok(Next::Line),
+            Ok(next) => Ok(next),
             Err(error @ (Error::BrokenPipe | Error::Device(_) | Error::Io(_))) => Err(error),
             Err(error) => {
                 tell(error.chain())?;
@@ -132,8 +138,45 @@ impl Chat {
         }
     }
 
+    fn follow(&mut self, line: Line) -> Result<Next, Error> {
+        match line {
+            Line::Empty => {}
+            Line::Say(text) => self.say(&text)?,
+            Line::Command(Command::Bye) => return Ok(Next::Leave),
+            Line::Command(command) => self.obey(command)?,
+            Line::Invalid(message) => return Err(Error::usage(message)),
+        }
+        Ok(Next::Line)
+    }
+
+    /// Adds the pictures whose files were dragged into a line to the next message; returns the rest if there are any.
+    fn without_pictures(&mut self, line: &str) -> Result<Option<String>, Error> {
+        if self.completes || !self.ready.text.sees() || line.trim_start().starts_with(command::FENCE) {
+            return Ok(None);
+        }
+        let typed = dragged::split(line, Path::is_file);
+        for path in &typed.pictures {
+            self.attach(path)?;
+        }
+        Ok((!typed.pictures.is_empty()).then_some(typed.text))
+    }
+
+    /// Adds a picture to the next message.
+    fn attach(&mut self, path: &Path) -> Result<(), Error> {
+        if self.completes {
+            return Err(Error::refused(
+                "text is completed without a chat template, so there are no pictures",
+            ));
+        }
+        let picture = Attachment::new(self.ready.text.pictures()?, path)?;
+        tell(format_args!("(the next message shows {}, {} tokens)", path.display(), picture.tokens))?;
+        self.pictures.push(picture);
+        Ok(())
+    }
+
     fn obey(&mut self, command: Command) -> Result<(), Error> {
         match command {
+            Command::Image(path) => self.attach(&dragged::path(&path))?,
             Command::Help => tell(command::HELP)?,
             Command::ShowSystem => match &self.conversation.system {
                 Some(system) => tell(system)?,
@@ -154,6 +197,7 @@ impl Chat {
             }
             Command::Clear => {
                 self.conversation.messages.clear();
+                self.pictures.clear();
                 tell("(the conversation is empty)")?;
             }
             Command::Stats => tell(self.stats())?,
@@ -162,7 +206,7 @@ impl Chat {
                 tell(format_args!("(saved {} messages to {path})", self.conversation.messages.len()))?;
             }
             Command::Load(path) => {
-                self.conversation = Conversation::load(Path::new(&path))?;
+                self.conversation = Conversation::load(Path::new(&path), &self.ready.text)?;
                 tell(format_args!("(loaded {} messages from {path})", self.conversation.messages.len()))?;
             }
             Command::Bye => unreachable!("handled by the caller"),
@@ -191,7 +235,7 @@ impl Chat {
         {
             return Ok(prompt);
         }
-        Ok(self.ready.text.raw_prompt(text))
+        self.ready.text.raw_prompt(text)
     }
 
     fn say(&mut self, text: &str) -> Result<(), Error> {
@@ -199,11 +243,11 @@ impl Chat {
             return Ok(());
         }
         if !self.completes {
-            self.conversation.push_user(text);
+            self.conversation.push_user(text, std::mem::take(&mut self.pictures));
         }
         let result = self.answer(text);
         if result.is_err() && !self.completes {
-            self.conversation.pop();
+            self.pictures = self.conversation.pop().map_or_else(Vec::new, |message| message.images);
         }
         result
     }

@@ -31,6 +31,8 @@ pub enum Command {
         /// The new value.
         value: String,
     },
+    /// Show a picture with the next message.
+    Image(String),
     /// Forget the conversation.
     Clear,
     /// Show numbers.
@@ -47,6 +49,7 @@ pub enum Command {
 pub const HELP: &str = "\
 /system TEXT       set the system prompt (\"\" removes it; without TEXT, show it)
 /set NAME VALUE    change a setting, such as /set temperature 0.2 (without NAME, list them)
+/image FILE        show a picture with the next message; a file dragged here does the same
 /clear             forget the conversation
 /stats             tokens, context and speeds
 /save FILE         write the conversation to a file
@@ -85,6 +88,8 @@ pub fn parse(input: &str) -> Line {
             }
             Command::Set { name: name.to_owned(), value: unquoted(value.trim()).to_owned() }
         }
+        "image" if argument.is_empty() => return needs("/image FILE"),
+        "image" => Command::Image(argument.to_owned()),
         "clear" => Command::Clear,
         "stats" => Command::Stats,
         "save" if argument.is_empty() => return needs("/save FILE"),
@@ -158,13 +163,14 @@ mod tests {
             ("/set stop \"a b\"", set("stop", "a b")),
             ("/set seed", set("seed", "")),
             ("/save my chat.json", Line::Command(Command::Save("my chat.json".to_owned()))),
+            ("/image a b.png", Line::Command(Command::Image("a b.png".to_owned()))),
             ("/clear", Line::Command(Command::Clear)),
             ("/stats", Line::Command(Command::Stats)),
             ("/bye", Line::Command(Command::Bye)),
         ] {
             assert_eq!(parse(input), expected, "{input:?}");
         }
-        for input in ["/nonsense", "/set temperature", "/save", "/load"] {
+        for input in ["/nonsense", "/set temperature", "/save", "/load", "/image"] {
             assert!(matches!(parse(input), Line::Invalid(_)), "{input:?}");
         }
     }

@@ -1,11 +1,13 @@
 //! A conversation: messages as the chat template takes them, and its file form.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::error::Error;
+use crate::open::ModelText;
+use crate::pictures::Pictures;
 
 /// Longest conversation file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -20,6 +22,30 @@ pub enum Role {
     Assistant,
 }
 
+/// A picture of a message. A saved conversation names the file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Attachment {
+    /// The file.
+    pub path: PathBuf,
+    /// What stands for it until the prompt is tokenized.
+    #[serde(skip)]
+    pub placeholder: String,
+    /// Tokens that it takes.
+    #[serde(skip)]
+    pub tokens: u32,
+}
+
+impl Attachment {
+    /// Reads a file.
+    pub fn new(pictures: &Pictures, path: &Path) -> Result<Self, Error> {
+        let picture = pictures.add(path)?;
+        // A saved conversation may be loaded in another folder.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { path, placeholder: picture.placeholder, tokens: picture.tokens })
+    }
+}
+
 /// One message.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Message {
@@ -27,6 +53,9 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// Pictures, before what is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Attachment>,
     /// What was thought before.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reasoning: String,
@@ -45,26 +74,27 @@ pub struct Conversation {
 
 impl Conversation {
     /// Adds what the user says.
-    pub fn push_user(&mut self, content: &str) {
+    pub fn push_user(&mut self, content: &str, images: Vec<Attachment>) {
         let content = content.to_owned();
-        self.messages.push(Message { role: Role::User, content, reasoning: String::new() });
+        self.messages.push(Message { role: Role::User, content, images, reasoning: String::new() });
     }
 
     /// Adds what the model said.
     pub fn push_assistant(&mut self, content: String, reasoning: String) {
-        self.messages.push(Message { role: Role::Assistant, content, reasoning });
+        self.messages.push(Message { role: Role::Assistant, content, images: Vec::new(), reasoning });
     }
 
     /// Takes back the last message.
-    pub fn pop(&mut self) {
-        self.messages.pop();
+    pub fn pop(&mut self) -> Option<Message> {
+        self.messages.pop()
     }
 
     /// The messages for a chat template. Templates spell the key of past reasoning in three ways.
     pub fn for_template(&self) -> Vec<Json> {
         let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
         let messages = self.messages.iter().map(|message| {
-            let Message { role, content, reasoning } = message;
+            let Message { role, content, images, reasoning } = message;
+            let content = images.iter().map(|image| image.placeholder.as_str()).collect::<String>() + content;
             if reasoning.is_empty() {
                 return json!({"role": role, "content": content});
             }
@@ -82,8 +112,16 @@ impl Conversation {
         std::fs::write(path, json + "\n").map_err(|source| Error::file(path, source))
     }
 
-    /// Reads what [`Self::save`] wrote.
-    pub fn load(path: &Path) -> Result<Self, Error> {
+    /// Reads what [`Self::save`] wrote, and the pictures in it.
+    pub fn load(path: &Path, text: &ModelText) -> Result<Self, Error> {
+        let mut conversation = Self::read(path)?;
+        for image in conversation.messages.iter_mut().flat_map(|message| &mut message.images) {
+            *image = Attachment::new(text.pictures()?, &image.path)?;
+        }
+        Ok(conversation)
+    }
+
+    fn read(path: &Path) -> Result<Self, Error> {
         let fail = |source| Error::file(path, source);
         let bytes = std::fs::metadata(path).map_err(fail)?.len();
         if bytes > FILE_BYTES_MAX {
@@ -105,16 +143,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("chat.json");
         let mut conversation = Conversation { system: Some("Be brief.".to_owned()), messages: Vec::new() };
-        conversation.push_user("2+2?");
+        conversation.push_user("2+2?", Vec::new());
         conversation.push_assistant("4".to_owned(), "two and two".to_owned());
         conversation.save(&path).expect("writes");
-        assert_eq!(Conversation::load(&path).expect("reads"), conversation);
+        assert_eq!(Conversation::read(&path).expect("reads"), conversation);
         let rendered = conversation.for_template();
         assert_eq!(rendered.len(), 3);
         assert_eq!(rendered[2]["reasoning_content"], "two and two");
         std::fs::write(&path, "{\"messages\": [{\"role\": \"wizard\", \"content\": \"\"}]}").expect("writes");
-        let error = Conversation::load(&path).expect_err("refuses").to_string();
+        let error = Conversation::read(&path).expect_err("refuses").to_string();
         assert!(error.contains("not a saved conversation"), "{error}");
-        assert!(Conversation::load(&folder.path().join("none.json")).is_err());
+        assert!(Conversation::read(&folder.path().join("none.json")).is_err());
     }
 }

@@ -4,22 +4,32 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use undine_core::TokenId;
+use undine_core::{PromptImage, TokenId};
 use undine_text::{ChatInput, ChatTemplate, Reasoning, SpecialText, Tokenizer, ends_in_think};
 use undine_weights::Checkpoint;
 
 use crate::error::Error;
+use crate::pictures::Pictures;
 
 /// The demo model; `demo/README.md` says what it is and how it was made.
 const DEMO: &[u8] = include_bytes!("../../../demo/undine-demo.gguf");
 /// What the demo model is called in messages.
 pub const DEMO_NAME: &str = "undine-demo";
 
-/// Opens MODEL and reports repairs on standard error, one line each.
+/// Opens MODEL and reports repairs on standard error, one line each. A vision tower is found where it belongs.
 pub fn open(model: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
-    let checkpoint = match model {
-        Some(path) => Checkpoint::open(path)?,
-        None => Checkpoint::from_static_gguf(DEMO)?,
+    open_with(model, None)
+}
+
+/// The same with the vision tower in the file `mmproj`, if there is one.
+pub fn open_with(model: Option<&Path>, mmproj: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
+    let checkpoint = match (model, mmproj) {
+        (Some(path), Some(mmproj)) => Checkpoint::open_with_mmproj(path, mmproj)?,
+        (Some(path), None) => Checkpoint::open(path)?,
+        (None, Some(_)) => {
+            return Err(Error::usage("--mmproj needs the model that the vision tower belongs to"));
+        }
+        (None, None) => Checkpoint::from_static_gguf(DEMO)?,
     };
     for repair in checkpoint.repairs() {
         eprintln!("repaired: {repair}");
@@ -42,12 +52,16 @@ pub struct ModelText {
     pub template: Option<ChatTemplate>,
     /// Every token that ends an answer.
     pub eos: Vec<TokenId>,
+    /// Pictures in the conversation, if the model takes any.
+    pictures: Option<Pictures>,
 }
 
 /// A prompt as the engine takes it, and where the answer to it begins.
 pub struct Prompt {
     /// At least one token.
     pub tokens: Vec<TokenId>,
+    /// The pictures in it.
+    pub images: Vec<PromptImage>,
     /// Whether the answer may reason, or has already begun to.
     pub reasoning: Reasoning,
 }
@@ -78,7 +92,35 @@ impl ModelText {
         let tokenizer = tokenizer(checkpoint)?.ok_or_else(missing)?;
         let template = checkpoint.chat_template().map(|source| template(source, &tokenizer)).transpose()?;
         let eos = checkpoint.special_tokens().eos.clone();
-        Ok(Self { tokenizer, template, eos })
+        let pictures = checkpoint.image_settings().map(Pictures::new).transpose()?;
+        Ok(Self { tokenizer, template, eos, pictures })
+    }
+
+    /// Where pictures are added.
+    ///
+    /// # Errors
+    /// If the model takes none.
+    pub fn pictures(&self) -> Result<&Pictures, Error> {
+        self.pictures.as_ref().ok_or_else(|| {
+            Error::refused(
+                "this model takes no pictures: it has no vision tower; expected a vision model such as LFM2-VL, \
+                 for a GGUF file with its mmproj file beside it or named with --mmproj",
+            )
+        })
+    }
+
+    /// Whether the model takes pictures.
+    pub fn sees(&self) -> bool {
+        self.pictures.is_some()
+    }
+
+    /// The prompt of a text in which pictures have placeholders.
+    fn prompt(&self, text: &str, reasoning: Reasoning) -> Result<Prompt, Error> {
+        let (tokens, images) = match &self.pictures {
+            Some(pictures) => pictures.encode(text, &self.tokenizer)?,
+            None => (self.tokenizer.encode(text, self.tokenizer.default_bos()), Vec::new()),
+        };
+        Ok(Prompt { tokens, images, reasoning })
     }
 
     /// Renders messages, or `None` for a model without a template.
@@ -88,15 +130,11 @@ impl ModelText {
         let input = ChatInput { messages, tools: None, add_generation_prompt: true, kwargs: &kwargs };
         let text = template.render(&input)?;
         let reasoning = if ends_in_think(&text) { Reasoning::SplitStartInside } else { Reasoning::Split };
-        let tokens = self.tokenizer.encode(&text, self.tokenizer.default_bos());
-        Ok(Some(Prompt { tokens, reasoning }))
+        self.prompt(&text, reasoning).map(Some)
     }
 
-    /// A text to be continued as it is.
-    pub fn raw_prompt(&self, text: &str) -> Prompt {
-        Prompt {
-            tokens: self.tokenizer.encode(text, self.tokenizer.default_bos()),
-            reasoning: Reasoning::Off,
-        }
+    /// A text to be continued as it is, but for placeholders of pictures.
+    pub fn raw_prompt(&self, text: &str) -> Result<Prompt, Error> {
+        self.prompt(text, Reasoning::Off)
     }
 }

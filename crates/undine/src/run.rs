@@ -1,6 +1,7 @@
 //! `undine run`: one answer, or a chat when there is a terminal and no prompt.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde_json::json;
 use crate::answer::{self, Answer};
 use crate::args::RunArgs;
 use crate::chat::Chat;
-use crate::conversation::Conversation;
+use crate::conversation::{Attachment, Conversation};
 use crate::error::Error;
 use crate::open::{self, ModelText, Prompt};
 use crate::output::{self, Printer};
@@ -50,7 +51,7 @@ pub fn run(args: &RunArgs) -> Result<(), Error> {
 fn load(args: &RunArgs) -> Result<Ready, Error> {
     let started = Instant::now();
     let model = args.model.as_deref();
-    let checkpoint = open::open(model)?;
+    let checkpoint = open::open_with(model, args.vision.mmproj.as_deref())?;
     open::populate(&checkpoint);
     let text = ModelText::new(&checkpoint)?;
     let name = open::display_name(model);
@@ -58,7 +59,8 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
     settings.max_tokens = args.max_tokens;
     settings.stop.clone_from(&args.stop);
     let context = session::context(checkpoint.config(), args.max_model_len)?;
-    let session = Session::new(Arc::clone(&checkpoint), context, &args.executor)?;
+    let image_cache = args.vision.image_cache_memory_bytes;
+    let session = Session::new(Arc::clone(&checkpoint), context, &args.executor, image_cache)?;
     let load_time = started.elapsed();
     if args.verbose {
         eprintln!("loaded {name} in {:.3} s, context {context} tokens", load_time.as_secs_f64());
@@ -137,7 +139,7 @@ fn answer_once(args: &RunArgs, mut ready: Ready, text: &str) -> Result<(), Error
 fn make_prompt(args: &RunArgs, text: &ModelText, prompt: &str) -> Result<Prompt, Error> {
     if !args.raw {
         let mut conversation = Conversation { system: args.system.clone(), messages: Vec::new() };
-        conversation.push_user(prompt);
+        conversation.push_user(prompt, attach(text, &args.image)?);
         if let Some(prompt) = text.chat_prompt(&conversation.for_template())? {
             return Ok(prompt);
         }
@@ -145,7 +147,13 @@ fn make_prompt(args: &RunArgs, text: &ModelText, prompt: &str) -> Result<Prompt,
             return Err(Error::refused("this model has no chat template, so it takes no --system prompt"));
         }
     }
-    Ok(text.raw_prompt(prompt))
+    let pictures: String =
+        attach(text, &args.image)?.into_iter().map(|picture| picture.placeholder).collect();
+    text.raw_prompt(&(pictures + prompt))
+}
+
+fn attach(text: &ModelText, paths: &[PathBuf]) -> Result<Vec<Attachment>, Error> {
+    paths.iter().map(|path| Attachment::new(text.pictures()?, path)).collect()
 }
 
 fn as_json(ready: &Ready, answer: &Answer) -> serde_json::Value {

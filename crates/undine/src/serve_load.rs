@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 use undine_core::executor::ExecutorFactory;
+use undine_core::vision::VisionFactory;
 use undine_core::{Config, Executor, ExecutorError, SamplingParams};
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
 use undine_engine::{EngineConfig, PrefixCaching};
@@ -32,6 +33,7 @@ const GENERATION_CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// What the load needs of the arguments, on another thread.
 pub struct LoadPlan {
     model: Option<PathBuf>,
+    mmproj: Option<PathBuf>,
     context: Option<u32>,
     engine: EngineConfig,
     kv_memory: KvMemory,
@@ -90,6 +92,7 @@ impl LoadPlan {
         let template = args.checkpoint.chat_template.as_deref();
         Ok(Self {
             model,
+            mmproj: args.vision.mmproj.clone(),
             context,
             kv_memory,
             names,
@@ -104,6 +107,7 @@ impl LoadPlan {
                     true => PrefixCaching::Off,
                     false => PrefixCaching::On,
                 },
+                image_cache_bytes: args.vision.image_cache_memory_bytes,
             },
             chat_template: template.map(|path| read_text(path, TEMPLATE_BYTES_MAX)).transpose()?,
             executor: args.executor.clone(),
@@ -125,7 +129,7 @@ impl LoadPlan {
 
     /// Loads; takes as long as the file needs. `on_ready` is called when requests are answered.
     pub fn load(self, on_ready: Box<dyn FnOnce() + Send>) -> Result<Loaded, Error> {
-        let checkpoint = open::open(self.model.as_deref())?;
+        let checkpoint = open::open_with(self.model.as_deref(), self.mmproj.as_deref())?;
         let tokenizer = open::tokenizer(&checkpoint)?;
         let source = self.chat_template.as_deref().or(checkpoint.chat_template());
         let template = match (source, &tokenizer) {
@@ -137,6 +141,7 @@ impl LoadPlan {
             names: self.names,
             tokenizer,
             template,
+            images: checkpoint.image_settings().copied(),
             eos: checkpoint.special_tokens().eos.clone(),
             answers: self.answers,
             requests: self.requests,
@@ -161,13 +166,23 @@ impl LoadPlan {
             kv,
             isa: Isa::detect(),
         };
+        let tower = checkpoint.vision_config().map(|_| Arc::clone(&checkpoint));
+        let vision = tower.map(|checkpoint| vision(checkpoint, options.threads));
         let factory: ExecutorFactory = Box::new(move || {
             let executor = CpuExecutor::new(Arc::new(Model::bind(checkpoint)), options)
                 .map_err(|error| ExecutorError(error.to_string()))?;
             Ok(Box::new(executor) as Box<dyn Executor>)
         });
-        Ok(Loaded { model, factory, engine, on_ready })
+        Ok(Loaded { model, factory, vision, engine, on_ready })
     }
+}
+
+/// Makes the vision tower of a checkpoint that has one.
+fn vision(checkpoint: Arc<Checkpoint>, threads: usize) -> VisionFactory {
+    Box::new(move || {
+        let vision = session::vision(checkpoint, threads).map_err(|error| ExecutorError(error.chain()))?;
+        Ok(vision.expect("the caller has seen the tower"))
+    })
 }
 
 fn answer_options(args: &AnswerArgs) -> AnswerOptions {

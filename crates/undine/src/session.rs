@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use undine_core::{Config, FinishReason, GenerateRequest, TokenId};
-use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
+use undine_core::{Config, FinishReason, GenerateRequest, TokenId, VisionExecutor};
+use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, CpuVision, Isa, KvType};
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
-use undine_model::Model;
+use undine_model::{Model, VisionModel};
 use undine_weights::Checkpoint;
 
 use crate::args::{ComputeDtype, ExecutorArgs, KvCacheDtype};
@@ -50,6 +50,12 @@ pub fn kv_type(args: &ExecutorArgs, checkpoint: &Checkpoint) -> KvType {
 /// Convolution states to keep for prompts that begin like earlier ones.
 pub fn snapshots(slots: u32) -> u32 {
     slots.saturating_mul(SNAPSHOTS_PER_SLOT).saturating_add(SNAPSHOTS_BESIDE)
+}
+
+/// What encodes images for a model with a vision tower. It takes little until the first image comes.
+pub fn vision(checkpoint: Arc<Checkpoint>, threads: usize) -> Result<Option<Box<dyn VisionExecutor>>, Error> {
+    let Some(model) = VisionModel::bind(checkpoint) else { return Ok(None) };
+    Ok(Some(Box::new(CpuVision::new(Arc::new(model), threads, Isa::detect())?)))
 }
 
 /// The context to run with: as asked for, else the model's up to [`CONTEXT_DEFAULT_MAX`].
@@ -138,9 +144,15 @@ pub fn speed(tokens: usize, time: Duration) -> f64 {
 
 impl Session {
     /// Reserves memory for one sequence of at most `context` tokens.
-    pub fn new(checkpoint: Arc<Checkpoint>, context: u32, args: &ExecutorArgs) -> Result<Self, Error> {
+    pub fn new(
+        checkpoint: Arc<Checkpoint>,
+        context: u32,
+        args: &ExecutorArgs,
+        image_cache_bytes: u64,
+    ) -> Result<Self, Error> {
+        let threads = threads(args);
         let options = CpuOptions {
-            threads: threads(args),
+            threads,
             blocks: context.div_ceil(BLOCK_SIZE),
             slots: 1,
             snapshots: snapshots(1),
@@ -149,6 +161,7 @@ impl Session {
             kv: kv_type(args, &checkpoint),
             isa: Isa::detect(),
         };
+        let vision = vision(Arc::clone(&checkpoint), threads)?;
         let executor = CpuExecutor::new(Arc::new(Model::bind(checkpoint)), options)?;
         let config = EngineConfig {
             max_num_seqs: 1,
@@ -157,8 +170,13 @@ impl Session {
             max_waiting: 1,
             prefill_chunk: ROWS,
             prefix_caching: PrefixCaching::On,
+            image_cache_bytes,
         };
-        Ok(Self { engine: Engine::new(Box::new(executor), config)?, events: Vec::new() })
+        let mut engine = Engine::new(Box::new(executor), config)?;
+        if let Some(vision) = vision {
+            engine = engine.with_vision(vision)?;
+        }
+        Ok(Self { engine, events: Vec::new() })
     }
 
     /// Most tokens of prompt and answer.

@@ -29,7 +29,7 @@ mod plan;
 
 use std::sync::Arc;
 
-use undine_core::vision::{CHANNELS, TILE_PATCHES_MAX};
+use undine_core::vision::CHANNELS;
 use undine_core::{ExecutorError, Tile, VisionConfig, VisionExecutor};
 use undine_model::VisionModel;
 use undine_model::vision::resample_positions;
@@ -207,18 +207,6 @@ fn pass_len(tiles: &[Tile]) -> usize {
     fits.count().max(1)
 }
 
-fn check(tile: &Tile, config: &VisionConfig) {
-    let side = config.downsample as u32;
-    assert!(
-        tile.rows > 0 && tile.cols > 0 && tile.rows.is_multiple_of(side) && tile.cols.is_multiple_of(side),
-        "{} x {} patches are no whole tokens of {side} x {side}",
-        tile.rows,
-        tile.cols
-    );
-    assert!(tile.patches() <= TILE_PATCHES_MAX as usize, "{} patches of {TILE_PATCHES_MAX}", tile.patches());
-    assert_eq!(tile.pixels.len(), tile.patches() * config.patch_elems(), "pixels of a tile");
-}
-
 impl VisionExecutor for CpuVision {
     fn config(&self) -> &VisionConfig {
         self.state.model.config()
@@ -226,7 +214,7 @@ impl VisionExecutor for CpuVision {
 
     fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError> {
         let config = *self.config();
-        tiles.iter().for_each(|tile| check(tile, &config));
+        tiles.iter().for_each(|tile| tile.check(&config).unwrap_or_else(|reason| panic!("{reason}")));
         let tokens: usize = tiles.iter().map(|tile| tile.tokens(config.downsample)).sum();
         let mut rows = Vec::with_capacity(tokens * config.hidden);
         let mut left = tiles;

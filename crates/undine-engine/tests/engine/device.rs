@@ -16,6 +16,8 @@ use undine_core::{
 };
 use undine_engine::Event;
 
+use crate::eye::{content, contents};
+
 /// What the device saw, for tests that look at the schedule itself.
 #[derive(Default)]
 pub struct Log {
@@ -55,6 +57,8 @@ struct Row<'a> {
     table: &'a [BlockId],
     position: u32,
     token: TokenId,
+    /// What it begins with in place of its token.
+    image: Option<u64>,
     /// Its cell is written already.
     cached: bool,
 }
@@ -195,6 +199,7 @@ impl Device {
             }
             token => token,
         };
+        let content = row.image.unwrap_or(token.into());
         let cell = self.cell(table, position);
         // What a real device would find in its cache, whatever its state.
         let known = if position == 0 { 0 } else { self.read(table, position - 1).chain };
@@ -202,10 +207,10 @@ impl Device {
         assert_eq!(state.positions, position, "{slot:?} holds another state");
         if state.inexact == 0 {
             assert_eq!(state.chain, known, "{slot:?} has a state of another sequence");
-            state.chain = mix(state.chain, u64::from(token));
+            state.chain = mix(state.chain, content);
         } else {
             state.inexact -= 1;
-            state.chain = mix(known, u64::from(token));
+            state.chain = mix(known, content);
             assert!(cached, "a replayed row writes");
         }
         state.positions += 1;
@@ -293,8 +298,9 @@ impl Executor for Device {
             self.begin(sequence, table);
             for (i, position) in sequence.rows.clone().zip(sequence.start..) {
                 let cached = i < sequence.rows.start + sequence.cached_rows;
-                let row =
-                    Row { slot: sequence.slot, table, position, token: batch.tokens[i as usize], cached };
+                let token = batch.tokens[i as usize];
+                let image = batch.image_row(i, self.capacity.hidden as usize).map(content);
+                let row = Row { slot: sequence.slot, table, position, token, image, cached };
                 let exact = self.slots[sequence.slot.0 as usize].inexact == 0;
                 self.write(row);
                 for save in batch.row_saves.iter().filter(|save| save.row == i) {
@@ -326,7 +332,7 @@ impl Executor for Device {
 }
 
 /// SplitMix64's finisher over both.
-fn mix(a: u64, b: u64) -> u64 {
+pub fn mix(a: u64, b: u64) -> u64 {
     let mut z = a.rotate_left(23).wrapping_add((b + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -364,16 +370,17 @@ fn sample(
 /// The events of a request on this device, by the definition: one token after the other, no cache, no engine.
 pub fn expected(request: &GenerateRequest, context: u32, vocab: u32) -> Vec<Event> {
     let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs } = request;
-    let logits = |tokens: &[TokenId]| {
-        let chains = tokens.iter().scan(0, |chain, &token| {
-            *chain = mix(*chain, u64::from(token));
+    let logits = |contents: &[u64]| {
+        let chains = contents.iter().scan(0, |chain, &content| {
+            *chain = mix(*chain, content);
             Some(*chain)
         });
         chains.fold(0, mix)
     };
     let mut events = Vec::new();
+    let mut contents = contents(request);
     if let Some(top) = *prompt_logprobs {
-        let rows = (1..prompt.len()).map(|i| score(logits(&prompt[..i]), prompt[i], top, vocab));
+        let rows = (1..prompt.len()).map(|i| score(logits(&contents[..i]), prompt[i], top, vocab));
         events.push(Event::PromptScores(rows.collect()));
     }
     let mut tokens = prompt.clone();
@@ -387,9 +394,10 @@ pub fn expected(request: &GenerateRequest, context: u32, vocab: u32) -> Vec<Even
             );
         }
         let history_prompt = if sampling.needs_history() { prompt.len() as u32 } else { 0 };
-        let output = sample(logits(&tokens), sampling, index, history_prompt, &biases, vocab);
+        let output = sample(logits(&contents), sampling, index, history_prompt, &biases, vocab);
         let token = output.chosen.token;
         tokens.push(token);
+        contents.push(token.into());
         events.push(Event::Token(output));
         reason = match token {
             _ if stop.eos_tokens.contains(&token) => Some(FinishReason::Eos),

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use undine_core::{
-    Batch, Capacity, Constraint, GenerateRequest, RequestId, SamplingParams, StopRules, TokenId,
+    Batch, Capacity, Constraint, GenerateRequest, RequestId, SamplingParams, StopRules, Tile, TokenId,
 };
 use undine_engine::{AddError, Engine, EngineConfig, Event, PrefixCaching};
 
 use crate::device::{Device, Log, expected};
+use crate::eye::Eye;
 
 /// More steps than any test needs.
 const STEPS_MAX: u32 = 20_000;
+
+/// Values of a row.
+pub const HIDDEN: u32 = 2;
 
 /// Room for everything, one step in flight.
 pub const ROOMY: Setup = Setup {
@@ -25,6 +29,7 @@ pub const ROOMY: Setup = Setup {
         rows: 512,
         outputs: 512,
         vocab: 97,
+        hidden: HIDDEN,
         steps_in_flight: 1,
     },
     config: EngineConfig {
@@ -34,6 +39,7 @@ pub const ROOMY: Setup = Setup {
         max_waiting: 64,
         prefill_chunk: 512,
         prefix_caching: PrefixCaching::On,
+        image_cache_bytes: 1 << 10,
     },
 };
 
@@ -61,6 +67,7 @@ pub struct Driver {
     /// What [`Event::Started`] said.
     pub cached: BTreeMap<RequestId, u32>,
     log: Rc<RefCell<Log>>,
+    passes: Rc<RefCell<Vec<Vec<Tile>>>>,
     step_events: Vec<(RequestId, Event)>,
     requests: BTreeMap<RequestId, GenerateRequest>,
     cancelled: Vec<RequestId>,
@@ -70,6 +77,14 @@ pub struct Driver {
 impl Driver {
     pub fn new(setup: Setup) -> Self {
         Self::on(setup, |device| device)
+    }
+
+    /// With a vision tower, whose pass number `fails_at` fails.
+    pub fn with_eye(setup: Setup, fails_at: Option<usize>, change: impl FnOnce(Device) -> Device) -> Self {
+        let mut driver = Self::on(setup, change);
+        let eye = Eye { passes: Rc::clone(&driver.passes), fails_at };
+        driver.engine = driver.engine.with_vision(Box::new(eye)).expect("it is as wide as the device");
+        driver
     }
 
     /// On a device that was changed.
@@ -83,6 +98,7 @@ impl Driver {
             events,
             cached,
             log,
+            passes: Rc::default(),
             step_events: Vec::new(),
             requests,
             cancelled: Vec::new(),
@@ -179,13 +195,23 @@ impl Driver {
         self.log.borrow().batches.clone()
     }
 
+    /// The tiles of each pass of the vision tower.
+    pub fn passes(&self) -> Vec<Vec<Tile>> {
+        self.passes.borrow().clone()
+    }
+
+    /// A request that asks what this one has asked and been answered so far.
+    pub fn so_far(&self, id: RequestId) -> GenerateRequest {
+        GenerateRequest { prompt: self.conversation(id), ..self.requests[&id].clone() }
+    }
+
     pub fn finished(&self, id: RequestId) -> bool {
         matches!(self.events[&id].last(), Some(Event::Finished(_)))
     }
 
-    /// The prompt of a request.
-    pub fn prompt(&self, id: RequestId) -> Vec<TokenId> {
-        self.requests[&id].prompt.clone()
+    /// A request as it was added.
+    pub fn request(&self, id: RequestId) -> GenerateRequest {
+        self.requests[&id].clone()
     }
 
     /// The prompt of a request and its answer so far.

@@ -6,6 +6,8 @@ mod cancel;
 mod constraints;
 mod device;
 mod driver;
+mod eye;
+mod images;
 mod order;
 mod prefix;
 mod random;

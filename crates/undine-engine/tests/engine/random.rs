@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use undine_core::{Capacity, GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
 use undine_engine::{AddError, EngineConfig, PrefixCaching};
 
-use crate::driver::{Driver, Setup};
+use crate::driver::{Driver, HIDDEN, Setup};
+use crate::eye::{append, show};
 
 /// Small, so that end tokens are drawn often.
 const VOCAB: u32 = 23;
@@ -26,8 +27,12 @@ enum Action {
 fn setup() -> impl Strategy<Value = Setup> {
     let capacity = (1..14u32, 1..5u32, 1..5u32, 1..12u32, 1..8u32, 1..4u32);
     let config = (1..6u32, 1..12u32, 2..40u32, 1..6u32, 1..10u32);
-    let cache = (0..5u32, 0..9u32, prop_oneof![7 => Just(PrefixCaching::On), 1 => Just(PrefixCaching::Off)]);
-    (capacity, config, cache).prop_map(|(capacity, config, (snapshots, replay, prefix_caching))| {
+    let caching = prop_oneof![7 => Just(PrefixCaching::On), 1 => Just(PrefixCaching::Off)];
+    // Nothing, a few tiles, all.
+    let image_cache = prop_oneof![Just(0u64), 8..80u64, Just(1 << 20)];
+    let cache = (0..5u32, 0..9u32, caching, image_cache);
+    (capacity, config, cache).prop_map(|(capacity, config, cache)| {
+        let (snapshots, replay, prefix_caching, image_cache_bytes) = cache;
         let (blocks, block_size, slots, rows, outputs, steps_in_flight) = capacity;
         Setup {
             capacity: Capacity {
@@ -39,6 +44,7 @@ fn setup() -> impl Strategy<Value = Setup> {
                 rows,
                 outputs,
                 vocab: VOCAB,
+                hidden: HIDDEN,
                 steps_in_flight,
             },
             config: EngineConfig {
@@ -48,6 +54,7 @@ fn setup() -> impl Strategy<Value = Setup> {
                 max_waiting: config.3,
                 prefill_chunk: config.4,
                 prefix_caching,
+                image_cache_bytes,
             },
         }
     })
@@ -64,8 +71,12 @@ fn prompt() -> impl Strategy<Value = Vec<TokenId>> {
     })
 }
 
+/// What may be in a prompt: each colour is an image of its own, and of two of them the tiles are of one size.
+const IMAGES: [&[u32]; 5] = [&[2], &[2], &[3, 1], &[5], &[1, 1, 2]];
+
 prop_compose! {
     fn request()(
+        images in vec((0..IMAGES.len(), 0..3usize), 0..3),
         prompt in prompt(),
         seed in 0..1000u64,
         presence_penalty in prop_oneof![3 => Just(0.0f32), 1 => Just(0.5)],
@@ -79,7 +90,19 @@ prop_compose! {
     ) -> GenerateRequest {
         let sampling = SamplingParams { seed, presence_penalty, logprobs, ..SamplingParams::default() };
         let stop = StopRules { max_tokens, min_tokens, stop_tokens, eos_tokens };
-        GenerateRequest { prompt, images: Vec::new(), sampling, logit_bias, stop, prompt_logprobs }
+        let images_first = prompt.len() % 2 == 0;
+        let mut request =
+            GenerateRequest { prompt: Vec::new(), images: Vec::new(), sampling, logit_bias, stop, prompt_logprobs };
+        let text = |from: usize, to: usize| prompt[from.min(prompt.len())..to.min(prompt.len())].to_vec();
+        let mut at = if images_first { 0 } else { prompt.len() / 2 };
+        request.prompt.extend(text(0, at));
+        for (image, words) in images {
+            show(&mut request, image as u8, IMAGES[image]);
+            request.prompt.extend(text(at, at + words));
+            at += words;
+        }
+        request.prompt.extend(text(at, prompt.len()));
+        request
     }
 }
 
@@ -100,22 +123,25 @@ proptest! {
     /// the events it has alone, which end in its one `Finished`.
     #[test]
     fn everything_ends_and_nothing_is_lost(setup in setup(), delay in 0..3u32, actions in vec(action(), 1..40)) {
-        let mut driver = Driver::on(setup, |device| device.with_delay(delay));
+        let mut driver = Driver::with_eye(setup, None, |device| device.with_delay(delay));
         let mut added = 0;
         for action in actions {
             let action = match action {
                 Action::Continue(back, mut request) => {
                     let last = u64::min(back + 1, added);
-                    if let Some(mut prompt) = (last > 0).then(|| driver.conversation(RequestId(added - last))) {
-                        prompt.append(&mut request.prompt);
-                        request.prompt = prompt;
+                    if last > 0 {
+                        let GenerateRequest { prompt, images, .. } = driver.so_far(RequestId(added - last));
+                        let more = request.clone();
+                        (request.prompt, request.images) = (prompt, images);
+                        append(&mut request, &more);
                     }
                     Action::Add(request)
                 }
                 Action::Repeat(back, mut request) => {
                     let last = u64::min(back + 1, added);
                     if last > 0 {
-                        request.prompt = driver.prompt(RequestId(added - last));
+                        let before = driver.request(RequestId(added - last));
+                        (request.prompt, request.images) = (before.prompt, before.images);
                     }
                     Action::Add(request)
                 }

@@ -9,6 +9,8 @@ use undine_core::sampling::{SamplerScratch, finish_row};
 use undine_core::{OutputKind, Slot, TokenId};
 
 pub const VOCAB: u32 = 1024;
+/// Values of a row.
+pub const HIDDEN: u32 = 4;
 /// A prompt with this token makes the device fail.
 pub const FAILING_TOKEN: TokenId = 5;
 /// A prompt with this token makes the device's driver panic.
@@ -117,6 +119,7 @@ impl Executor for MockExecutor {
             rows: 32,
             outputs: 32,
             vocab: VOCAB,
+            hidden: HIDDEN,
             steps_in_flight: 1,
         }
     }

@@ -95,6 +95,7 @@ impl Default for Setup {
                 max_waiting: 64,
                 prefill_chunk: 16,
                 prefix_caching: PrefixCaching::On,
+                image_cache_bytes: 1 << 20,
             },
             chat: true,
             text: true,
@@ -121,12 +122,13 @@ impl Setup {
             names: vec!["mock".to_owned(), "vendor/mock".to_owned()],
             tokenizer: text.then(|| Arc::new(tokenizer())),
             template: chat.then(|| ChatTemplate::new(template, "<|startoftext|>", "<|im_end|>").unwrap()),
+            images: None,
             eos: vec![EOS],
             sampling_defaults: defaults,
             answers,
             requests: RequestDefaults::default(),
         };
-        Loaded { model, factory, engine, on_ready: Box::new(|| ()) }
+        Loaded { model, factory, vision: None, engine, on_ready: Box::new(|| ()) }
     }
 
     /// Starts a server and waits until it is ready.

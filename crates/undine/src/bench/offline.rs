@@ -85,6 +85,7 @@ impl Offline {
             max_waiting: size.waiting,
             prefill_chunk: rows,
             prefix_caching: PrefixCaching::Off,
+            image_cache_bytes: 0,
         };
         let engine = Engine::new(Box::new(executor), config)?;
         Ok(Self { engine, vocab, random: Rng::with_seed(args.seed) })

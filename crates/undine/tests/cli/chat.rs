@@ -12,7 +12,7 @@ const TIMEOUT_MS: u64 = 60_000;
 const READING: &str = "\x1b[?2004h";
 const READ: &str = "\x1b[?2004l";
 
-fn start(words: &[&str]) -> PtySession {
+pub fn start(words: &[&str]) -> PtySession {
     let mut command = undine();
     command.args(words).stdin(Stdio::inherit());
     command.env("TERM", "xterm").env("XDG_STATE_HOME", models().place("state"));
@@ -22,7 +22,7 @@ fn start(words: &[&str]) -> PtySession {
 }
 
 /// Types a line, waits for what follows it and for the next prompt.
-fn say(chat: &mut PtySession, line: &str, expected: &str) {
+pub fn say(chat: &mut PtySession, line: &str, expected: &str) {
     chat.send_line(line).expect("types");
     chat.exp_string(READ).expect("the line is read");
     chat.exp_string(expected).unwrap_or_else(|error| panic!("{line}: {error}"));

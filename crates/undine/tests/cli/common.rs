@@ -9,7 +9,7 @@ use undine_core::DType;
 use undine_weights::{Checkpoint, write_gguf};
 
 /// A layout with a system prompt and the model's thinking, like the published templates.
-const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
+pub const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
                         {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// Checkpoints shared by all tests of this process.

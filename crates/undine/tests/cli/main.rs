@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod common;
+mod pictures;
 mod run;
 mod serve;
 mod serve_ops;
