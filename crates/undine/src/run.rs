@@ -52,7 +52,6 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
     let started = Instant::now();
     let model = args.model.as_deref();
     let checkpoint = open::open_with(model, args.vision.mmproj.as_deref())?;
-    open::populate(&checkpoint);
     let text = ModelText::new(&checkpoint)?;
     let name = open::display_name(model);
     let mut settings = Settings::new(sampling::defaults(&checkpoint, &name), &args.sampling);
