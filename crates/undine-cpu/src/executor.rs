@@ -1,6 +1,7 @@
 //! The CPU executor: memory for sequences, and the replay of the plan for each batch.
 
 mod kv;
+mod reserved;
 
 use std::sync::Arc;
 
@@ -21,8 +22,9 @@ use crate::plan::{Plan, PlanRecorder};
 use crate::pool::Pool;
 use crate::simd::Isa;
 
-pub use kv::KvType;
 pub(crate) use kv::{KvCache, PIECES_PER_THREAD};
+pub use kv::{KvType, shared_attention_bytes};
+pub use reserved::ReservedBytes;
 
 /// How much to reserve and how to run.
 #[derive(Clone, Copy, Debug)]

@@ -15,7 +15,7 @@ pub mod roofline;
 pub mod simd;
 pub mod vision;
 
-pub use executor::{CpuExecutor, CpuOptions, Error, KvType};
+pub use executor::{CpuExecutor, CpuOptions, Error, KvType, ReservedBytes, shared_attention_bytes};
 pub use roofline::Roofline;
 pub use simd::Isa;
 pub use vision::CpuVision;

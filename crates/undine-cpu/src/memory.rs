@@ -38,6 +38,11 @@ impl<T> SharedSlice<T> {
         self.0.len()
     }
 
+    /// Size of the buffer.
+    pub fn bytes(&self) -> usize {
+        self.len() * size_of::<T>()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -65,6 +65,14 @@ impl MoeMemory {
         }
     }
 
+    /// Size of all of it.
+    pub fn bytes(&self) -> usize {
+        let Self { config: _, scores, chosen, weights, place, pair_row, starts, input, gate, up, out } = self;
+        let floats = [scores, weights, gate, up, out].map(SharedSlice::bytes);
+        let integers = [chosen, place, pair_row, starts].map(SharedSlice::bytes);
+        floats.iter().chain(&integers).sum::<usize>() + input.bytes()
+    }
+
     fn output(buffer: &SharedSlice<f32>, stride: usize) -> Output {
         Output { start: buffer.as_ptr(), stride, accumulate: Accumulate::No }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use undine_core::{Config, FeedForward, LayerKind, MoeConfig};
+use undine_core::{Config, FeedForward, LayerKind};
 
 use crate::Error;
 use crate::declared::{Declared, DeclaredMoe, Presence, within};
@@ -52,27 +52,7 @@ pub(crate) fn bind(
             }
         }
     }
-    let moe = declared.moe.as_ref().zip(moe_width).map(|(moe, width)| MoeConfig {
-        experts: moe.experts,
-        experts_active: moe.experts_active,
-        width,
-        norm_topk_prob: moe.norm_topk_prob,
-        routed_scaling_factor: moe.routed_scaling_factor as f32,
-    });
-    let config = Config {
-        hidden,
-        vocab: declared.vocab,
-        layers: declared.layers.clone(),
-        feed_forward,
-        heads: declared.heads,
-        kv_heads: declared.kv_heads,
-        head_dim: declared.head_dim,
-        conv_taps: declared.conv_taps,
-        norm_eps: declared.norm_eps as f32,
-        rope_theta: declared.rope_theta as f32,
-        context_max: declared.context_max,
-        moe,
-    };
+    let config = declared.config(feed_forward, moe_width);
     Ok(Bound { config, weights: binder.weights })
 }
 

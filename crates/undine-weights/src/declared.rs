@@ -1,6 +1,6 @@
 //! What a configuration says about the model, before the tensors have been asked: the meeting point of both formats.
 
-use undine_core::LayerKind;
+use undine_core::{Config, FeedForward, LayerKind, MoeConfig};
 
 use crate::Error;
 use crate::limits::{
@@ -80,6 +80,44 @@ impl Declared {
             within("expert feed-forward width", width, WIDTH_MAX)?;
         }
         positive("expert weights scale", moe.routed_scaling_factor)
+    }
+    /// The model's shape with these feed-forward layers, their experts being `moe_width` wide.
+    pub(crate) fn config(&self, feed_forward: Vec<FeedForward>, moe_width: Option<usize>) -> Config {
+        let moe = self.moe.as_ref().zip(moe_width).map(|(moe, width)| MoeConfig {
+            experts: moe.experts,
+            experts_active: moe.experts_active,
+            width,
+            norm_topk_prob: moe.norm_topk_prob,
+            routed_scaling_factor: moe.routed_scaling_factor as f32,
+        });
+        Config {
+            hidden: self.hidden,
+            vocab: self.vocab,
+            layers: self.layers.clone(),
+            feed_forward,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            conv_taps: self.conv_taps,
+            norm_eps: self.norm_eps as f32,
+            rope_theta: self.rope_theta as f32,
+            context_max: self.context_max,
+            moe,
+        }
+    }
+
+    /// The shape that the declaration alone gives, for a model whose weights are not there.
+    pub(crate) fn config_without_weights(&self) -> Result<Config, Error> {
+        self.check()?;
+        let absent = |key| move || Error::config(key, "the key is required and absent");
+        let dense_layers = self.moe.as_ref().map_or(self.layers.len(), |moe| moe.dense_layers);
+        let moe_width = match &self.moe {
+            Some(moe) => Some(moe.width.ok_or_else(absent("moe_intermediate_size"))?),
+            None => None,
+        };
+        let width = self.dense_width.ok_or_else(absent("intermediate_size"))?;
+        let kind = |layer| if layer < dense_layers { FeedForward::Dense { width } } else { FeedForward::Moe };
+        Ok(self.config((0..self.layers.len()).map(kind).collect(), moe_width))
     }
 }
 

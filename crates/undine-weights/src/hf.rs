@@ -29,6 +29,18 @@ const INDEX: &str = "model.safetensors.index.json";
 /// Depth to which nested objects of config.json become dotted keys.
 const FLATTEN_DEPTH_MAX: usize = 4;
 
+/// The shape that a `config.json` declares, for a model whose weights are not there. Where weights are, they decide.
+///
+/// # Errors
+/// The file cannot be read, is longer than [`CONFIG_BYTES_MAX`], is not JSON, or lacks a key.
+pub fn read_config(path: &Path) -> Result<undine_core::Config, Error> {
+    let (folder, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+    let Some(bytes) = read(folder, &name.to_string_lossy(), CONFIG_BYTES_MAX)? else {
+        return Err(Error::io(path, std::io::ErrorKind::NotFound.into()));
+    };
+    HfConfig::new(&json(CONFIG, &bytes)?)?.declare()?.config_without_weights()
+}
+
 /// The contents of a folder.
 pub(crate) struct Folder {
     pub name: String,

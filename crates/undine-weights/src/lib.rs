@@ -33,6 +33,7 @@ pub use checkpoint::{Checkpoint, TensorInfo};
 pub use convert::write_gguf;
 pub use error::Error;
 pub use gguf_write::{GgufWriter, NewFile, TensorDeclaration};
+pub use hf::read_config;
 pub use value::{Array, Value};
 pub use vision::write_mmproj;
 pub use vocabulary::SamplingDefaults;

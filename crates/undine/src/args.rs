@@ -30,6 +30,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Measure prefill and decode speed, or with a subcommand a server or the engine.
     Bench(Box<BenchArgs>),
+    /// Tell whether a model will run on a device, and how fast.
+    Fit(Box<crate::args_fit::FitArgs>),
 }
 
 /// Type of keys and values in the cache.

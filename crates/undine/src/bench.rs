@@ -10,10 +10,10 @@
 mod limits;
 mod offline;
 mod report;
-mod runner;
+pub mod runner;
 mod serve;
 mod statistics;
-mod test;
+pub mod test;
 
 use std::io::Write;
 use std::sync::Arc;

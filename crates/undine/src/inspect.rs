@@ -25,10 +25,10 @@ const STATE_VALUE_BYTES: usize = 4;
 
 /// What there is of one element type.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize)]
-struct TypeTotal {
+pub struct TypeTotal {
     tensors: usize,
     parameters: u64,
-    bytes: u64,
+    pub bytes: u64,
 }
 
 /// Parameters of a checkpoint, those the language model does not use included.
@@ -57,7 +57,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Error> {
     Ok(())
 }
 
-fn types(checkpoint: &Checkpoint) -> BTreeMap<DType, TypeTotal> {
+pub fn types(checkpoint: &Checkpoint) -> BTreeMap<DType, TypeTotal> {
     let mut types: BTreeMap<DType, TypeTotal> = BTreeMap::new();
     for tensor in checkpoint.tensors() {
         let total = types.entry(tensor.dtype).or_default();

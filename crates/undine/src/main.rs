@@ -4,6 +4,7 @@
 mod answer;
 mod args;
 mod args_bench;
+mod args_fit;
 mod args_serve;
 mod args_vision;
 mod args_vllm;
@@ -13,6 +14,7 @@ mod command;
 mod conversation;
 mod dragged;
 mod error;
+mod fit;
 mod format;
 mod inspect;
 mod interrupt;
@@ -28,6 +30,7 @@ mod serve_config;
 mod serve_load;
 mod session;
 mod synth;
+mod work;
 
 use std::process::ExitCode;
 
@@ -56,5 +59,6 @@ fn run() -> Result<(), Error> {
         Command::Synth(args) => synth::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fit(args) => fit::run(&args),
     }
 }

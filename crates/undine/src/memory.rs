@@ -9,6 +9,12 @@ pub fn total_bytes() -> Option<u64> {
     Some(limit.map_or(machine, |limit: u64| limit.min(machine)))
 }
 
+/// What programs can still take without any being pushed out, in bytes, as the system estimates it; Linux only.
+pub fn available_bytes() -> Option<u64> {
+    let available = kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
+    Some(total_bytes()?.min(available))
+}
+
 /// A line such as `MemTotal:  24571908 kB`, in bytes.
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

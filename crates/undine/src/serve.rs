@@ -28,7 +28,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
     if args.limits.no_enable_chunked_prefill {
         tracing::warn!("--no-enable-chunked-prefill has no effect: a prompt never holds up other answers");
     }
-    let plan = LoadPlan::new(args)?;
+    let plan = LoadPlan::new(&args.load())?;
     let config = ServerConfig {
         api_keys: api_keys(&args.access)?,
         cors: cors(&args.access),
@@ -168,7 +168,7 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>, Error> {
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -176,27 +176,31 @@ struct Signals {
 }
 
 impl Signals {
+    /// Takes them over.
     #[cfg(unix)]
-    fn new() -> Result<Self, Error> {
+    pub fn new() -> Result<Self, Error> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
+    /// Resolves at the next one.
     #[cfg(unix)]
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
 
+    /// There are none to take over.
     #[cfg(not(unix))]
-    fn new() -> Result<Self, Error> {
+    pub fn new() -> Result<Self, Error> {
         Ok(Self {})
     }
 
+    /// Resolves at the next Ctrl-C.
     #[cfg(not(unix))]
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         drop(tokio::signal::ctrl_c().await);
     }
 }

@@ -1,4 +1,4 @@
-//! What `undine serve` loads: the model, its text side and sampling defaults, the memory for keys and values.
+//! What `undine serve` and `undine batch` load: the model, its text side and sampling defaults, the memory for keys and values.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,15 +16,17 @@ use undine_server::{
 use undine_weights::Checkpoint;
 
 use crate::args::ExecutorArgs;
-use crate::args_serve::{AnswerArgs, Context, ReasoningParser, ServeArgs, ToolCallParser};
+use crate::args_serve::{
+    AnswerArgs, CheckpointArgs, Context, LimitArgs, ReasoningParser, ServeArgs, ToolCallParser,
+};
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::{memory, open, sampling, session};
 
 /// Memory for keys and values unless asked for otherwise. It is taken as it is used.
-const KV_BYTES_DEFAULT: u64 = 4 << 30;
+pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
 /// Rows through the head in one step, at least: prompts are scored so many tokens at a time.
-const OUTPUTS_MIN: u32 = 64;
+pub const OUTPUTS_MIN: u32 = 64;
 /// Longest chat template file.
 const TEMPLATE_BYTES_MAX: u64 = undine_text::template::TEMPLATE_BYTES_MAX as u64;
 /// Longest generation_config.json.
@@ -69,17 +71,39 @@ enum SamplingBase {
     File(Map<String, Json>),
 }
 
+/// The arguments that say what is loaded, and how it runs.
+pub struct LoadArgs<'a> {
+    /// The positional argument.
+    pub model: Option<&'a Path>,
+    /// What is run.
+    pub checkpoint: &'a CheckpointArgs,
+    /// How.
+    pub executor: &'a ExecutorArgs,
+    /// How much at once.
+    pub limits: &'a LimitArgs,
+    /// What answers are like.
+    pub answers: &'a AnswerArgs,
+}
+
+impl ServeArgs {
+    /// Those of a server.
+    pub fn load(&self) -> LoadArgs<'_> {
+        let Self { model, checkpoint, executor, limits, answers, .. } = self;
+        LoadArgs { model: model.as_deref(), checkpoint, executor, limits, answers }
+    }
+}
+
 impl LoadPlan {
     /// Reads the small files, so that mistakes show before anything is served.
-    pub fn new(args: &ServeArgs) -> Result<Self, Error> {
-        let given = args.model.clone().or_else(|| args.checkpoint.flag.clone());
+    pub fn new(args: &LoadArgs<'_>) -> Result<Self, Error> {
+        let given = args.model.map(Path::to_owned).or_else(|| args.checkpoint.flag.clone());
         let model = given.or_else(|| args.checkpoint.model_in_config.clone());
         let model = model.or_else(|| std::env::var_os("UNDINE_MODEL").map(PathBuf::from));
         let names = match args.checkpoint.served_model_name.as_slice() {
             [] => default_names(model.as_deref()),
             names => names.to_vec(),
         };
-        let limits = &args.limits;
+        let limits = args.limits;
         let context = match limits.max_model_len {
             Some(Context::Tokens(tokens)) => Some(tokens),
             Some(Context::Auto) | None => None,
@@ -111,20 +135,25 @@ impl LoadPlan {
             },
             chat_template: template.map(|path| read_text(path, TEMPLATE_BYTES_MAX)).transpose()?,
             executor: args.executor.clone(),
-            answers: answer_options(&args.answers),
+            answers: answer_options(args.answers),
             requests: RequestDefaults {
                 template_kwargs: object(args.answers.default_chat_template_kwargs.as_ref()),
                 seed: args.answers.seed,
                 logprobs_max: args.answers.max_logprobs,
                 tokens_as_ids: args.answers.return_tokens_as_token_ids,
             },
-            sampling: SamplingSource::new(&args.answers)?,
+            sampling: SamplingSource::new(args.answers)?,
         })
     }
 
     /// What the model is called in responses.
     pub fn name(&self) -> &str {
         &self.names[0]
+    }
+
+    /// All names that requests may ask for it by.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Loads; takes as long as the file needs. `on_ready` is called when requests are answered.

@@ -34,10 +34,15 @@ pub fn threads(args: &ExecutorArgs) -> usize {
 
 /// The type of keys and values: as asked for, else as precise as the weights deserve.
 pub fn kv_type(args: &ExecutorArgs, checkpoint: &Checkpoint) -> KvType {
+    let is_float = || checkpoint.tensors().all(|tensor| tensor.dtype.is_float());
+    kv_type_for(args, is_float)
+}
+
+/// The same for weights that are all float, or not.
+pub fn kv_type_for(args: &ExecutorArgs, is_float: impl FnOnce() -> bool) -> KvType {
     if matches!(args.dtype, ComputeDtype::Bfloat16 | ComputeDtype::Float16) {
         eprintln!("note: --dtype: weights are computed with in the types of the file");
     }
-    let is_float = || checkpoint.tensors().all(|tensor| tensor.dtype.is_float());
     match (args.kv_cache_dtype, args.dtype) {
         (KvCacheDtype::Float32, _) | (KvCacheDtype::Auto, ComputeDtype::Float32) => KvType::F32,
         (KvCacheDtype::Float16, _) => KvType::F16,

@@ -65,23 +65,36 @@ pub(crate) struct KvCache {
     pub states: SharedSlice<f32>,
 }
 
+/// Values in the results of ranges, which threads that share a long context put together.
+fn range_states(config: &Config, blocks: usize, threads: usize) -> usize {
+    let ranges = (blocks * PAGE).min(config.context_max).div_ceil(RANGE);
+    let pieces = if threads > 1 { PIECES_PER_THREAD * threads } else { 0 };
+    pieces * SPLIT_HEADS.min(BLOCK_HEADS) * ranges * state_len(config.head_dim)
+}
+
+/// Bytes with which `threads` threads share the attention of long contexts, beside `blocks` pages.
+pub fn shared_attention_bytes(config: &Config, blocks: usize, threads: usize) -> usize {
+    range_states(config, blocks, threads) * size_of::<f32>()
+}
+
 impl KvCache {
     /// Room for `blocks` pages. Memory is taken as it is first used.
     pub fn new(config: &Config, kind: KvType, blocks: usize, threads: usize) -> Self {
         let page_stride = kind.page_head_bytes(config.head_dim);
         let layer_bytes = 2 * config.kv_heads * blocks * page_stride + ALIGNMENT;
-        let ranges = (blocks * PAGE).min(config.context_max).div_ceil(RANGE);
-        let pieces = if threads > 1 { PIECES_PER_THREAD * threads } else { 0 };
         Self {
             kind,
             page_stride,
             heads: config.kv_heads,
             blocks,
             layers: (0..config.attention_layers()).map(|_| SharedSlice::new(layer_bytes)).collect(),
-            states: SharedSlice::new(
-                pieces * SPLIT_HEADS.min(BLOCK_HEADS) * ranges * state_len(config.head_dim),
-            ),
+            states: SharedSlice::new(range_states(config, blocks, threads)),
         }
+    }
+
+    /// Size of the pages.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(SharedSlice::bytes).sum()
     }
 
     /// Parts a page consists of: the keys and the values of each layer and head.

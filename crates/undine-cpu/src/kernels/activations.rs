@@ -84,6 +84,12 @@ impl Activations {
             high: SharedSlice::new(blocks),
         }
     }
+
+    /// Size of all of it.
+    pub fn bytes(&self) -> usize {
+        let Self { f32s, q, d, sum, sum_f32, low, high } = self;
+        f32s.bytes() + q.bytes() + d.bytes() + sum.bytes() + sum_f32.bytes() + low.bytes() + high.bytes()
+    }
 }
 
 /// Quantizes row `row` of `activations.f32s`, if that is wanted.

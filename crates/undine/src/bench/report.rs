@@ -8,13 +8,13 @@ use undine_cpu::Roofline;
 use undine_cpu::roofline::Peaks;
 use undine_model::Model;
 
-use super::limits::{self, Bound, Limit};
+use super::limits::{Bound, Limit};
 use super::runner::Settings;
 use super::statistics;
 use super::test::{Kind, Test};
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::open;
+use crate::{open, work};
 
 /// One test; speeds in tokens per second, all sequences together.
 #[derive(Serialize)]
@@ -87,7 +87,7 @@ impl Subject<'_> {
             Kind::Decode => (0, test.tokens),
         };
         let limit = self.roofline.as_ref().map(|roofline| {
-            let work = limits::work(self.model, kv, test);
+            let work = work::work(self.model.config(), &work::matrices(self.model), kv, test);
             Limit::new(test, work, roofline, median_ts)
         });
         Report {

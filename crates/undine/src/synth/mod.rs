@@ -4,7 +4,7 @@
 //! Written tensor by tensor, a chunk at a time: a 24B file needs as little memory as a small one.
 
 mod mix;
-mod plan;
+pub mod plan;
 mod random;
 pub mod shapes;
 mod vision;
@@ -50,6 +50,11 @@ pub fn run(args: &SynthArgs) -> Result<(), Error> {
         write(&metadata, &tensors, args.seed, &mmproj_path(output))?;
     }
     Ok(())
+}
+
+/// The tensors of a shape's vision tower, if it is asked for by the name of a model that has one.
+pub fn tower_tensors(name: &str, shape: &shapes::Shape, mix: Mix) -> Vec<Tensor> {
+    vision::find(name).map(|tower| vision::tensors(&tower, mix, shape.hidden)).unwrap_or_default()
 }
 
 /// Where the vision tower of a model file goes: beside it, under a name by which it is found.
@@ -124,7 +129,8 @@ fn write(metadata: &[(String, Value)], tensors: &[Tensor], seed: u64, output: &P
     Ok(())
 }
 
-fn tensor_bytes(tensor: &Tensor) -> u64 {
+/// Size of a tensor in the file.
+pub fn tensor_bytes(tensor: &Tensor) -> u64 {
     let TensorDeclaration { shape, dtype, .. } = &tensor.declaration;
     let elems: usize = shape.iter().product();
     (elems / dtype.block_elems() * dtype.block_bytes()) as u64

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod common;
+mod fit;
 mod pictures;
 mod run;
 mod serve;

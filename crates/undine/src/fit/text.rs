@@ -1,0 +1,221 @@
+//! The report for people: a screen, or Markdown.
+
+use std::io::Write;
+
+use super::devices::Kind;
+use super::report::{DeviceFit, Report};
+use super::speed::{Certainty, Cost, Speed};
+use crate::error::Error;
+use crate::format::{Bytes, grouped};
+
+/// One table of devices: its heading and a row each.
+struct Table {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+/// Writes a screen.
+pub fn terminal(out: &mut impl Write, report: &Report) -> Result<(), Error> {
+    for line in head(report) {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out)?;
+    for term in &report.memory.terms {
+        writeln!(out, "{:<12} {:>10}  {}", term.name, Bytes(term.bytes).to_string(), term.formula)?;
+    }
+    writeln!(
+        out,
+        "{:<12} {:>10}  {}",
+        "total",
+        Bytes(report.memory.total_bytes).to_string(),
+        report.command
+    )?;
+    if let Some(line) = types(report) {
+        writeln!(out, "{:<12} {line}", "other types")?;
+    }
+    writeln!(out)?;
+    let table = devices(report);
+    let widths: Vec<usize> = (0..table.head.len())
+        .map(|i| table.rows.iter().chain([&table.head]).map(|row| row[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in [&table.head].into_iter().chain(&table.rows) {
+        let cells = row.iter().zip(&widths).enumerate();
+        let texts: Vec<String> = cells
+            .map(
+                |(i, (cell, &width))| {
+                    if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                },
+            )
+            .collect();
+        writeln!(out, "{}", texts.join("  ").trim_end())?;
+    }
+    for line in foot(report) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// Writes Markdown.
+pub fn markdown(out: &mut impl Write, report: &Report) -> Result<(), Error> {
+    for line in head(report) {
+        writeln!(out, "{line}  ")?;
+    }
+    writeln!(out, "\n| part | size | formula |\n|---|---:|---|")?;
+    for term in &report.memory.terms {
+        writeln!(out, "| {} | {} | {} |", term.name, Bytes(term.bytes), term.formula)?;
+    }
+    writeln!(out, "| total | {} | `{}` |", Bytes(report.memory.total_bytes), report.command)?;
+    if let Some(line) = types(report) {
+        writeln!(out, "\nOther types: {line}")?;
+    }
+    let table = devices(report);
+    writeln!(out, "\n| {} |", table.head.join(" | "))?;
+    writeln!(out, "|---{}|", "|---:".repeat(table.head.len() - 1))?;
+    for row in &table.rows {
+        writeln!(out, "| {} |", row.join(" | "))?;
+    }
+    writeln!(out)?;
+    for line in foot(report) {
+        writeln!(out, "{line}  ")?;
+    }
+    Ok(())
+}
+
+fn head(report: &Report) -> Vec<String> {
+    let active = report.active_parameters.map(|active| format!(" ({} active)", grouped(active)));
+    let active = active.unwrap_or_default();
+    let mut lines = vec![
+        format!(
+            "{}: {} parameters{active}, {} short convolutions, {} attention layers, context up to {}",
+            report.model,
+            grouped(report.parameters),
+            report.layers.conv,
+            report.layers.attention,
+            grouped(report.context_max as u64),
+        ),
+        format!(
+            "{}, {} of {} tokens, K/V in {}",
+            report.r#type,
+            users(report.users),
+            grouped(report.context.into()),
+            report.kv_cache_dtype,
+        ),
+    ];
+    lines.extend(report.note.as_ref().map(|note| format!("note: {note}")));
+    lines
+}
+
+fn users(count: u32) -> String {
+    if count == 1 { "1 user".to_owned() } else { format!("{} users", grouped(count.into())) }
+}
+
+fn types(report: &Report) -> Option<String> {
+    let texts: Vec<_> =
+        report.types.iter().map(|kind| format!("{} {}", kind.r#type, Bytes(kind.total_bytes))).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+fn devices(report: &Report) -> Table {
+    let mut head = vec!["device".to_owned(), "for models".to_owned()];
+    if !report.types.is_empty() {
+        head.push("best type".to_owned());
+    }
+    head.push(format!("context for {}", report.users));
+    head.push(format!("users at {}", grouped(report.context.into())));
+    head.push("decode".to_owned());
+    if report.users > 1 {
+        head.push(format!("of {}", report.users));
+    }
+    head.push("prefill".to_owned());
+    if report.price_per_hour.is_some() {
+        head.extend(["1M out".to_owned(), "1M in".to_owned()]);
+    }
+    let rows = report.devices.iter().map(|fit| row(report, fit)).collect();
+    Table { head, rows }
+}
+
+fn row(report: &Report, fit: &DeviceFit) -> Vec<String> {
+    const NONE: &str = "-";
+    let count = |count: Option<u32>| count.map_or(NONE.to_owned(), |count| grouped(count.into()));
+    let speed = |of: fn(&super::speed::Speeds) -> Option<Speed>| {
+        fit.speeds.as_ref().and_then(of).map_or(NONE.to_owned(), speed_text)
+    };
+    let mut cells = vec![fit.device.name.clone(), Bytes(fit.device.usable_bytes).to_string()];
+    if !report.types.is_empty() {
+        cells.push(fit.best_type.unwrap_or(NONE).to_owned());
+    }
+    cells.extend([count(fit.context_max), count(fit.users_max), speed(|speeds| speeds.decode_one)]);
+    if report.users > 1 {
+        cells.push(speed(|speeds| speeds.decode_all));
+    }
+    cells.push(speed(|speeds| speeds.prefill));
+    if report.price_per_hour.is_some() {
+        let cost = |cost: Option<f64>, speed: Option<Speed>| match (cost, speed) {
+            // What cannot be faster cannot be cheaper.
+            (Some(cost), Some(Speed { certainty: Certainty::Bound, .. })) => format!(">{cost:.3}"),
+            (Some(cost), _) => format!("{cost:.3}"),
+            (None, _) => NONE.to_owned(),
+        };
+        let Cost { output, prompt } =
+            fit.cost_per_million_tokens.unwrap_or(Cost { output: None, prompt: None });
+        let speeds = fit.speeds;
+        cells.push(cost(output, speeds.and_then(|speeds| speeds.decode_all)));
+        cells.push(cost(prompt, speeds.and_then(|speeds| speeds.prefill)));
+    }
+    cells
+}
+
+fn speed_text(speed: Speed) -> String {
+    let mark = if speed.certainty == Certainty::Bound { "<" } else { "" };
+    let tokens = speed.tokens_per_s;
+    match tokens {
+        0.0..10.0 => format!("{mark}{tokens:.1}"),
+        _ => format!("{mark}{}", grouped(tokens.round() as u64)),
+    }
+}
+
+fn foot(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(measured) = &report.measured {
+        let giga = |number: f64| number / 1e9;
+        lines.push(format!(
+            "measured with {} threads: {:.1} GB/s, {:.0} GOP/s for quantized weights, {:.0} for float ones",
+            measured.threads,
+            giga(measured.read_bytes_per_s),
+            giga(measured.int8_ops_per_s),
+            giga(measured.float_ops_per_s),
+        ));
+        for test in &measured.tests {
+            lines.push(format!(
+                "{:<10} {:>7.1} tok/s measured, {:>7.1} estimated ({:+.0}%)",
+                test.test, test.measured_tokens_per_s, test.estimated_tokens_per_s, test.error_percent
+            ));
+        }
+        if measured.tests.is_empty() {
+            lines.push(
+                "the model was not measured: there is no file of it; `undine synth` makes one".to_owned(),
+            );
+        }
+    }
+    let has = |certainty| {
+        report.devices.iter().filter_map(|fit| fit.speeds).any(|speeds| {
+            [speeds.decode_one, speeds.decode_all, speeds.prefill]
+                .into_iter()
+                .flatten()
+                .any(|speed| speed.certainty == certainty)
+        })
+    };
+    let mut line = "tok/s with contexts full".to_owned();
+    if has(Certainty::Estimate) {
+        line.push_str("; CPUs: estimate from 73% of bandwidth and 50% of peak, as recorded");
+    }
+    if has(Certainty::Bound) {
+        line.push_str("; <: at most (a bound, not measured)");
+    }
+    lines.push(line);
+    let is_unmeasured = report.devices.iter().any(|fit| fit.device.bytes_per_s.is_none());
+    if is_unmeasured && report.devices.iter().any(|fit| fit.device.kind == Kind::Cpu) {
+        lines.push("--measure tells the speeds of this machine".to_owned());
+    }
+    lines
+}
