@@ -19,7 +19,8 @@ use crate::serve::RequestLog;
 use crate::state::App;
 use crate::wire::common::IDENTIFIER_BYTES_MAX;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header with the id of a request.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Logged as the status of a request whose client left before there was one; nginx's word for it.
 const STATUS_CLIENT_LEFT: u16 = 499;
 /// The handler of requests to paths that do not exist: their number must not depend on clients.

@@ -17,6 +17,7 @@ mod connection;
 mod engine_room;
 mod engine_thread;
 mod generation;
+mod in_process;
 mod info;
 mod lifetime;
 mod listener;
@@ -40,6 +41,7 @@ mod wire;
 
 pub use access::{Cors, CorsError, Credentials};
 pub use connection::Timeouts;
+pub use in_process::{Answer, InProcess};
 pub use listener::Listener;
 pub use options::{AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, ToolCallFormat};
 pub use serve::{

@@ -28,7 +28,7 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long clients may take to read the end of what they asked for when the server ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the engine thread may take for the step it is in when the server ends.
-const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the server knows of the model it serves.
 pub struct ServerModel {
@@ -178,7 +178,7 @@ pub async fn serve(
 }
 
 /// Resolves only if loading fails.
-async fn load_failure(failed: oneshot::Receiver<ServerError>) -> ServerError {
+pub(crate) async fn load_failure(failed: oneshot::Receiver<ServerError>) -> ServerError {
     match failed.await {
         Ok(error) => error,
         Err(_) => std::future::pending().await,

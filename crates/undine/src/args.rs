@@ -30,6 +30,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Measure prefill and decode speed, or with a subcommand a server or the engine.
     Bench(Box<BenchArgs>),
+    /// Answer a file of requests, as fast as this machine can.
+    Batch(Box<crate::args_batch::BatchArgs>),
     /// Tell whether a model will run on a device, and how fast.
     Fit(Box<crate::args_fit::FitArgs>),
 }

@@ -3,11 +3,13 @@
 
 mod answer;
 mod args;
+mod args_batch;
 mod args_bench;
 mod args_fit;
 mod args_serve;
 mod args_vision;
 mod args_vllm;
+mod batch;
 mod bench;
 mod chat;
 mod command;
@@ -59,6 +61,7 @@ fn run() -> Result<(), Error> {
         Command::Synth(args) => synth::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Batch(args) => batch::run(&args),
         Command::Fit(args) => fit::run(&args),
     }
 }

@@ -1,4 +1,4 @@
-//! What happens to a `serve` command line before it is parsed: the flags of `--config FILE` are put in front of it, and
+//! What happens to a command line of `serve` or `batch` before it is parsed: the flags of `--config FILE` are put in front of it, and
 //! spellings that `vllm serve` understands are brought into one form.
 
 use std::collections::HashSet;
@@ -24,14 +24,18 @@ const SHORT: [(&str, &str); 4] = [
     ("-q", "--quantization"),
 ];
 
-/// The command line to parse. Anything but `serve` stays as it is.
+/// Commands whose flags may stand in a file.
+const COMMANDS: [&str; 2] = ["serve", "batch"];
+
+/// The command line to parse. Any other command's stays as it is.
 pub fn expand(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Error> {
     let mut words: Vec<OsString> = words.into_iter().collect();
-    if words.get(1).is_none_or(|word| word != "serve") {
+    let Some(name) = COMMANDS.into_iter().find(|name| words.get(1).is_some_and(|word| word == name)) else {
         return Ok(words);
-    }
-    let serve = serve_command();
-    let mut line = Line { flags: Flags::of(&serve), words: Vec::new(), given: HashSet::new(), config: None };
+    };
+    let command = command(name);
+    let mut line =
+        Line { flags: Flags::of(&command), words: Vec::new(), given: HashSet::new(), config: None };
     line.read(words.split_off(2))?;
     if let Some(path) = &line.config {
         words.extend(read_file(Path::new(path), &line.flags, &line.given)?);
@@ -40,19 +44,18 @@ pub fn expand(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>
     Ok(words)
 }
 
-fn serve_command() -> clap::Command {
-    let command = Cli::command();
-    command.find_subcommand("serve").expect("there is such a command").clone()
+fn command(name: &str) -> clap::Command {
+    Cli::command().find_subcommand(name).expect("every name stands for a command").clone()
 }
 
 /// The flags there are.
 struct Flags<'a>(Vec<(&'a str, &'a Arg)>);
 
 impl<'a> Flags<'a> {
-    fn of(serve: &'a clap::Command) -> Self {
+    fn of(command: &'a clap::Command) -> Self {
         let names =
             |arg: &'a Arg| arg.get_long().into_iter().chain(arg.get_all_aliases().unwrap_or_default());
-        Self(serve.get_arguments().flat_map(|arg| names(arg).map(move |name| (name, arg))).collect())
+        Self(command.get_arguments().flat_map(|arg| names(arg).map(move |name| (name, arg))).collect())
     }
 
     fn find(&self, name: &str) -> Option<&'a Arg> {
@@ -84,7 +87,7 @@ impl<'a> Flags<'a> {
     }
 }
 
-/// The words after `serve`, in one form.
+/// The words after the command, in one form.
 struct Line<'a> {
     flags: Flags<'a>,
     words: Vec<OsString>,

@@ -1,5 +1,6 @@
 //! The binary as its users meet it: arguments, pipes, exit codes, a terminal, HTTP.
 
+mod batch;
 mod bench;
 mod chat;
 mod common;
