@@ -32,6 +32,8 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     /// Answer a file of requests, as fast as this machine can.
     Batch(Box<crate::args_batch::BatchArgs>),
+    /// Look at this machine, and give advice.
+    Doctor(crate::args_doctor::DoctorArgs),
     /// Tell whether a model will run on a device, and how fast.
     Fit(Box<crate::args_fit::FitArgs>),
 }

@@ -25,6 +25,9 @@ pub enum Error {
     /// The answer was stopped with Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+    /// There is advice, which has been printed.
+    #[error("there is advice")]
+    Advice,
     /// The checkpoint cannot be opened or written.
     #[error(transparent)]
     Weights(#[from] undine_weights::Error),

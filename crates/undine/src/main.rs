@@ -5,6 +5,7 @@ mod answer;
 mod args;
 mod args_batch;
 mod args_bench;
+mod args_doctor;
 mod args_fit;
 mod args_serve;
 mod args_vision;
@@ -14,6 +15,7 @@ mod bench;
 mod chat;
 mod command;
 mod conversation;
+mod doctor;
 mod dragged;
 mod error;
 mod fit;
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, Error::BrokenPipe | Error::Interrupted) {
+            if !matches!(error, Error::BrokenPipe | Error::Interrupted | Error::Advice) {
                 eprintln!("error: {}", error.chain());
             }
             ExitCode::from(error.exit_code())
@@ -62,6 +64,7 @@ fn run() -> Result<(), Error> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Batch(args) => batch::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Fit(args) => fit::run(&args),
     }
 }

@@ -104,3 +104,17 @@ fn what_makes_no_sense_is_refused() {
         assert!(stderr(&output).contains(part), "{words:?}: {}", stderr(&output));
     }
 }
+
+#[test]
+fn the_doctor_says_what_there_is() {
+    let output = run(&["doctor", "--no-measure", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("a list");
+    let has_advice = findings.iter().any(|finding| finding["advice"].is_string());
+    assert_eq!(report["healthy"], !has_advice);
+    assert_eq!(output.status.code(), Some(i32::from(has_advice)));
+    let names: Vec<_> = findings.iter().filter_map(|finding| finding["name"].as_str()).collect();
+    assert!(names.contains(&"instructions") && names.contains(&"cores"), "{names:?}");
+    let screen = stdout(&run(&["doctor"]));
+    assert!(screen.contains("bandwidth") && screen.contains("GB/s"), "{screen}");
+}
