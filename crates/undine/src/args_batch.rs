@@ -41,6 +41,9 @@ pub struct BatchArgs {
     /// How much at once.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// How images are seen.
+    #[command(flatten)]
+    pub vision: crate::args_vision::VisionArgs,
     /// What answers are like.
     #[command(flatten)]
     pub answers: AnswerArgs,

@@ -39,6 +39,7 @@ pub fn run(args: &BatchArgs) -> Result<(), Error> {
         checkpoint: &args.checkpoint,
         executor: &args.executor,
         limits: &args.limits,
+        vision: &args.vision,
         answers: &args.answers,
     })?;
     for (flag, path) in [("--output", Some(&args.output)), ("--error-file", args.error_file.as_ref())] {

@@ -19,6 +19,7 @@ use crate::args::ExecutorArgs;
 use crate::args_serve::{
     AnswerArgs, CheckpointArgs, Context, LimitArgs, ReasoningParser, ServeArgs, ToolCallParser,
 };
+use crate::args_vision::VisionArgs;
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::{memory, open, sampling, session};
@@ -81,6 +82,8 @@ pub struct LoadArgs<'a> {
     pub executor: &'a ExecutorArgs,
     /// How much at once.
     pub limits: &'a LimitArgs,
+    /// How images are seen.
+    pub vision: &'a VisionArgs,
     /// What answers are like.
     pub answers: &'a AnswerArgs,
 }
@@ -88,8 +91,8 @@ pub struct LoadArgs<'a> {
 impl ServeArgs {
     /// Those of a server.
     pub fn load(&self) -> LoadArgs<'_> {
-        let Self { model, checkpoint, executor, limits, answers, .. } = self;
-        LoadArgs { model: model.as_deref(), checkpoint, executor, limits, answers }
+        let Self { model, checkpoint, executor, limits, vision, answers, .. } = self;
+        LoadArgs { model: model.as_deref(), checkpoint, executor, limits, vision, answers }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -143,10 +143,11 @@ pub enum Outcome {
     Refused,
 }
 
-/// Opens a file to read and append, for this process alone.
+/// Opens a file to read and write, for this process alone.
 fn open(path: &Path) -> Result<File, Error> {
     let fail = |source| Error::file(path, source);
-    let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -230,7 +231,9 @@ fn read(file: &File, path: &Path, finished: &mut HashSet<Id>, kept: &mut Kept) -
     if whole_bytes < length {
         file.set_len(whole_bytes).map_err(fail)?;
     }
-    Ok(())
+    // What comes next is written behind it.
+    let mut file = file;
+    file.seek(SeekFrom::Start(whole_bytes)).map(drop).map_err(fail)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use undine_model::Model;
 
 use super::devices;
 use super::memory::{Load, ROWS};
-use super::speed::{PROMPT_TOKENS, Runnable};
+use super::speed::{Correction, PROMPT_TOKENS, Runnable};
 use super::subject::Subject;
 use crate::bench::runner::{Runner, Settings};
 use crate::bench::test::{Kind, Test};
@@ -41,8 +41,21 @@ pub struct MeasuredReport {
     pub int8_ops_per_s: f64,
     /// Operations on float weights per second.
     pub float_ops_per_s: f64,
-    /// Tests of the model; none without a file.
+    /// Tests of the model: a prompt, decode of one sequence, decode of several if there are several; none without a file.
     pub tests: Vec<MeasuredTest>,
+}
+
+impl MeasuredReport {
+    /// How far off estimates were, if the model has been measured.
+    pub fn correction(&self) -> Option<Correction> {
+        let ratio = |test: &MeasuredTest| test.measured_tokens_per_s / test.estimated_tokens_per_s;
+        let [prefill, decode_one, rest @ ..] = &self.tests[..] else { return None };
+        Some(Correction {
+            prefill: ratio(prefill),
+            decode_one: ratio(decode_one),
+            decode_all: ratio(rest.first().unwrap_or(decode_one)),
+        })
+    }
 }
 
 /// A test of the model.

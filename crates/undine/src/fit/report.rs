@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::devices::Device;
+use super::devices::{self, Device};
 use super::measure::{Measured, MeasuredReport};
 use super::memory::{self, Demand, Load};
 use super::speed::{Cost, Runnable, Speeds};
@@ -94,11 +94,11 @@ pub struct DeviceFit {
 }
 
 impl Report {
-    /// Sizes `subject` on `devices`.
+    /// Sizes `subject` on the listed devices.
     pub fn new(
         subject: &Subject,
         load: Load,
-        devices: Vec<Device>,
+        listed: Vec<Device>,
         measured: Option<Measured>,
         args: &FitArgs,
     ) -> Self {
@@ -108,10 +108,16 @@ impl Report {
         let types: Vec<TypeDemand> =
             COMPARED.into_iter().filter_map(|mix| type_demand(subject, mix, load, args)).collect();
         let runnable = Runnable { config, matrices: &chosen.matrices, kv: load.kv };
+        let correction = measured.as_ref().and_then(|measured| measured.report.correction());
         let fit = |device: Device| {
+            let correction = correction.filter(|_| device.name == devices::HERE);
             let bytes = device.usable_bytes;
             let fits = memory.total_bytes <= bytes;
             let speeds = fits.then(|| runnable.speeds(&device, load.users, load.context));
+            let speeds = match (speeds, correction) {
+                (Some(speeds), Some(by)) => Some(speeds.corrected(by)),
+                (speeds, _) => speeds,
+            };
             DeviceFit {
                 fits,
                 best_type: types.iter().rev().find(|kind| kind.total_bytes <= bytes).map(|kind| kind.r#type),
@@ -122,7 +128,7 @@ impl Report {
                 device,
             }
         };
-        let devices = devices.into_iter().map(fit).collect();
+        let listed = listed.into_iter().map(fit).collect();
         Self {
             model: subject.name.clone(),
             note: subject.note.clone(),
@@ -138,7 +144,7 @@ impl Report {
             command: command(&memory, load, args),
             memory,
             types,
-            devices,
+            devices: listed,
             measured: measured.map(|measured| measured.report),
         }
     }

@@ -13,7 +13,7 @@ use crate::args_fit::Price;
 use crate::bench::test::{self, Test};
 use crate::work::{self, Matrices};
 
-/// Part of the bandwidth that a step reads at: 64 to 83% were measured for decode of 230M to 8B-A1B in all types.
+/// Part of the bandwidth that a step reads at: 64 to 83% were measured for decode of 350M, 1.2B and 8B-A1B in several types.
 pub const BANDWIDTH_SHARE: f64 = 0.73;
 /// Part of the arithmetic peak that a step computes at: 46 to 54% were measured for prefill.
 pub const PEAK_SHARE: f64 = 0.50;
@@ -30,6 +30,8 @@ const MILLION: f64 = 1e6;
 pub enum Certainty {
     /// As it was measured for other models and machines.
     Estimate,
+    /// An estimate, corrected by what this model did on this machine with empty contexts.
+    Measured,
     /// Nothing can be faster.
     Bound,
 }
@@ -107,7 +109,33 @@ impl Runnable<'_> {
     }
 }
 
+/// Measured speeds as parts of the estimated ones.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Correction {
+    /// Of [`Speeds::decode_one`].
+    pub decode_one: f64,
+    /// Of [`Speeds::decode_all`].
+    pub decode_all: f64,
+    /// Of [`Speeds::prefill`].
+    pub prefill: f64,
+}
+
 impl Speeds {
+    /// The same, less by what measurements were less than estimates.
+    pub fn corrected(self, by: Correction) -> Self {
+        let corrected = |speed: Option<Speed>, ratio: f64| {
+            speed.map(|speed| Speed {
+                tokens_per_s: speed.tokens_per_s * ratio,
+                certainty: Certainty::Measured,
+            })
+        };
+        Self {
+            decode_one: corrected(self.decode_one, by.decode_one),
+            decode_all: corrected(self.decode_all, by.decode_all),
+            prefill: corrected(self.prefill, by.prefill),
+        }
+    }
+
     /// What a million tokens cost at these speeds. At a bound the true cost is higher.
     pub fn cost(&self, price: Price) -> Cost {
         let cost =

@@ -16,6 +16,9 @@ use crate::{inspect, open};
 
 /// Quantization where neither the model nor the command line says one.
 const MIX_DEFAULT: Mix = Mix::Q4_K_M;
+/// What memory does not count.
+const TOWER_NOTE: &str = "images are not counted: what the vision tower works in, and up to \
+                          --image-cache-memory-bytes of them that are kept";
 /// Name of the embedding table among the tensors of a shape.
 const EMBEDDING: &str = "token_embd.weight";
 
@@ -133,7 +136,9 @@ impl Subject {
             plan::tensors(&shape, MIX_DEFAULT).into_iter().chain(tower_tensors(&name, &shape, MIX_DEFAULT));
         let parameters = all.map(|tensor| tensor.declaration.shape.iter().product::<usize>() as u64).sum();
         let chosen = Variant::of_shape(&name, &shape, mix.unwrap_or(MIX_DEFAULT));
-        let note = shape.note.clone();
+        let tower = (!tower_tensors(&name, &shape, MIX_DEFAULT).is_empty()).then(|| TOWER_NOTE.to_owned());
+        let notes: Vec<String> = shape.note.clone().into_iter().chain(tower).collect();
+        let note = (!notes.is_empty()).then(|| notes.join("; "));
         Self { name, config, parameters, chosen, model: None, note, shape: Some(shape) }
     }
 
@@ -157,6 +162,7 @@ impl Subject {
         let checkpoint: Arc<Checkpoint> = open::open(path)?;
         let name = open::display_name(path);
         let config = checkpoint.config().clone();
+        let note = checkpoint.vision_config().map(|_| TOWER_NOTE.to_owned());
         let shape = shape(&config);
         let parameters = inspect::parameters(&checkpoint);
         let (chosen, model) = match (mix, &shape) {
@@ -169,7 +175,7 @@ impl Subject {
                 return Err(Error::refused("--type: this shape is not one whose quantizations are known"));
             }
         };
-        Ok(Self { name, config, parameters, chosen, model, note: None, shape })
+        Ok(Self { name, config, parameters, chosen, model, note, shape })
     }
 
     /// The weights in another quantization.

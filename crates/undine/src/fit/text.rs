@@ -206,6 +206,9 @@ fn foot(report: &Report) -> Vec<String> {
         })
     };
     let mut line = "tok/s with contexts full".to_owned();
+    if has(Certainty::Measured) {
+        line.push_str("; this machine: estimates corrected by what was measured");
+    }
     if has(Certainty::Estimate) {
         line.push_str("; CPUs: estimate from 73% of bandwidth and 50% of peak, as recorded");
     }

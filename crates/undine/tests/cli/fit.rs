@@ -85,8 +85,11 @@ fn measuring_says_how_far_the_estimate_was_off() {
     assert!(tests.iter().all(|test| test["measured_tokens_per_s"].as_f64() > Some(0.0)), "{tests:?}");
     let here = &fit["devices"][0];
     assert_eq!(here["name"], "this machine");
+    let prefill = here["speeds"]["prefill"]["tokens_per_s"].as_f64().expect("a number");
+    let measured = tests[0]["measured_tokens_per_s"].as_f64().expect("a number");
+    assert!((prefill / measured - 1.0).abs() < 1e-6, "the estimate is replaced: {prefill}, {measured}");
     assert_eq!(here["bytes_per_s"], fit["measured"]["read_bytes_per_s"]);
-    assert_eq!(here["speeds"]["prefill"]["certainty"], "estimate");
+    assert_eq!(here["speeds"]["prefill"]["certainty"], "measured");
 }
 
 #[test]
