@@ -180,6 +180,53 @@ fn non_finite_values_are_zero_to_quantized_types() {
     }
 }
 
+fn encode_weighted(dtype: DType, values: &[f32], importance: &[f32]) -> Vec<u8> {
+    let mut blocks = vec![0; dtype.row_bytes(values.len()).expect("whole blocks")];
+    quant::encode_weighted(dtype, values, importance, &mut blocks);
+    blocks
+}
+
+/// Squared error, each value's weighted by the importance of its column.
+fn weighted_error(x: &[f32], y: &[f32], importance: &[f32]) -> f64 {
+    let columns = importance.iter().cycle();
+    x.iter().zip(y).zip(columns).map(|((x, y), &w)| f64::from(w) * f64::from(x - y).powi(2)).sum()
+}
+
+#[test]
+fn importances_lower_the_weighted_error() {
+    let x = gaussian_sample();
+    let mut random = Random(5);
+    let spread: Vec<f32> = (0..512).map(|_| (1.5 * random.gaussian()).exp()).collect();
+    // A few columns that count much more, as in real models.
+    let peaks: Vec<f32> = (0..512).map(|i| if i % 37 == 0 { 1e4 } else { 1e-3 }).collect();
+    for dtype in quantized() {
+        for (name, importance) in [("spread", &spread), ("peaks", &peaks)] {
+            let plain = weighted_error(&x, &round_trip(dtype, &x), importance);
+            let weighted =
+                weighted_error(&x, &decode(dtype, &encode_weighted(dtype, &x, importance)), importance);
+            // Codes of eight bits leave little to choose.
+            let bound = if matches!(dtype, DType::Q8_0 | DType::Q6_K) { 1.0 } else { 0.93 };
+            assert!(weighted < bound * plain, "{dtype} {name}: {weighted} with importances, {plain} without");
+        }
+    }
+}
+
+#[test]
+fn importances_that_say_nothing_change_nothing() {
+    let x = &gaussian_sample()[..4096];
+    for &dtype in DType::ALL {
+        for importance in [[1.0; 1024], [0.0; 1024], [3e-30; 1024], [2e30; 1024]] {
+            assert_eq!(encode_weighted(dtype, x, &importance), encode(dtype, x), "{dtype} {}", importance[0]);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "not whole blocks")]
+fn importances_are_of_whole_blocks() {
+    quant::encode_weighted(DType::Q4_K, &[0.0; 512], &[1.0; 128], &mut [0; 288]);
+}
+
 #[test]
 #[should_panic(expected = "Q4_K")]
 fn wrong_lengths_panic() {

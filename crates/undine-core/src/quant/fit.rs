@@ -1,7 +1,8 @@
 //! Choosing scales: small searches that minimise the squared error of one block.
 //!
-//! Without activation statistics every value counts the same: the plain squared error of a weight row is the
-//! expected squared error of its product with white-noise input. The searches walk a short list of candidate scales,
+//! Without activation statistics every value counts the same ([`Even`]): the plain squared error of a weight row is the
+//! expected squared error of its product with white-noise input. With them each value's squared error is weighted by the
+//! mean square of its input column. The searches walk a short list of candidate scales,
 //! score each by the true error of the values it would decode to, and finish with least-squares steps that are
 //! kept only when they help. So the scale of one block is never worse than its first candidate,
 //! round-to-nearest over the full range; for the two-level formats that is measured, not guaranteed.
@@ -19,6 +20,51 @@ const F16_MAX: f32 = 65504.0;
 const F16_MIN_NORMAL: f32 = 6.103_515_6e-5;
 /// Least-squares steps after the candidate search.
 const REFINE_STEPS: usize = 1;
+
+/// How much the squared error of each of `N` values counts.
+pub(super) trait Weights<const N: usize>: Copy {
+    /// Those of values `LANES * chunk ..`.
+    fn lanes(self, chunk: usize) -> [f32; LANES];
+}
+
+/// How much the squared error of each value of a block counts.
+pub(super) trait Importance: Copy {
+    /// Those of the `j`-th run of `N` values.
+    fn run<const N: usize>(self, j: usize) -> impl Weights<N>;
+}
+
+/// Every value counts the same.
+#[derive(Clone, Copy)]
+pub(super) struct Even;
+
+impl<const N: usize> Weights<N> for Even {
+    #[inline(always)]
+    fn lanes(self, _: usize) -> [f32; LANES] {
+        [1.0; LANES]
+    }
+}
+
+impl Importance for Even {
+    #[inline(always)]
+    fn run<const N: usize>(self, _: usize) -> impl Weights<N> {
+        self
+    }
+}
+
+impl<const N: usize> Weights<N> for &[f32; N] {
+    #[inline(always)]
+    fn lanes(self, chunk: usize) -> [f32; LANES] {
+        self.as_chunks().0[chunk]
+    }
+}
+
+/// One number for each value of the block.
+impl Importance for &[f32] {
+    #[inline(always)]
+    fn run<const N: usize>(self, j: usize) -> impl Weights<N> {
+        &self.as_chunks::<N>().0[j]
+    }
+}
 
 /// `scale * level + offset`.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -76,14 +122,19 @@ pub(super) fn round_to_f16(v: f32) -> f32 {
     rounded.copysign(v)
 }
 
-/// `sum over i of f(x[i])`, each `f` giving `K` terms.
+/// `sum over i of f(x[i], weight of i)`, each `f` giving `K` terms.
 #[inline(always)]
-fn sums<const N: usize, const K: usize>(x: &[f32; N], f: impl Fn(f32) -> [f32; K]) -> [f32; K] {
+fn sums<const N: usize, const K: usize>(
+    x: &[f32; N],
+    weights: impl Weights<N>,
+    f: impl Fn(f32, f32) -> [f32; K],
+) -> [f32; K] {
     const { assert!(N.is_multiple_of(LANES)) };
     let mut lanes = [[0.0f32; LANES]; K];
-    for chunk in x.as_chunks::<LANES>().0 {
+    for (number, chunk) in x.as_chunks::<LANES>().0.iter().enumerate() {
+        let weights = weights.lanes(number);
         for lane in 0..LANES {
-            let terms = f(chunk[lane]);
+            let terms = f(chunk[lane], weights[lane]);
             for k in 0..K {
                 lanes[k][lane] += terms[k];
             }
@@ -125,24 +176,35 @@ pub(super) fn range<const N: usize>(x: &[f32; N]) -> (f32, f32) {
     (fold_lanes(low, smaller), fold_lanes(high, larger))
 }
 
-/// Squared error of `x` coded as levels times `d`.
+/// Weighted squared error of `x` coded as levels times `d`.
 #[inline(always)]
-pub(super) fn scale_error<const N: usize>(x: &[f32; N], d: f32, snap: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn scale_error<const N: usize>(
+    x: &[f32; N],
+    weights: impl Weights<N>,
+    d: f32,
+    snap: impl Fn(f32) -> f32,
+) -> f32 {
     let inverse = inverse(d);
-    let [error] = sums(x, |v| {
+    let [error] = sums(x, weights, |v, w| {
         let e = v - d * snap(v * inverse);
-        [e * e]
+        [w * (e * e)]
     });
     error
 }
 
-/// With the levels that `d` selects: `[sum x * level, sum level^2]`. Their quotient is the best scale for those levels.
+/// With the levels that `d` selects, weighted: `[sum x * level, sum level^2]`. Their quotient is the best scale for those
+/// levels.
 #[inline(always)]
-pub(super) fn scale_moments<const N: usize>(x: &[f32; N], d: f32, snap: impl Fn(f32) -> f32) -> [f32; 2] {
+pub(super) fn scale_moments<const N: usize>(
+    x: &[f32; N],
+    weights: impl Weights<N>,
+    d: f32,
+    snap: impl Fn(f32) -> f32,
+) -> [f32; 2] {
     let inverse = inverse(d);
-    sums(x, |v| {
+    sums(x, weights, |v, w| {
         let level = snap(v * inverse);
-        [v * level, level * level]
+        [w * (v * level), w * (level * level)]
     })
 }
 
@@ -151,6 +213,7 @@ pub(super) fn scale_moments<const N: usize>(x: &[f32; N], d: f32, snap: impl Fn(
 #[inline(always)]
 pub(super) fn search_scale<const N: usize, const P: usize>(
     x: &[f32; N],
+    weights: impl Weights<N>,
     peaks: &[f32; P],
     snap: impl Fn(f32) -> f32 + Copy,
     store: impl Fn(f32) -> f32,
@@ -164,7 +227,7 @@ pub(super) fn search_scale<const N: usize, const P: usize>(
     let (mut candidates, mut errors) = ([0.0; P], [0.0; P]);
     for ((d, error), level) in candidates.iter_mut().zip(&mut errors).zip(peaks) {
         *d = store(peak / level);
-        *error = scale_error(x, *d, snap);
+        *error = scale_error(x, weights, *d, snap);
     }
     let (mut best, mut best_error) = (candidates[0], errors[0]);
     for (d, error) in candidates.into_iter().zip(errors) {
@@ -173,9 +236,9 @@ pub(super) fn search_scale<const N: usize, const P: usize>(
         }
     }
     for _ in 0..REFINE_STEPS {
-        let [product, square] = scale_moments(x, best, snap);
+        let [product, square] = scale_moments(x, weights, best, snap);
         let d = store(product * inverse(square));
-        let error = scale_error(x, d, snap);
+        let error = scale_error(x, weights, d, snap);
         if error < best_error {
             (best, best_error) = (d, error);
         } else {
@@ -185,39 +248,52 @@ pub(super) fn search_scale<const N: usize, const P: usize>(
     best
 }
 
-/// Squared error of `x` coded as `affine` of the levels `0..=HI`.
+/// Weighted squared error of `x` coded as `affine` of the levels `0..=HI`.
 #[inline(always)]
-pub(super) fn affine_error<const N: usize, const HI: i32>(x: &[f32; N], affine: Affine) -> f32 {
+pub(super) fn affine_error<const N: usize, const HI: i32>(
+    x: &[f32; N],
+    weights: impl Weights<N>,
+    affine: Affine,
+) -> f32 {
     let inverse = inverse(affine.scale);
-    let [error] = sums(x, |v| {
+    let [error] = sums(x, weights, |v, w| {
         let v = v - affine.offset;
         let e = v - affine.scale * linear::<0, HI>(v * inverse);
-        [e * e]
+        [w * (e * e)]
     });
     error
 }
 
-/// With the levels that `affine` selects and `r = x - offset`: `[sum level, sum level^2, sum r, sum r * level]`.
+/// With the levels that `affine` selects and `r = x - offset`, weighted:
+/// `[sum 1, sum level, sum level^2, sum r, sum r * level]`.
 #[inline(always)]
-pub(super) fn affine_moments<const N: usize, const HI: i32>(x: &[f32; N], affine: Affine) -> [f32; 4] {
+pub(super) fn affine_moments<const N: usize, const HI: i32>(
+    x: &[f32; N],
+    weights: impl Weights<N>,
+    affine: Affine,
+) -> [f32; 5] {
     let inverse = inverse(affine.scale);
-    sums(x, |v| {
+    sums(x, weights, |v, w| {
         let r = v - affine.offset;
         let level = linear::<0, HI>(r * inverse);
-        [level, level * level, r, r * level]
+        [w, w * level, w * (level * level), w * r, w * (r * level)]
     })
 }
 
 /// The least-squares scale and offset for the levels that `affine` selects, or `affine` if all levels are equal.
 #[inline(always)]
-fn affine_least_squares<const N: usize, const HI: i32>(x: &[f32; N], affine: Affine) -> Affine {
-    let [level, square, residual, product] = affine_moments::<N, HI>(x, affine);
-    let determinant = N as f32 * square - level * level;
+fn affine_least_squares<const N: usize, const HI: i32>(
+    x: &[f32; N],
+    weights: impl Weights<N>,
+    affine: Affine,
+) -> Affine {
+    let [weight, level, square, residual, product] = affine_moments::<N, HI>(x, weights, affine);
+    let determinant = weight * square - level * level;
     if determinant <= 0.0 {
         return affine;
     }
-    let scale = (N as f32 * product - level * residual) / determinant;
-    Affine { scale, offset: affine.offset + (residual - scale * level) / N as f32 }
+    let scale = (weight * product - level * residual) / determinant;
+    Affine { scale, offset: affine.offset + (residual - scale * level) / weight }
 }
 
 /// Searches scale and offset of one block. `low` and `high`, the ends of its range, are tried at every pair of levels
@@ -225,6 +301,7 @@ fn affine_least_squares<const N: usize, const HI: i32>(x: &[f32; N], affine: Aff
 #[inline(always)]
 pub(super) fn search_affine<const N: usize, const HI: i32, const S: usize>(
     x: &[f32; N],
+    weights: impl Weights<N>,
     (low, high): (f32, f32),
     insets: &[f32; S],
     store: impl Fn(Affine) -> Affine,
@@ -234,12 +311,12 @@ pub(super) fn search_affine<const N: usize, const HI: i32, const S: usize>(
         for ((candidate, error), above) in tried.iter_mut().zip(insets) {
             let scale = (high - low) / (HI as f32 - below - above);
             *candidate = store(Affine { scale, offset: low - below * scale });
-            *error = affine_error::<N, HI>(x, *candidate);
+            *error = affine_error::<N, HI>(x, weights, *candidate);
         }
     }
     // A step that is a power of two smaller than the range keeps zeros among few distinct values exact.
     let even = store(Affine { scale: (high - low) / ((HI + 1) / 2) as f32, offset: low });
-    let even_error = affine_error::<N, HI>(x, even);
+    let even_error = affine_error::<N, HI>(x, weights, even);
     let (mut best, mut best_error) = tried[0][0];
     for &(candidate, error) in tried.as_flattened().iter().chain(&[(even, even_error)]) {
         if error < best_error {
@@ -247,8 +324,8 @@ pub(super) fn search_affine<const N: usize, const HI: i32, const S: usize>(
         }
     }
     for _ in 0..REFINE_STEPS {
-        let candidate = store(affine_least_squares::<N, HI>(x, best));
-        let error = affine_error::<N, HI>(x, candidate);
+        let candidate = store(affine_least_squares::<N, HI>(x, weights, best));
+        let error = affine_error::<N, HI>(x, weights, candidate);
         if error < best_error {
             (best, best_error) = (candidate, error);
         } else {
@@ -287,10 +364,10 @@ mod tests {
     #[test]
     fn search_recovers_an_exact_scale() {
         let x: [f32; 32] = std::array::from_fn(|i| 0.125 * ((i as i32 * 5) % 14 - 7) as f32);
-        let d = search_scale(&x, &[-8.0, 7.0], linear::<-8, 7>, round_to_f16);
-        assert_eq!(scale_error(&x, d, linear::<-8, 7>), 0.0);
+        let d = search_scale(&x, Even, &[-8.0, 7.0], linear::<-8, 7>, round_to_f16);
+        assert_eq!(scale_error(&x, Even, d, linear::<-8, 7>), 0.0);
         let x: [f32; 32] = std::array::from_fn(|i| 3.0 + 0.125 * (i * 5 % 16) as f32);
-        let affine = search_affine::<32, 15, 1>(&x, range(&x), &[0.0], |affine| affine);
+        let affine = search_affine::<32, 15, 1>(&x, Even, range(&x), &[0.0], |affine| affine);
         assert_eq!(affine, Affine { scale: 0.125, offset: 3.0 });
     }
 }

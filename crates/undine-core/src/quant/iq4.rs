@@ -10,7 +10,7 @@
 //! `qs`: 16 bytes for every 32 values, the first 16 in the low nibbles. IQ4_XS has a signed 6-bit scale `s` for every 32
 //! values, bits 0-3 in `scales_l` and bits 4-5 in `scales_h`, stored with 32 added.
 
-use super::fit::{self, round_to_f16};
+use super::fit::{self, Importance, round_to_f16};
 use super::planes::{pack, unpack};
 use super::scales::{pack_scales_iq4, read_f16, unpack_scales_iq4, write_f16};
 use super::two_level;
@@ -90,8 +90,8 @@ pub(super) fn decode_iq4_nl(block: &[u8; 18], out: &mut [f32; QK]) {
     levels(read_f16(block, 0), &codes, out);
 }
 
-pub(super) fn encode_iq4_nl(x: &[f32; QK], block: &mut [u8; 18]) {
-    let d = fit::search_scale(x, &PEAKS, snap, round_to_f16);
+pub(super) fn encode_iq4_nl(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 18]) {
+    let d = fit::search_scale(x, importance.run(0), &PEAKS, snap, round_to_f16);
     write_f16(block, 0, d);
     pack::<4, 16>(&codes(x, d), 0, &mut block[2..]);
 }
@@ -106,9 +106,9 @@ pub(super) fn decode_iq4_xs(block: &[u8; 136], out: &mut [f32; QK_K]) {
     }
 }
 
-pub(super) fn encode_iq4_xs(x: &[f32; QK_K], block: &mut [u8; 136]) {
+pub(super) fn encode_iq4_xs(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 136]) {
     let subs = x.as_chunks::<QK>().0;
-    let fitted = two_level::fit_symmetric(subs, 32.0, &PEAKS, snap);
+    let fitted = two_level::fit_symmetric(subs, importance, 32.0, &PEAKS, snap);
     let (scales, _) = fitted.scales.split_first_chunk().expect("16 scales");
     let (high, low) = pack_scales_iq4(scales);
     write_f16(block, 0, fitted.d);

@@ -19,7 +19,7 @@
 //! - Q6_K `ql`, bits 0-3: two groups of 64 bytes, 128 values each, first 64 in the low nibbles; `qh`, bits 4-5: two groups of 32
 //!   bytes laid out as `qs` of Q2_K.
 
-use super::fit::{self, linear};
+use super::fit::{self, Importance, linear};
 use super::planes::{pack, unpack};
 use super::scales::{
     pack_scales_6bit, pack_scales_q3, read_f16, unpack_scales_6bit, unpack_scales_q3, write_f16,
@@ -97,9 +97,9 @@ pub(super) fn decode_q2_k(block: &[u8; 84], out: &mut [f32; QK_K]) {
     scaled_less_min::<16>((read_f16(block, 80), read_f16(block, 82)), scales_and_mins, &codes, out);
 }
 
-pub(super) fn encode_q2_k(x: &[f32; QK_K], block: &mut [u8; 84]) {
+pub(super) fn encode_q2_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 84]) {
     let subs = x.as_chunks::<16>().0;
-    let fitted = two_level::fit_with_min::<16, 3, _>(subs, 15.0, &Q2_K_INSETS);
+    let fitted = two_level::fit_with_min::<16, 3, _>(subs, importance, 15.0, &Q2_K_INSETS);
     for (j, byte) in block[..16].iter_mut().enumerate() {
         *byte = fitted.scales[j] | (fitted.mins[j] << 4);
     }
@@ -116,9 +116,9 @@ pub(super) fn decode_q3_k(block: &[u8; 110], out: &mut [f32; QK_K]) {
     scaled::<16>(read_f16(block, 108), &scales, 4, &codes, out);
 }
 
-pub(super) fn encode_q3_k(x: &[f32; QK_K], block: &mut [u8; 110]) {
+pub(super) fn encode_q3_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 110]) {
     let subs = x.as_chunks::<16>().0;
-    let fitted = two_level::fit_symmetric(subs, 32.0, &Q3_K_PEAKS, linear::<-4, 3>);
+    let fitted = two_level::fit_symmetric(subs, importance, 32.0, &Q3_K_PEAKS, linear::<-4, 3>);
     let codes = codes_symmetric::<-4, 3>(subs, &fitted);
     pack::<1, 32>(&codes, 2, &mut block[..32]);
     pack::<2, 32>(&codes, 0, &mut block[32..96]);
@@ -150,9 +150,9 @@ pub(super) fn decode_q4_k(block: &[u8; 144], out: &mut [f32; QK_K]) {
     decode_header_6bit(block, &codes, out);
 }
 
-pub(super) fn encode_q4_k(x: &[f32; QK_K], block: &mut [u8; 144]) {
+pub(super) fn encode_q4_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 144]) {
     let subs = x.as_chunks::<32>().0;
-    let fitted = two_level::fit_with_min::<32, 15, _>(subs, 63.0, &Q4_K_INSETS);
+    let fitted = two_level::fit_with_min::<32, 15, _>(subs, importance, 63.0, &Q4_K_INSETS);
     write_header_6bit(&fitted, block);
     pack::<4, 32>(&codes_with_min::<32, 15>(subs, &fitted), 0, &mut block[16..]);
 }
@@ -164,9 +164,9 @@ pub(super) fn decode_q5_k(block: &[u8; 176], out: &mut [f32; QK_K]) {
     decode_header_6bit(block, &codes, out);
 }
 
-pub(super) fn encode_q5_k(x: &[f32; QK_K], block: &mut [u8; 176]) {
+pub(super) fn encode_q5_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 176]) {
     let subs = x.as_chunks::<32>().0;
-    let fitted = two_level::fit_with_min::<32, 31, _>(subs, 63.0, &Q5_K_INSETS);
+    let fitted = two_level::fit_with_min::<32, 31, _>(subs, importance, 63.0, &Q5_K_INSETS);
     let codes = codes_with_min::<32, 31>(subs, &fitted);
     write_header_6bit(&fitted, block);
     pack::<1, 32>(&codes, 4, &mut block[16..48]);
@@ -181,9 +181,9 @@ pub(super) fn decode_q6_k(block: &[u8; 210], out: &mut [f32; QK_K]) {
     scaled::<16>(read_f16(block, 208), &scales, 32, &codes, out);
 }
 
-pub(super) fn encode_q6_k(x: &[f32; QK_K], block: &mut [u8; 210]) {
+pub(super) fn encode_q6_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 210]) {
     let subs = x.as_chunks::<16>().0;
-    let fitted = two_level::fit_symmetric(subs, 128.0, &Q6_K_PEAKS, linear::<-32, 31>);
+    let fitted = two_level::fit_symmetric(subs, importance, 128.0, &Q6_K_PEAKS, linear::<-32, 31>);
     let codes = codes_symmetric::<-32, 31>(subs, &fitted);
     pack::<4, 64>(&codes, 0, &mut block[..128]);
     pack::<2, 32>(&codes, 4, &mut block[128..192]);

@@ -13,7 +13,7 @@
 //! `qs` of the 4- and 5-bit formats: byte `i` holds bits 0-3 of value `i` (low nibble) and of value `i + 16` (high).
 //! `qh`: bit `i` of the 32-bit word is bit 4 of value `i`.
 
-use super::fit::{self, Affine, linear, round_to_f16};
+use super::fit::{self, Affine, Importance, linear, round_to_f16};
 use super::planes::{pack, unpack};
 use super::scales::{read_f16, write_f16};
 use crate::dtype::QK;
@@ -49,9 +49,9 @@ fn codes_symmetric<const LO: i32, const HI: i32>(x: &[f32; QK], d: f32) -> [u8; 
 }
 
 #[inline(always)]
-fn fit_affine<const HI: i32>(x: &[f32; QK]) -> (Affine, [u8; QK]) {
+fn fit_affine<const HI: i32>(x: &[f32; QK], importance: impl Importance) -> (Affine, [u8; QK]) {
     let store = |a: Affine| Affine { scale: round_to_f16(a.scale), offset: round_to_f16(a.offset) };
-    let affine = fit::search_affine::<QK, HI, _>(x, fit::range(x), &AFFINE_INSETS, store);
+    let affine = fit::search_affine::<QK, HI, _>(x, importance.run(0), fit::range(x), &AFFINE_INSETS, store);
     let inverse = fit::inverse(affine.scale);
     (affine, fit::codes(x, |v| fit::level_byte(linear::<0, HI>((v - affine.offset) * inverse))))
 }
@@ -62,8 +62,8 @@ pub(super) fn decode_q4_0(block: &[u8; 18], out: &mut [f32; QK]) {
     scaled(read_f16(block, 0), 8, &codes, out);
 }
 
-pub(super) fn encode_q4_0(x: &[f32; QK], block: &mut [u8; 18]) {
-    let d = fit::search_scale(x, &Q4_PEAKS, linear::<-8, 7>, round_to_f16);
+pub(super) fn encode_q4_0(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 18]) {
+    let d = fit::search_scale(x, importance.run(0), &Q4_PEAKS, linear::<-8, 7>, round_to_f16);
     write_f16(block, 0, d);
     pack::<4, 16>(&codes_symmetric::<-8, 7>(x, d), 0, &mut block[2..]);
 }
@@ -74,8 +74,8 @@ pub(super) fn decode_q4_1(block: &[u8; 20], out: &mut [f32; QK]) {
     scaled_and_moved(read_f16(block, 0), read_f16(block, 2), &codes, out);
 }
 
-pub(super) fn encode_q4_1(x: &[f32; QK], block: &mut [u8; 20]) {
-    let (affine, codes) = fit_affine::<15>(x);
+pub(super) fn encode_q4_1(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 20]) {
+    let (affine, codes) = fit_affine::<15>(x, importance);
     write_f16(block, 0, affine.scale);
     write_f16(block, 2, affine.offset);
     pack::<4, 16>(&codes, 0, &mut block[4..]);
@@ -88,8 +88,8 @@ pub(super) fn decode_q5_0(block: &[u8; 22], out: &mut [f32; QK]) {
     scaled(read_f16(block, 0), 16, &codes, out);
 }
 
-pub(super) fn encode_q5_0(x: &[f32; QK], block: &mut [u8; 22]) {
-    let d = fit::search_scale(x, &Q5_PEAKS, linear::<-16, 15>, round_to_f16);
+pub(super) fn encode_q5_0(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 22]) {
+    let d = fit::search_scale(x, importance.run(0), &Q5_PEAKS, linear::<-16, 15>, round_to_f16);
     let codes = codes_symmetric::<-16, 15>(x, d);
     write_f16(block, 0, d);
     pack::<1, 1>(&codes, 4, &mut block[2..6]);
@@ -103,8 +103,8 @@ pub(super) fn decode_q5_1(block: &[u8; 24], out: &mut [f32; QK]) {
     scaled_and_moved(read_f16(block, 0), read_f16(block, 2), &codes, out);
 }
 
-pub(super) fn encode_q5_1(x: &[f32; QK], block: &mut [u8; 24]) {
-    let (affine, codes) = fit_affine::<31>(x);
+pub(super) fn encode_q5_1(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 24]) {
+    let (affine, codes) = fit_affine::<31>(x, importance);
     write_f16(block, 0, affine.scale);
     write_f16(block, 2, affine.offset);
     pack::<1, 1>(&codes, 4, &mut block[4..8]);
@@ -119,8 +119,8 @@ pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; QK]) {
 }
 
 /// Codes stay in -127..=127 and the scale positive, as every other writer of the format has it.
-pub(super) fn encode_q8_0(x: &[f32; QK], block: &mut [u8; 34]) {
-    let d = fit::search_scale(x, &Q8_PEAKS, linear::<-127, 127>, round_to_f16).abs();
+pub(super) fn encode_q8_0(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 34]) {
+    let d = fit::search_scale(x, importance.run(0), &Q8_PEAKS, linear::<-127, 127>, round_to_f16).abs();
     let inverse = fit::inverse(d);
     write_f16(block, 0, d);
     for (code, &v) in block[2..].iter_mut().zip(x) {

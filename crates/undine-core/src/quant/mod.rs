@@ -33,10 +33,13 @@ pub use scales::{unpack_scales_6bit, unpack_scales_q3};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use self::fit::Even;
 use crate::dtype::DType;
 
 /// Larger values are taken as this one, so that squared errors stay finite; every quantized format saturates far below.
 const MAGNITUDE_MAX: f32 = 1e15;
+/// Least importance of a value where the mean of its block is 1: columns that text never drove still count a little.
+const IMPORTANCE_MIN: f32 = 1e-4;
 /// Values of F16 converted at a time.
 const FLOAT_CHUNK: usize = 64;
 
@@ -65,6 +68,16 @@ pub fn decode(dtype: DType, blocks: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Calls a block encoder for each block, with or without importances: two loops, because each is compiled for its kind.
+macro_rules! encode_blocks {
+    ($to:expr, $encode:path) => {
+        match $to.importance {
+            None => $to.each(|values, _, block| $encode(values, Even, block)),
+            Some(_) => $to.each(|values, importance, block| $encode(values, importance, block)),
+        }
+    };
+}
+
 /// Encodes `values` into `blocks`, whole blocks only.
 ///
 /// Float types round to nearest and keep infinities and NaN. Quantized types take non-finite values as 0, saturate
@@ -79,23 +92,92 @@ pub fn encode(dtype: DType, values: &[f32], blocks: &mut [u8]) {
         "{dtype}: bytes for {} values",
         values.len()
     );
-    match dtype {
-        DType::F32 => encode_floats(values, blocks, f32::to_le_bytes),
-        DType::F16 => encode_f16(values, blocks),
-        DType::BF16 => encode_floats(values, blocks, |v| bf16::from_f32(v).to_le_bytes()),
-        DType::Q4_0 => encode_blocks(values, blocks, legacy::encode_q4_0),
-        DType::Q4_1 => encode_blocks(values, blocks, legacy::encode_q4_1),
-        DType::Q5_0 => encode_blocks(values, blocks, legacy::encode_q5_0),
-        DType::Q5_1 => encode_blocks(values, blocks, legacy::encode_q5_1),
-        DType::Q8_0 => encode_blocks(values, blocks, legacy::encode_q8_0),
-        DType::Q2_K => encode_blocks(values, blocks, k_quants::encode_q2_k),
-        DType::Q3_K => encode_blocks(values, blocks, k_quants::encode_q3_k),
-        DType::Q4_K => encode_blocks(values, blocks, k_quants::encode_q4_k),
-        DType::Q5_K => encode_blocks(values, blocks, k_quants::encode_q5_k),
-        DType::Q6_K => encode_blocks(values, blocks, k_quants::encode_q6_k),
-        DType::IQ4_NL => encode_blocks(values, blocks, iq4::encode_iq4_nl),
-        DType::IQ4_XS => encode_blocks(values, blocks, iq4::encode_iq4_xs),
+    encode_rows(dtype, values, blocks, None);
+}
+
+/// Encodes as [`encode`], but minimises the squared error with each value's weighted by the importance of its column:
+/// `values` are rows of `importance.len()` columns. Importances are finite and at least 0; a row of zeros counts evenly.
+///
+/// # Panics
+/// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`, or `values` are not whole rows of whole blocks.
+pub fn encode_weighted(dtype: DType, values: &[f32], importance: &[f32], blocks: &mut [u8]) {
+    let Some(row_bytes) = dtype.row_bytes(importance.len()).filter(|&bytes| bytes > 0) else {
+        panic!("{dtype}: rows of {} values are not whole blocks", importance.len());
+    };
+    assert_eq!(
+        values.len() / importance.len() * row_bytes,
+        blocks.len(),
+        "{dtype}: bytes for {} values",
+        values.len()
+    );
+    assert!(
+        values.len().is_multiple_of(importance.len()),
+        "{dtype}: {} values are not whole rows",
+        values.len()
+    );
+    for (values, blocks) in values.chunks_exact(importance.len()).zip(blocks.chunks_exact_mut(row_bytes)) {
+        encode_rows(dtype, values, blocks, Some(importance));
     }
+}
+
+/// Encodes values, one row of them if there are importances.
+fn encode_rows(dtype: DType, values: &[f32], blocks: &mut [u8], importance: Option<&[f32]>) {
+    let mut to = Blocks { values, blocks, importance };
+    match dtype {
+        DType::F32 => encode_floats(values, to.blocks, f32::to_le_bytes),
+        DType::F16 => encode_f16(values, to.blocks),
+        DType::BF16 => encode_floats(values, to.blocks, |v| bf16::from_f32(v).to_le_bytes()),
+        DType::Q4_0 => encode_blocks!(to, legacy::encode_q4_0),
+        DType::Q4_1 => encode_blocks!(to, legacy::encode_q4_1),
+        DType::Q5_0 => encode_blocks!(to, legacy::encode_q5_0),
+        DType::Q5_1 => encode_blocks!(to, legacy::encode_q5_1),
+        DType::Q8_0 => encode_blocks!(to, legacy::encode_q8_0),
+        DType::Q2_K => encode_blocks!(to, k_quants::encode_q2_k),
+        DType::Q3_K => encode_blocks!(to, k_quants::encode_q3_k),
+        DType::Q4_K => encode_blocks!(to, k_quants::encode_q4_k),
+        DType::Q5_K => encode_blocks!(to, k_quants::encode_q5_k),
+        DType::Q6_K => encode_blocks!(to, k_quants::encode_q6_k),
+        DType::IQ4_NL => encode_blocks!(to, iq4::encode_iq4_nl),
+        DType::IQ4_XS => encode_blocks!(to, iq4::encode_iq4_xs),
+    }
+}
+
+/// Values, the blocks they go to, and importances for as many columns as there are values.
+struct Blocks<'a> {
+    values: &'a [f32],
+    blocks: &'a mut [u8],
+    importance: Option<&'a [f32]>,
+}
+
+impl Blocks<'_> {
+    #[inline(always)]
+    fn each<const BYTES: usize, const ELEMS: usize>(
+        &mut self,
+        encode: impl Fn(&[f32; ELEMS], &[f32], &mut [u8; BYTES]),
+    ) {
+        let mut importance = [0.0; ELEMS];
+        let blocks = self.values.as_chunks::<ELEMS>().0.iter().zip(self.blocks.as_chunks_mut().0);
+        for (number, (values, block)) in blocks.enumerate() {
+            let mut finite = [0.0; ELEMS];
+            for (finite, &v) in finite.iter_mut().zip(values) {
+                *finite = if v.is_finite() { v.clamp(-MAGNITUDE_MAX, MAGNITUDE_MAX) } else { 0.0 };
+            }
+            if let Some(row) = self.importance {
+                importance = normalised(&row[number * ELEMS..][..ELEMS]);
+            }
+            encode(&finite, &importance, block);
+        }
+    }
+}
+
+/// Importances with a mean of 1, so that products of them neither overflow nor vanish; all 1 if they are all 0.
+#[inline(always)]
+fn normalised<const ELEMS: usize>(importance: &[f32]) -> [f32; ELEMS] {
+    let mean = importance.iter().map(|&w| f64::from(w)).sum::<f64>() / ELEMS as f64;
+    if mean <= 0.0 {
+        return [1.0; ELEMS];
+    }
+    std::array::from_fn(|i| ((f64::from(importance[i]) / mean) as f32).max(IMPORTANCE_MIN))
 }
 
 #[inline(always)]
@@ -106,21 +188,6 @@ fn decode_blocks<const BYTES: usize, const ELEMS: usize>(
 ) {
     for (block, out) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
         decode(block, out);
-    }
-}
-
-#[inline(always)]
-fn encode_blocks<const BYTES: usize, const ELEMS: usize>(
-    values: &[f32],
-    blocks: &mut [u8],
-    encode: impl Fn(&[f32; ELEMS], &mut [u8; BYTES]),
-) {
-    for (values, block) in values.as_chunks::<ELEMS>().0.iter().zip(blocks.as_chunks_mut().0) {
-        let mut finite = [0.0; ELEMS];
-        for (finite, &v) in finite.iter_mut().zip(values) {
-            *finite = if v.is_finite() { v.clamp(-MAGNITUDE_MAX, MAGNITUDE_MAX) } else { 0.0 };
-        }
-        encode(&finite, block);
     }
 }
 
