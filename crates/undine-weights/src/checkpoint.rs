@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use undine_core::{Config, DType, ImageSettings, SpecialTokens, VisionConfig, Vocabulary};
 
@@ -19,7 +20,7 @@ use crate::{Error, gguf_open, hf};
 pub struct Checkpoint {
     pub(crate) name: String,
     pub(crate) format: String,
-    pub(crate) files: Vec<Bytes>,
+    pub(crate) files: Vec<Arc<Bytes>>,
     pub(crate) table: TensorTable,
     pub(crate) metadata: Vec<(String, Value)>,
     pub(crate) repairs: Vec<String>,
@@ -95,17 +96,9 @@ impl Checkpoint {
     }
 
     fn open_model(path: &Path) -> Result<Self, Error> {
-        let kind = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
-        if kind.is_dir() {
-            return hf::open(path);
-        }
-        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-        let of_a_folder =
-            extension.is_some_and(|extension| extension == "safetensors" || extension == "json");
-        match path.parent() {
-            Some(folder) if of_a_folder && folder.as_os_str().is_empty() => hf::open(Path::new(".")),
-            Some(folder) if of_a_folder => hf::open(folder),
-            _ => gguf_open::open(path),
+        match folder_of(path)? {
+            Some(folder) => hf::open(&folder),
+            None => gguf_open::open(path),
         }
     }
 
@@ -235,4 +228,19 @@ impl Checkpoint {
     pub fn bytes(&self, weight: &Weight) -> &[u8] {
         &self.files[weight.file][weight.start..weight.start + weight.len]
     }
+}
+
+/// The Hugging Face folder that `path` means: itself, or that of a `.safetensors` or `.json` file. `None` for other files.
+pub(crate) fn folder_of(path: &Path) -> Result<Option<PathBuf>, Error> {
+    let kind = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
+    if kind.is_dir() {
+        return Ok(Some(path.to_owned()));
+    }
+    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    let of_a_folder = extension.is_some_and(|extension| extension == "safetensors" || extension == "json");
+    Ok(match path.parent() {
+        Some(folder) if of_a_folder && folder.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        Some(folder) if of_a_folder => Some(folder.to_owned()),
+        _ => None,
+    })
 }

@@ -1,47 +1,17 @@
 //! Any opened checkpoint as a GGUF file.
 
-use std::num::NonZero;
 use std::path::Path;
-use std::thread::{self, available_parallelism};
 
-use undine_core::{Config, DType, FeedForward, LayerKind, SpecialTokens, Vocabulary, quant};
+use undine_core::{Config, DType, FeedForward, LayerKind, SpecialTokens, Vocabulary};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::config_gguf::{ARCHITECTURE_DENSE, ARCHITECTURE_MOE, GATING_SIGMOID};
-use crate::gguf_write::{GgufWriter, TensorDeclaration};
 use crate::names::{Names, gguf_packed};
+use crate::source::{Source, SourceTensor, TensorRole};
 use crate::tokenizer_json::gguf_vocabulary;
 use crate::value::{Array, Value};
 use crate::weight::{ExpertPart, LayerWeight, Weight, WeightName};
-
-/// Values converted at a time by all threads together: bounds memory, whatever the model's size.
-const CHUNK_ELEMS: usize = 1 << 22;
-/// `general.quantization_version` of today's block layouts.
-const QUANTIZATION_VERSION: u32 = 2;
-
-/// Every weight a layer can have, in the order a layer uses them.
-const LAYER_WEIGHTS: [LayerWeight; 19] = [
-    LayerWeight::OperatorNorm,
-    LayerWeight::ConvIn,
-    LayerWeight::ConvInBias,
-    LayerWeight::Conv,
-    LayerWeight::ConvBias,
-    LayerWeight::ConvOut,
-    LayerWeight::ConvOutBias,
-    LayerWeight::Query,
-    LayerWeight::Key,
-    LayerWeight::Value,
-    LayerWeight::AttentionOut,
-    LayerWeight::QueryNorm,
-    LayerWeight::KeyNorm,
-    LayerWeight::FfnNorm,
-    LayerWeight::Gate,
-    LayerWeight::Up,
-    LayerWeight::Down,
-    LayerWeight::Router,
-    LayerWeight::ExpertBias,
-];
 
 /// Writes `checkpoint` to a GGUF file at `out`: its weights, configuration, vocabulary, special tokens, chat template and
 /// sampling defaults. `out` appears when everything is written.
@@ -56,118 +26,49 @@ pub fn write_gguf(
     dtype_of: impl Fn(&str, &Weight) -> DType,
     out: &Path,
 ) -> Result<(), Error> {
-    let tensors = plan(checkpoint, dtype_of);
-    let declarations: Vec<_> = tensors.iter().map(|tensor| tensor.declaration.clone()).collect();
-    let metadata = metadata(checkpoint, &declarations)?;
-    let mut writer = GgufWriter::create(out, &metadata, &declarations)?;
-    let mut scratch = Scratch::default();
-    for tensor in &tensors {
-        for weight in &tensor.weights {
-            convert(checkpoint, weight, tensor.declaration.dtype, &mut scratch, &mut writer)?;
-        }
-    }
-    writer.commit()
+    Source::language(checkpoint)?.write_as(dtype_of, out)
 }
 
-/// A tensor to write and the weights it is made of, in order.
-struct Planned {
-    declaration: TensorDeclaration,
-    weights: Vec<Weight>,
-}
-
-fn plan(checkpoint: &Checkpoint, dtype_of: impl Fn(&str, &Weight) -> DType) -> Vec<Planned> {
+/// The tensors of the language model, in the order they are written.
+pub(crate) fn tensors(checkpoint: &Checkpoint) -> Vec<SourceTensor> {
     let mut tensors = Vec::new();
     let mut add = |name: WeightName| {
         let Some(weight) = checkpoint.weight(name) else { return };
-        let gguf_name = Names::Gguf.spellings(name).swap_remove(0);
-        let dtype = if always_f32(name) { DType::F32 } else { dtype_of(&gguf_name, &weight) };
         let shape = if weight.rows == 1 { vec![weight.cols] } else { vec![weight.rows, weight.cols] };
-        let declaration = TensorDeclaration { name: gguf_name, dtype, shape };
-        tensors.push(Planned { declaration, weights: vec![weight] });
+        let gguf_name = Names::Gguf.spellings(name).swap_remove(0);
+        tensors.push(SourceTensor {
+            name: gguf_name,
+            shape,
+            role: TensorRole::Text(name),
+            parts: vec![weight],
+        });
     };
     [WeightName::TokenEmbedding, WeightName::FinalNorm, WeightName::Head].into_iter().for_each(&mut add);
     for layer in 0..checkpoint.config().layers.len() {
-        LAYER_WEIGHTS.into_iter().for_each(|part| add(WeightName::Layer(layer, part)));
+        LayerWeight::ALL.into_iter().for_each(|part| add(WeightName::Layer(layer, part)));
     }
     let experts = checkpoint.config().moe.map_or(0, |moe| moe.experts);
     for layer in 0..checkpoint.config().layers.len() {
-        for part in [ExpertPart::Gate, ExpertPart::Up, ExpertPart::Down] {
+        for part in ExpertPart::ALL {
             let weight = |expert| checkpoint.weight(WeightName::Expert { layer, expert, part });
-            let weights: Vec<Weight> = (0..experts).filter_map(weight).collect();
-            let Some(first) = weights.first() else { continue };
-            let name = gguf_packed(layer, part);
-            let dtype = dtype_of(&name, first);
-            let shape = vec![weights.len(), first.rows, first.cols];
-            tensors.push(Planned { declaration: TensorDeclaration { name, dtype, shape }, weights });
+            let parts: Vec<Weight> = (0..experts).filter_map(weight).collect();
+            let Some(first) = parts.first() else { continue };
+            let shape = vec![parts.len(), first.rows, first.cols];
+            let role = TensorRole::Text(WeightName::Expert { layer, expert: 0, part });
+            tensors.push(SourceTensor { name: gguf_packed(layer, part), shape, role, parts });
         }
     }
     tensors
 }
 
-/// Weights every reader expects in F32: small, and read value by value.
-fn always_f32(name: WeightName) -> bool {
-    match name {
-        WeightName::FinalNorm => true,
-        WeightName::Layer(_, part) => part == LayerWeight::Router || part.is_float_only(),
-        WeightName::TokenEmbedding | WeightName::Head | WeightName::Expert { .. } => false,
-    }
-}
-
-/// Memory reused from chunk to chunk.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    values: Vec<f32>,
-    blocks: Vec<u8>,
-}
-
-/// Appends a weight in type `dtype`.
-pub(crate) fn convert<W: std::io::Write>(
-    checkpoint: &Checkpoint,
-    weight: &Weight,
-    dtype: DType,
-    scratch: &mut Scratch,
-    writer: &mut GgufWriter<W>,
-) -> Result<(), Error> {
-    let bytes = checkpoint.bytes(weight);
-    if weight.dtype == dtype {
-        return writer.append(bytes);
-    }
-    let row_bytes = |dtype: DType| dtype.row_bytes(weight.cols).expect("shapes were checked when declared");
-    let (row_bytes_in, row_bytes_out) = (row_bytes(weight.dtype), row_bytes(dtype));
-    let rows_max = (CHUNK_ELEMS / weight.cols).max(1);
-    let threads = available_parallelism().map_or(1, NonZero::get);
-    for chunk in bytes.chunks(rows_max * row_bytes_in) {
-        let rows = chunk.len() / row_bytes_in;
-        scratch.values.resize(rows * weight.cols, 0.0);
-        scratch.blocks.resize(rows * row_bytes_out, 0);
-        // Rows are independent, so the result does not depend on the number of threads.
-        let rows_each = rows.div_ceil(threads);
-        let values = scratch.values.chunks_mut(rows_each * weight.cols);
-        let blocks = scratch.blocks.chunks_mut(rows_each * row_bytes_out);
-        thread::scope(|scope| {
-            for ((from, values), to) in chunk.chunks(rows_each * row_bytes_in).zip(values).zip(blocks) {
-                scope.spawn(|| {
-                    quant::decode(weight.dtype, from, values);
-                    quant::encode(dtype, values, to);
-                });
-            }
-        });
-        writer.append(&scratch.blocks)?;
-    }
-    Ok(())
-}
-
-fn metadata(checkpoint: &Checkpoint, tensors: &[TensorDeclaration]) -> Result<Vec<(String, Value)>, Error> {
+/// Metadata but for the types of the tensors.
+pub(crate) fn metadata(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>, Error> {
     let config = checkpoint.config();
     let mut entries = Entries(Vec::new());
     let architecture = if config.moe.is_some() { ARCHITECTURE_MOE } else { ARCHITECTURE_DENSE };
     entries.text("general.architecture", architecture);
     entries.text("general.type", "model");
     entries.text("general.name", checkpoint.name());
-    entries.put("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
-    if let Some(file_type) = file_type(tensors) {
-        entries.put("general.file_type", Value::U32(file_type));
-    }
     let sampling = checkpoint.sampling_defaults();
     for (key, value) in [
         ("temp", sampling.temperature),
@@ -274,33 +175,4 @@ fn special_tokens(entries: &mut Entries, tokens: &SpecialTokens) {
     }
     entries.optional("tokenizer.ggml.padding_token_id", tokens.pad.map(Value::U32));
     entries.optional("tokenizer.ggml.add_bos_token", tokens.add_bos.map(Value::Bool));
-}
-
-/// `general.file_type`: the number other programs know for the type most values have. Source: llama.cpp's public header.
-fn file_type(tensors: &[TensorDeclaration]) -> Option<u32> {
-    let elems = |dtype: DType| -> usize {
-        tensors
-            .iter()
-            .filter(|tensor| tensor.dtype == dtype)
-            .map(|tensor| tensor.shape.iter().product::<usize>())
-            .sum()
-    };
-    let most = DType::ALL.iter().copied().max_by_key(|&dtype| elems(dtype))?;
-    Some(match most {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::Q4_0 => 2,
-        DType::Q4_1 => 3,
-        DType::Q8_0 => 7,
-        DType::Q5_0 => 8,
-        DType::Q5_1 => 9,
-        DType::Q2_K => 10,
-        DType::Q3_K => 12,
-        DType::Q4_K => 15,
-        DType::Q5_K => 17,
-        DType::Q6_K => 18,
-        DType::IQ4_NL => 25,
-        DType::IQ4_XS => 30,
-        DType::BF16 => 32,
-    })
 }

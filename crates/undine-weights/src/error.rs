@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use undine_core::DType;
+
 /// Why a checkpoint could not be opened or written. Every message names the file, key or tensor it is about.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,6 +87,22 @@ pub enum Error {
         /// What would be accepted.
         expected: String,
     },
+    /// The writing of a file was ended by the caller; nothing is left of it.
+    #[error("stopped")]
+    Stopped,
+    /// A tensor has a value that its new type cannot hold.
+    #[error("tensor {tensor} contains {value}, which {dtype} cannot hold{}", if value.is_finite() { "; choose BF16 or F32" } else { "; the weights are damaged" })]
+    Value {
+        /// The name as spelled in GGUF.
+        tensor: String,
+        /// The first such value.
+        value: f32,
+        /// The type it was to be written in.
+        dtype: DType,
+    },
+    /// A file is no importance matrix, or not one of this model.
+    #[error("importance matrix: {0}")]
+    Imatrix(String),
     /// A checkpoint cannot be written as asked.
     #[error("cannot write GGUF: {0}")]
     Write(String),

@@ -1,6 +1,7 @@
 //! GGUF checkpoints, in one file or split into several.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::Error;
 use crate::bind::bind;
@@ -11,25 +12,34 @@ use crate::limits::{FILES_MAX, TENSORS_MAX};
 use crate::map::Bytes;
 use crate::names::Names;
 use crate::tensor::TensorTable;
+use crate::value::Value;
 use crate::vocabulary::gguf;
 
+/// What the keys of split files begin with.
+pub(crate) const SPLIT_PREFIX: &str = "split.";
 const SPLIT_NO: &str = "split.no";
 const SPLIT_COUNT: &str = "split.count";
 const SPLIT_TENSORS: &str = "split.tensors.count";
 
 /// Opens the file at `path`, and its siblings if it is a part of a split checkpoint.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
+    let (name, files) = map(path)?;
+    assemble(name, files)
+}
+
+/// Maps the file at `path`, and its siblings if it is a part of a split checkpoint; and a name from that of the file.
+pub(crate) fn map(path: &Path) -> Result<(String, Vec<Bytes>), Error> {
     let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(split) = SplitName::parse(&file_name) else {
         let stem = file_name.strip_suffix(".gguf").unwrap_or(&file_name).to_owned();
-        return assemble(stem, vec![Bytes::map(path)?]);
+        return Ok((stem, vec![Bytes::map(path)?]));
     };
     if split.count > FILES_MAX {
         let reason = format!("the name says {} files, the limit is {FILES_MAX}", split.count);
         return Err(Error::NotACheckpoint { path: path.to_owned(), reason });
     }
     let files = (1..=split.count).map(|number| Bytes::map(&path.with_file_name(split.name(number))));
-    assemble(split.stem.clone(), files.collect::<Result<_, _>>()?)
+    Ok((split.stem.clone(), files.collect::<Result<_, _>>()?))
 }
 
 /// A name such as `model-00001-of-00003.gguf`.
@@ -56,8 +66,16 @@ impl SplitName {
     }
 }
 
-/// Builds and checks the checkpoint from whole files in order; `name` is used if the metadata states none.
-pub(crate) fn assemble(name: String, files: Vec<Bytes>) -> Result<Checkpoint, Error> {
+/// What the headers of all parts say.
+pub(crate) struct Parts {
+    version: u32,
+    /// Of the first part.
+    pub metadata: Vec<(String, Value)>,
+    pub table: TensorTable,
+}
+
+/// Reads and checks the headers of whole files in order.
+pub(crate) fn read_parts(files: &[Bytes]) -> Result<Parts, Error> {
     let mut table = TensorTable::default();
     let mut first = None;
     for (index, bytes) in files.iter().enumerate() {
@@ -72,14 +90,19 @@ pub(crate) fn assemble(name: String, files: Vec<Bytes>) -> Result<Checkpoint, Er
         }
         first.get_or_insert((header.version, header.metadata));
     }
-    let (version, entries) = first.ok_or_else(|| Error::gguf("files", "expected at least one"))?;
-    let metadata = Metadata::new(&entries);
-    if let Some(expected) =
-        metadata.integer(SPLIT_TENSORS)?.filter(|&expected| expected != table.tensors.len())
-    {
+    let (version, metadata) = first.ok_or_else(|| Error::gguf("files", "expected at least one"))?;
+    let stated = Metadata::new(&metadata).integer(SPLIT_TENSORS)?;
+    if let Some(expected) = stated.filter(|&expected| expected != table.tensors.len()) {
         let reason = format!("expected {expected} tensors in all files, found {}", table.tensors.len());
         return Err(Error::gguf(SPLIT_TENSORS, reason));
     }
+    Ok(Parts { version, metadata, table })
+}
+
+/// Builds and checks the checkpoint from whole files in order; `name` is used if the metadata states none.
+pub(crate) fn assemble(name: String, files: Vec<Bytes>) -> Result<Checkpoint, Error> {
+    let Parts { version, metadata: entries, table } = read_parts(&files)?;
+    let metadata = Metadata::new(&entries);
     let mut repairs = Vec::new();
     let declared = declare(&metadata, &table)?;
     let bound = bind(&declared, &table, Names::Gguf, &mut repairs)?;
@@ -92,7 +115,7 @@ pub(crate) fn assemble(name: String, files: Vec<Bytes>) -> Result<Checkpoint, Er
     Ok(Checkpoint {
         name: stated.unwrap_or(name),
         format,
-        files,
+        files: files.into_iter().map(Arc::new).collect(),
         table,
         repairs,
         config: bound.config,

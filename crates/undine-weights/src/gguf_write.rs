@@ -12,7 +12,9 @@ use undine_core::DType;
 
 use crate::Error;
 use crate::gguf::{ALIGNMENT_DEFAULT, MAGIC};
-use crate::limits::{ARRAY_MAX, GGUF_DIMS_MAX, METADATA_MAX, NAME_BYTES_MAX, STRING_BYTES_MAX, TENSORS_MAX};
+use crate::limits::{
+    ARRAY_MAX, BESIDE_MAX, GGUF_DIMS_MAX, METADATA_MAX, NAME_BYTES_MAX, STRING_BYTES_MAX, TENSORS_MAX,
+};
 use crate::tensor::tensor_bytes;
 use crate::value::{ARRAY_KIND, Array, Value};
 
@@ -127,6 +129,29 @@ impl GgufWriter<NewFile> {
     }
 }
 
+/// End of the names of files that are being written.
+const PARTIAL: &str = ".partial";
+
+/// Removes what writers of the file called `name` left that were killed: the partial files that nobody has locked.
+fn remove_leftovers(path: &Path, name: &str) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.take(BESIDE_MAX).flatten() {
+        let file_name = entry.file_name();
+        let middle = file_name
+            .to_str()
+            .and_then(|other| other.strip_prefix('.')?.strip_prefix(name)?.strip_suffix(PARTIAL));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let ours = middle.and_then(|middle| middle.strip_prefix('.')?.split_once('-'));
+        if ours.is_some_and(|(process, number)| is_number(process) && is_number(number))
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            // If it cannot be removed, it stays: it hurts nobody.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A file under a temporary name beside its destination; removed unless committed.
 pub struct NewFile {
     out: BufWriter<File>,
@@ -135,19 +160,21 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    fn create(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Some(name) = path.file_name() else {
             return Err(Error::Write(format!("{} is not a file name", path.display())));
         };
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".{}.{}-{number}.partial", name.to_string_lossy(), std::process::id());
-        let temporary = path.with_file_name(name);
+        let (name, number) = (name.to_string_lossy(), NEXT.fetch_add(1, Ordering::Relaxed));
+        remove_leftovers(path, &name);
+        let temporary = path.with_file_name(format!(".{name}.{}-{number}{PARTIAL}", std::process::id()));
         let file = File::create_new(&temporary).map_err(|source| Error::io(&temporary, source))?;
+        // The lock tells other processes that somebody still writes; where there are no locks, they leave the file alone.
+        let _ = file.try_lock();
         Ok(Self { out: BufWriter::new(file), temporary, path: path.to_owned() })
     }
 
-    fn commit(mut self) -> Result<(), Error> {
+    pub(crate) fn commit(mut self) -> Result<(), Error> {
         let fail = |source| Error::io(&self.path, source);
         self.out.flush().and_then(|()| self.out.get_ref().sync_all()).map_err(fail)?;
         // After the rename nothing is left under the temporary name, and dropping `self` removes nothing.

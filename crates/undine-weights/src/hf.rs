@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -21,8 +22,12 @@ use crate::value::{Array, Value};
 use crate::vision::{Vision, VisionNames, bind_vision, declare_hf, settings_hf};
 use crate::vocabulary::{HfText, hugging_face};
 
-const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+pub(crate) const GENERATION: &str = "generation_config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TEMPLATE: &str = "chat_template.jinja";
 const PROCESSOR: &str = "processor_config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
 const INDEX: &str = "model.safetensors.index.json";
@@ -83,10 +88,10 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
     let folder = Folder {
         name: name(path),
         config,
-        generation_config: read(path, "generation_config.json", CONFIG_BYTES_MAX)?,
-        tokenizer_config: read(path, "tokenizer_config.json", CONFIG_BYTES_MAX)?,
-        tokenizer: read(path, "tokenizer.json", TOKENIZER_BYTES_MAX)?,
-        chat_template: read(path, "chat_template.jinja", CONFIG_BYTES_MAX)?,
+        generation_config: read(path, GENERATION, CONFIG_BYTES_MAX)?,
+        tokenizer_config: read(path, TOKENIZER_CONFIG, CONFIG_BYTES_MAX)?,
+        tokenizer: read(path, TOKENIZER, TOKENIZER_BYTES_MAX)?,
+        chat_template: read(path, TEMPLATE, CONFIG_BYTES_MAX)?,
         processor: read(path, PROCESSOR, CONFIG_BYTES_MAX)?,
         preprocessor: read(path, PREPROCESSOR, CONFIG_BYTES_MAX)?,
         weights: files.into_iter().map(map).collect::<Result<_, _>>()?,
@@ -170,23 +175,17 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
     let vision = vision(&folder, &config_json, &table, declared.hidden, &mut repairs)?;
     let text_files = HfText {
         config: Some(&config_json),
-        generation_config: folder
-            .generation_config
-            .map(|bytes| json("generation_config.json", &bytes))
-            .transpose()?,
-        tokenizer_config: folder
-            .tokenizer_config
-            .map(|bytes| json("tokenizer_config.json", &bytes))
-            .transpose()?,
+        generation_config: folder.generation_config.map(|bytes| json(GENERATION, &bytes)).transpose()?,
+        tokenizer_config: folder.tokenizer_config.map(|bytes| json(TOKENIZER_CONFIG, &bytes)).transpose()?,
         tokenizer: folder.tokenizer,
-        chat_template: folder.chat_template.map(|bytes| utf8("chat_template.jinja", bytes)).transpose()?,
+        chat_template: folder.chat_template.map(|bytes| utf8(TEMPLATE, bytes)).transpose()?,
     };
     let text = hugging_face(text_files, bound.config.vocab, &mut repairs)?;
     let stated =
         config_json.get("_name_or_path").and_then(Json::as_str).and_then(|path| path.rsplit('/').next());
     let mut metadata = Vec::new();
     flatten("", &config_json, FLATTEN_DEPTH_MAX, &mut metadata);
-    let files: Vec<Bytes> = folder.weights.into_iter().map(|(_, bytes)| bytes).collect();
+    let files: Vec<Arc<Bytes>> = folder.weights.into_iter().map(|(_, bytes)| Arc::new(bytes)).collect();
     let format = match files.len() {
         1 => "safetensors".to_owned(),
         count => format!("safetensors, {count} files"),

@@ -46,3 +46,5 @@ pub const CONTEXT_MAX: usize = 1 << 26;
 pub const EOS_MAX: usize = 256;
 /// Entries of a model file's folder that are looked at for a vision tower.
 pub const BESIDE_MAX: usize = 1 << 12;
+/// Names of texts that an importance matrix may list.
+pub const IMATRIX_DATASETS_MAX: usize = 1 << 10;

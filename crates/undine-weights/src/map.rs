@@ -1,7 +1,7 @@
 //! The bytes of a checkpoint file: mapped, built into the program, or owned. The only `unsafe` of this crate.
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -29,6 +29,20 @@ impl Bytes {
         // file while it is mapped is the user's, stated in the documentation of `Checkpoint::open`.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
         Ok(Self::Mapped(map))
+    }
+
+    /// Says that `range` will not be read again soon, so that a file much larger than memory can be read through once
+    /// without filling it. The bytes stay as they are.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        debug_assert!(range.end <= self.len());
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the mapping is of a file, read-only and never written through, so dropped pages are read from the file
+            // again with the same contents; the range lies inside it. A system that refuses the advice loses nothing.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
     }
 }
 

@@ -70,6 +70,21 @@ pub(crate) fn gguf_packed(layer: usize, part: ExpertPart) -> String {
     format!("blk.{layer}.ffn_{part}_exps.weight")
 }
 
+/// The weight that a tensor of a GGUF file holds; of the experts of a layer, which share a tensor, the first.
+pub(crate) fn from_gguf(name: &str) -> Option<WeightName> {
+    let outer = [WeightName::TokenEmbedding, WeightName::FinalNorm, WeightName::Head];
+    let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse().ok());
+    let in_layer = layer.into_iter().flat_map(|layer: usize| {
+        let parts = LayerWeight::ALL.map(|part| WeightName::Layer(layer, part));
+        let experts = ExpertPart::ALL.map(|part| WeightName::Expert { layer, expert: 0, part });
+        parts.into_iter().chain(experts)
+    });
+    outer
+        .into_iter()
+        .chain(in_layer)
+        .find(|&candidate| gguf(candidate).iter().any(|spelling| spelling == name))
+}
+
 /// The spelling of the final norm that only ollama's converter uses.
 pub(crate) const GGUF_FINAL_NORM_OLLAMA: &str = "output_norm.weight";
 

@@ -1,9 +1,9 @@
-//! tokenizer.json as the token, kind and merge lists that GGUF keeps.
+//! tokenizer.json as the token, kind and merge lists that GGUF keeps, and back.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json, json};
 use undine_core::{TokenId, Vocabulary};
 
 use crate::Error;
@@ -89,6 +89,65 @@ pub(crate) fn gguf_vocabulary(bytes: &[u8], vocab: usize) -> Result<Vocabulary, 
         Merge::Pair([left, right]) => format!("{left} {right}"),
     });
     Ok(Vocabulary::Gguf { tokens, kinds, merges: merges.collect(), pre: PRE_LFM2.to_owned() })
+}
+
+/// Writes the lists of a GGUF file as a tokenizer.json; `bos` is put in front of every text if it is given.
+///
+/// # Errors
+/// If the vocabulary splits text in another way than LFM2's, because the lists do not say how.
+pub(crate) fn tokenizer_json(
+    (tokens, kinds): (&[String], &[i32]),
+    merges: &[String],
+    pre: &str,
+    bos: Option<TokenId>,
+) -> Result<Vec<u8>, Error> {
+    if pre != PRE_LFM2 {
+        let reason = format!("tokenizer.ggml.pre is {pre:?}; only {PRE_LFM2:?} can become a tokenizer.json");
+        return Err(Error::Unsupported(reason));
+    }
+    let known = || tokens.iter().zip(kinds).enumerate().filter(|(_, (_, kind))| **kind != KIND_UNUSED);
+    let vocab: Map<String, Json> = known().map(|(id, (text, _))| (text.clone(), id.into())).collect();
+    let added = known().filter(|(_, (_, kind))| [KIND_CONTROL, KIND_USER_DEFINED].contains(kind));
+    let added: Vec<Json> = added
+        .map(|(id, (text, kind))| {
+            json!({
+                "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": *kind == KIND_CONTROL,
+            })
+        })
+        .collect();
+    let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    let begin = bos.and_then(|id| Some((id, tokens.get(id as usize)?)));
+    let post_processor = begin.map_or(Json::Null, |(id, text)| {
+        let special = json!({"SpecialToken": {"id": text, "type_id": 0}});
+        json!({
+            "type": "TemplateProcessing",
+            "single": [special, sequence("A")],
+            "pair": [special, sequence("A"), sequence("B")],
+            "special_tokens": {text: {"id": text, "ids": [id], "tokens": [text]}},
+        })
+    });
+    let file = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": PATTERN_LFM2}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        ]},
+        "post_processor": post_processor,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        // By its name the pre-tokenizer takes a word that is a token whole, without merging.
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": true,
+            "vocab": vocab,
+            "merges": merges.iter().map(|merge| merge.split_once(' ').map_or(json!(merge), |pair| json!(pair))).collect::<Vec<_>>(),
+        },
+    });
+    Ok(file.to_string().into_bytes())
 }
 
 /// Collects the regular expressions of a pre-tokenizer, in order.

@@ -67,6 +67,11 @@ pub enum LayerWeight {
     ExpertBias,
 }
 
+impl ExpertPart {
+    /// All of them, in the order a layer uses them.
+    pub(crate) const ALL: [Self; 3] = [Self::Gate, Self::Up, Self::Down];
+}
+
 /// A matrix of an expert.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ExpertPart {
@@ -95,6 +100,29 @@ pub struct Weight {
 }
 
 impl LayerWeight {
+    /// All of them, in the order a layer uses them.
+    pub(crate) const ALL: [Self; 19] = [
+        Self::OperatorNorm,
+        Self::ConvIn,
+        Self::ConvInBias,
+        Self::Conv,
+        Self::ConvBias,
+        Self::ConvOut,
+        Self::ConvOutBias,
+        Self::Query,
+        Self::Key,
+        Self::Value,
+        Self::AttentionOut,
+        Self::QueryNorm,
+        Self::KeyNorm,
+        Self::FfnNorm,
+        Self::Gate,
+        Self::Up,
+        Self::Down,
+        Self::Router,
+        Self::ExpertBias,
+    ];
+
     /// Whether the weight is a vector or the convolution filter: small, and kept in a float type by every format.
     pub(crate) fn is_float_only(self) -> bool {
         !matches!(
@@ -177,6 +205,23 @@ pub enum VisionLayerWeight {
     Down,
     /// `1 x width`.
     DownBias,
+}
+
+impl VisionWeight {
+    /// Those outside of layers, in the order they are used.
+    pub(crate) const OUTER: [Self; 11] = [
+        Self::PatchEmbedding,
+        Self::PatchEmbeddingBias,
+        Self::Positions,
+        Self::PostNorm,
+        Self::PostNormBias,
+        Self::ProjectorNorm,
+        Self::ProjectorNormBias,
+        Self::Projector1,
+        Self::Projector1Bias,
+        Self::Projector2,
+        Self::Projector2Bias,
+    ];
 }
 
 impl VisionLayerWeight {

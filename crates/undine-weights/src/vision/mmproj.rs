@@ -1,6 +1,7 @@
 //! Vision towers in GGUF files of their own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use undine_core::{ImageSettings, PatchOrder, vision};
 
@@ -15,7 +16,7 @@ use crate::tensor::TensorTable;
 use crate::value::Value;
 
 /// `general.architecture` of such files.
-pub(super) const ARCHITECTURE: &str = "clip";
+pub(crate) const ARCHITECTURE: &str = "clip";
 /// `clip.projector_type` of this family.
 pub(super) const PROJECTOR_TYPE: &str = "lfm2";
 
@@ -67,7 +68,7 @@ pub(crate) fn attach(checkpoint: &mut Checkpoint, bytes: Bytes) -> Result<(), Er
     for tensor in table.tensors {
         checkpoint.table.add(tensor).map_err(|reason| Error::gguf("tensor table", reason))?;
     }
-    checkpoint.files.push(bytes);
+    checkpoint.files.push(Arc::new(bytes));
     checkpoint.repairs.extend(repairs);
     let own = |(key, _): &(String, Value)| key.starts_with("clip.");
     checkpoint.metadata.extend(header.metadata.into_iter().filter(own));

@@ -20,10 +20,11 @@ use crate::tensor::{Tensor, TensorTable};
 use crate::weight::{VisionLayerWeight, VisionWeight, Weight};
 
 pub(crate) use config::declare_hf;
-pub(crate) use mmproj::{attach, find_beside};
-pub(crate) use names::VisionNames;
+pub(crate) use mmproj::{ARCHITECTURE, attach, find_beside};
+pub(crate) use names::{VisionNames, from_gguf};
 pub(crate) use settings::settings_hf;
 pub use write::write_mmproj;
+pub(crate) use write::{metadata, tensors};
 
 /// A tower that has been checked completely.
 pub(crate) struct Vision {

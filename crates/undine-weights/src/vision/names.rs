@@ -49,6 +49,14 @@ impl VisionNames {
     }
 }
 
+/// The weight that a tensor of an mmproj file holds.
+pub(crate) fn from_gguf(name: &str) -> Option<VisionWeight> {
+    let layer = name.strip_prefix("v.blk.").and_then(|rest| rest.split_once('.')?.0.parse().ok());
+    let in_layer = |layer: usize| VisionLayerWeight::ALL.map(|part| VisionWeight::Layer(layer, part));
+    let candidates = VisionWeight::OUTER.into_iter().chain(layer.into_iter().flat_map(in_layer));
+    candidates.into_iter().find(|&candidate| gguf(candidate).iter().any(|spelling| spelling == name))
+}
+
 fn gguf(name: VisionWeight) -> Vec<String> {
     use VisionLayerWeight as L;
     use VisionWeight as V;

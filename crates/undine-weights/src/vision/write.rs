@@ -8,25 +8,9 @@ use super::mmproj::{ARCHITECTURE, PROJECTOR_TYPE};
 use super::names::VisionNames;
 use crate::Error;
 use crate::checkpoint::Checkpoint;
-use crate::convert::{Scratch, convert};
-use crate::gguf_write::{GgufWriter, TensorDeclaration};
+use crate::source::{Source, SourceTensor, TensorRole};
 use crate::value::{Array, Value};
 use crate::weight::{VisionLayerWeight, VisionWeight, Weight};
-
-/// Weights outside of layers, in the order they are used.
-const OUTER: [VisionWeight; 11] = [
-    VisionWeight::PatchEmbedding,
-    VisionWeight::PatchEmbeddingBias,
-    VisionWeight::Positions,
-    VisionWeight::PostNorm,
-    VisionWeight::PostNormBias,
-    VisionWeight::ProjectorNorm,
-    VisionWeight::ProjectorNormBias,
-    VisionWeight::Projector1,
-    VisionWeight::Projector1Bias,
-    VisionWeight::Projector2,
-    VisionWeight::Projector2Bias,
-];
 
 /// Writes the vision tower of `checkpoint` to a GGUF file at `out`, which appears when everything is written.
 ///
@@ -40,39 +24,37 @@ pub fn write_mmproj(
     dtype_of: impl Fn(&str, &Weight) -> DType,
     out: &Path,
 ) -> Result<(), Error> {
-    let Some(config) = checkpoint.vision_config() else {
-        return Err(Error::Write("the model has no vision tower".to_owned()));
-    };
-    let of_layer = |layer| VisionLayerWeight::ALL.map(|part| VisionWeight::Layer(layer, part));
-    let names = OUTER.into_iter().chain((0..config.layers).flat_map(of_layer));
-    let planned: Vec<(VisionWeight, Weight, TensorDeclaration)> = names
-        .filter_map(|name| {
-            let weight = checkpoint.vision_weight(name)?;
-            let gguf_name = VisionNames::Gguf.spellings(name).swap_remove(0);
-            let dtype = if always_f32(name, &weight) { DType::F32 } else { dtype_of(&gguf_name, &weight) };
-            let shape = match name {
-                VisionWeight::PatchEmbedding => vec![config.width, CHANNELS, config.patch, config.patch],
-                _ if weight.rows == 1 => vec![weight.cols],
-                _ => vec![weight.rows, weight.cols],
-            };
-            Some((name, weight, TensorDeclaration { name: gguf_name, dtype, shape }))
-        })
-        .collect();
-    let declarations: Vec<_> = planned.iter().map(|(.., declaration)| declaration.clone()).collect();
-    let mut writer = GgufWriter::create(out, &metadata(checkpoint, config), &declarations)?;
-    let mut scratch = Scratch::default();
-    for (name, weight, declaration) in &planned {
-        if *name == VisionWeight::PatchEmbedding {
-            writer.append(&patch_embedding(checkpoint, config, weight))?;
-        } else {
-            convert(checkpoint, weight, declaration.dtype, &mut scratch, &mut writer)?;
-        }
-    }
-    writer.commit()
+    let source = Source::vision(checkpoint)?;
+    source.ok_or_else(|| Error::Write("the model has no vision tower".to_owned()))?.write_as(dtype_of, out)
 }
 
-fn always_f32(name: VisionWeight, weight: &Weight) -> bool {
-    weight.rows == 1 || matches!(name, VisionWeight::PatchEmbedding | VisionWeight::Positions)
+/// The tensors of the tower, and the bytes of the one that must be made: the patch embedding, which goes into file `file`.
+pub(crate) fn tensors(
+    checkpoint: &Checkpoint,
+    config: &VisionConfig,
+    file: usize,
+) -> (Vec<SourceTensor>, Vec<u8>) {
+    let of_layer = |layer| VisionLayerWeight::ALL.map(|part| VisionWeight::Layer(layer, part));
+    let names = VisionWeight::OUTER.into_iter().chain((0..config.layers).flat_map(of_layer));
+    let mut made = Vec::new();
+    let tensors = names.filter_map(|name| {
+        let mut weight = checkpoint.vision_weight(name)?;
+        let shape = match name {
+            VisionWeight::PatchEmbedding => {
+                made = patch_embedding(checkpoint, config, &weight);
+                // Stored as rows of one line of a patch, because that is the innermost dimension of the kernel.
+                let (rows, cols) = (config.width * CHANNELS * config.patch, config.patch);
+                weight = Weight { dtype: DType::F32, rows, cols, file, start: 0, len: made.len() };
+                vec![config.width, CHANNELS, config.patch, config.patch]
+            }
+            _ if weight.rows == 1 => vec![weight.cols],
+            _ => vec![weight.rows, weight.cols],
+        };
+        let gguf_name = VisionNames::Gguf.spellings(name).swap_remove(0);
+        Some(SourceTensor { name: gguf_name, shape, role: TensorRole::Vision(name), parts: vec![weight] })
+    });
+    let tensors = tensors.collect();
+    (tensors, made)
 }
 
 /// The patch embedding as a convolution kernel: channel, row, column.
@@ -89,7 +71,7 @@ fn patch_embedding(checkpoint: &Checkpoint, config: &VisionConfig, weight: &Weig
     permuted.flat_map(f32::to_le_bytes).collect()
 }
 
-fn metadata(checkpoint: &Checkpoint, config: &VisionConfig) -> Vec<(String, Value)> {
+pub(crate) fn metadata(checkpoint: &Checkpoint, config: &VisionConfig) -> Vec<(String, Value)> {
     // Limits checked at open keep every count far below 2^32.
     let count = |n: usize| Value::U32(n as u32);
     let text = |text: &str| Value::String(text.to_owned());

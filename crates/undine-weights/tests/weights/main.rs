@@ -7,6 +7,7 @@ mod folder;
 mod gguf_attacks;
 mod gguf_quirks;
 mod hf_spellings;
+mod imatrix;
 mod oracle;
 mod safetensors_attacks;
 mod split;

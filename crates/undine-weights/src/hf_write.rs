@@ -1,0 +1,274 @@
+//! A language model as a Hugging Face folder: what `hf.rs` reads.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::{Map, Value as Json, json};
+use undine_core::{Config, DType, FeedForward, LayerKind, TokenId, Vocabulary};
+
+use crate::Error;
+use crate::checkpoint::Checkpoint;
+use crate::gguf_write::NewFile;
+use crate::hf::{CONFIG, GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS};
+use crate::names::Names;
+use crate::recode::Recoding;
+use crate::source::{Source, SourceTensor, TensorRole};
+use crate::tokenizer_json::tokenizer_json;
+use crate::weight::{ExpertPart, LayerWeight, WeightName};
+
+/// The spelling of published language models.
+const NAMES: Names = Names::HuggingFace { prefix: "model." };
+/// The header of a safetensors file is padded to a multiple of this.
+const HEADER_ALIGNMENT: usize = 8;
+
+/// Writes the language model of `checkpoint` into the folder `out`, which is made if it does not exist, weights last.
+///
+/// Matrices get the type `dtype`, other tensors too where that loses nothing, else F32. `progress` gets the bytes of each
+/// piece of the weights that was written and may end the writing.
+///
+/// # Errors
+/// If the vocabulary splits text in another way than LFM2's, a value is too large for `dtype`, the system refuses, or
+/// `progress` says so.
+///
+/// # Panics
+/// If `dtype` is not a float type.
+pub fn write_folder(
+    checkpoint: &Checkpoint,
+    dtype: DType,
+    out: &Path,
+    progress: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    assert!(dtype.is_float(), "safetensors files hold floats, not {dtype}");
+    let tokenizer = tokenizer(checkpoint)?;
+    std::fs::create_dir_all(out).map_err(|source| Error::io(out, source))?;
+    put(out, CONFIG, &pretty(&config(checkpoint, dtype)))?;
+    put(out, GENERATION, &pretty(&generation(checkpoint)))?;
+    if let Some(tokenizer) = tokenizer {
+        put(out, TOKENIZER, &tokenizer)?;
+        put(out, TOKENIZER_CONFIG, &pretty(&tokenizer_config(checkpoint)))?;
+    }
+    if let Some(template) = checkpoint.chat_template() {
+        put(out, TEMPLATE, template.as_bytes())?;
+    }
+    weights(checkpoint, dtype, &out.join(WEIGHTS), progress)
+}
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let path = folder.join(name);
+    let mut file = NewFile::create(&path)?;
+    file.write_all(bytes).map_err(|source| Error::io(&path, source))?;
+    file.commit()
+}
+
+fn pretty(value: &Json) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
+}
+
+/// The weights under their Hugging Face names.
+fn source(checkpoint: &Checkpoint) -> Source {
+    let mut tensors = Vec::new();
+    let mut add = |name: WeightName| {
+        let Some(weight) = checkpoint.weight(name) else { return };
+        let shape = match name {
+            // A convolution over one channel at a time.
+            WeightName::Layer(_, LayerWeight::Conv) => vec![weight.rows, 1, weight.cols],
+            _ if weight.rows == 1 => vec![weight.cols],
+            _ => vec![weight.rows, weight.cols],
+        };
+        let spelling = NAMES.spellings(name).swap_remove(0);
+        tensors.push(SourceTensor {
+            name: spelling,
+            shape,
+            role: TensorRole::Text(name),
+            parts: vec![weight],
+        });
+    };
+    [WeightName::TokenEmbedding, WeightName::FinalNorm, WeightName::Head].into_iter().for_each(&mut add);
+    let experts = checkpoint.config().moe.map_or(0, |moe| moe.experts);
+    for layer in 0..checkpoint.config().layers.len() {
+        LayerWeight::ALL.into_iter().for_each(|part| add(WeightName::Layer(layer, part)));
+        for expert in 0..experts {
+            ExpertPart::ALL.into_iter().for_each(|part| add(WeightName::Expert { layer, expert, part }));
+        }
+    }
+    Source { metadata: Vec::new(), tensors, files: checkpoint.files.clone() }
+}
+
+fn weights(
+    checkpoint: &Checkpoint,
+    dtype: DType,
+    path: &Path,
+    mut progress: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let source = source(checkpoint);
+    let choose = |tensor: &SourceTensor| match tensor.is_matrix() || holds(dtype, &source.values(tensor)) {
+        true => Recoding::plain(dtype),
+        false => Recoding::plain(DType::F32),
+    };
+    let recodings: Vec<Recoding> = source.tensors.iter().map(choose).collect();
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let mut at = 0;
+    for (tensor, recoding) in source.tensors.iter().zip(&recodings) {
+        let bytes = tensor.bytes_as(recoding.dtype).expect("a value is a whole block of a float type");
+        let entry =
+            json!({"dtype": recoding.dtype.name(), "shape": tensor.shape, "data_offsets": [at, at + bytes]});
+        header.insert(tensor.name.clone(), entry);
+        at += bytes;
+    }
+    let mut text = Json::Object(header).to_string();
+    let padding = text.len().next_multiple_of(HEADER_ALIGNMENT) - text.len();
+    text.extend(std::iter::repeat_n(' ', padding));
+    let mut file = NewFile::create(path)?;
+    let fail = |source| Error::io(path, source);
+    file.write_all(&(text.len() as u64).to_le_bytes()).map_err(fail)?;
+    file.write_all(text.as_bytes()).map_err(fail)?;
+    source.recode(&recodings, |data| {
+        file.write_all(data).map_err(fail)?;
+        match progress(data.len() as u64) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Stopped),
+        }
+    })?;
+    file.commit()
+}
+
+/// Whether values come back as they were from type `dtype`.
+fn holds(dtype: DType, values: &[f32]) -> bool {
+    let mut bytes = vec![0; values.len() * dtype.block_bytes()];
+    undine_core::quant::encode(dtype, values, &mut bytes);
+    let mut back = vec![0.0; values.len()];
+    undine_core::quant::decode(dtype, &bytes, &mut back);
+    values.iter().zip(&back).all(|(value, back)| value.to_bits() == back.to_bits())
+}
+
+/// A number with the digits that it has as f32.
+fn short(x: f32) -> Json {
+    x.to_string().parse::<f64>().map_or(Json::Null, Json::from)
+}
+
+fn config(checkpoint: &Checkpoint, dtype: DType) -> Json {
+    let config: &Config = checkpoint.config();
+    let has = |name| checkpoint.weight(name).is_some();
+    let layer_type = |kind: &LayerKind| match kind {
+        LayerKind::Conv => "conv",
+        LayerKind::FullAttention => "full_attention",
+    };
+    let width = |feed_forward: &FeedForward| match feed_forward {
+        FeedForward::Dense { width } => Some(*width),
+        FeedForward::Moe => None,
+    };
+    let dense_width = config.feed_forward.iter().find_map(width);
+    let (architecture, model_type) = match config.moe {
+        Some(_) => ("Lfm2MoeForCausalLM", "lfm2_moe"),
+        None => ("Lfm2ForCausalLM", "lfm2"),
+    };
+    let conv_bias = config
+        .layers
+        .iter()
+        .enumerate()
+        .any(|(layer, _)| has(WeightName::Layer(layer, LayerWeight::ConvBias)));
+    let mut json = json!({
+        "architectures": [architecture],
+        "model_type": model_type,
+        "dtype": match dtype { DType::F16 => "float16", DType::BF16 => "bfloat16", _ => "float32" },
+        "hidden_size": config.hidden,
+        "vocab_size": config.vocab,
+        "num_hidden_layers": config.layers.len(),
+        "layer_types": config.layers.iter().map(layer_type).collect::<Vec<_>>(),
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "intermediate_size": dense_width.or(config.moe.map(|moe| moe.width)),
+        "block_auto_adjust_ff_dim": false,
+        "conv_L_cache": config.conv_taps,
+        "conv_bias": conv_bias,
+        "norm_eps": short(config.norm_eps),
+        "rope_parameters": {"rope_type": "default", "rope_theta": short(config.rope_theta)},
+        "max_position_embeddings": config.context_max,
+        "tie_word_embeddings": !has(WeightName::Head),
+        "use_cache": true,
+    });
+    if config.head_dim * config.heads != config.hidden {
+        json["head_dim"] = config.head_dim.into();
+    }
+    if let Some(moe) = config.moe {
+        let dense = config.feed_forward.iter().take_while(|&layer| width(layer).is_some()).count();
+        let bias = has(WeightName::Layer(dense, LayerWeight::ExpertBias));
+        json["num_experts"] = moe.experts.into();
+        json["num_experts_per_tok"] = moe.experts_active.into();
+        json["num_dense_layers"] = dense.into();
+        json["moe_intermediate_size"] = moe.width.into();
+        json["norm_topk_prob"] = moe.norm_topk_prob.into();
+        json["routed_scaling_factor"] = short(moe.routed_scaling_factor);
+        json["use_expert_bias"] = bias.into();
+    }
+    put_special_ids(checkpoint, &mut json);
+    json
+}
+
+/// Ids of special tokens, as config.json and generation_config.json have them.
+fn put_special_ids(checkpoint: &Checkpoint, json: &mut Json) {
+    let tokens = checkpoint.special_tokens();
+    for (key, id) in [("bos_token_id", tokens.bos), ("pad_token_id", tokens.pad)] {
+        if let Some(id) = id {
+            json[key] = id.into();
+        }
+    }
+    match tokens.eos.as_slice() {
+        [] => {}
+        [one] => json["eos_token_id"] = (*one).into(),
+        several => json["eos_token_id"] = several.into(),
+    }
+}
+
+fn generation(checkpoint: &Checkpoint) -> Json {
+    let mut json = json!({});
+    put_special_ids(checkpoint, &mut json);
+    let sampling = checkpoint.sampling_defaults();
+    for (key, value) in [
+        ("temperature", sampling.temperature),
+        ("top_p", sampling.top_p),
+        ("min_p", sampling.min_p),
+        ("repetition_penalty", sampling.repetition_penalty),
+    ] {
+        if let Some(value) = value {
+            json[key] = short(value);
+        }
+    }
+    if let Some(k) = sampling.top_k {
+        json["top_k"] = k.into();
+    }
+    json
+}
+
+fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>, Error> {
+    let special = checkpoint.special_tokens();
+    let bos = special.bos.filter(|_| special.add_bos == Some(true));
+    match checkpoint.vocabulary() {
+        Vocabulary::None => Ok(None),
+        Vocabulary::HuggingFace(bytes) => Ok(Some(bytes.clone())),
+        Vocabulary::Gguf { tokens, kinds, merges, pre } => {
+            tokenizer_json((tokens, kinds), merges, pre, bos).map(Some)
+        }
+    }
+}
+
+fn tokenizer_config(checkpoint: &Checkpoint) -> Json {
+    let special = checkpoint.special_tokens();
+    let mut json =
+        json!({"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false});
+    let Vocabulary::Gguf { tokens, .. } = checkpoint.vocabulary() else { return json };
+    let text = |id: TokenId| tokens.get(id as usize).cloned();
+    for (key, id) in
+        [("bos_token", special.bos), ("eos_token", special.eos.first().copied()), ("pad_token", special.pad)]
+    {
+        if let Some(text) = id.and_then(text) {
+            json[key] = text.into();
+        }
+    }
+    if let Some(add_bos) = special.add_bos {
+        json["add_bos_token"] = add_bos.into();
+    }
+    json
+}

@@ -1,0 +1,239 @@
+//! Writing a [`Source`] as GGUF with other tensor types: on all cores, in little memory, whatever the size.
+//!
+//! Rows are cut into chunks; threads decode and encode them, one thread writes them in order. There are only so many
+//! buffers, and a thread takes its buffer before its chunk: the chunk that is written next always has one.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread::{self, available_parallelism};
+
+use undine_core::{DType, quant};
+
+use crate::Error;
+use crate::gguf_write::{GgufWriter, TensorDeclaration};
+use crate::source::{Source, SourceTensor};
+use crate::weight::Weight;
+
+/// Values of a chunk, if rows are not longer.
+const CHUNK_ELEMS: usize = 1 << 19;
+/// Buffers for each thread: one being filled, one waiting to be written.
+const BUFFERS_PER_THREAD: usize = 2;
+/// Smallest magnitude that rounds to infinity in F16 and in BF16.
+const F16_OVERFLOW: f32 = 65520.0;
+const BF16_OVERFLOW: f32 = 3.396_177_5e38;
+
+/// What a tensor becomes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Recoding {
+    /// Its type.
+    pub dtype: DType,
+    /// How much the error of each input column counts, `matrices x cols`; without it all count the same.
+    pub importance: Option<Vec<f32>>,
+}
+
+impl Recoding {
+    /// A type, with every column counting the same.
+    pub fn plain(dtype: DType) -> Self {
+        Self { dtype, importance: None }
+    }
+}
+
+/// Some rows of one matrix.
+struct Chunk<'a> {
+    tensor: &'a SourceTensor,
+    recoding: &'a Recoding,
+    part: &'a Weight,
+    /// Rows of the part.
+    rows: Range<usize>,
+    matrix: usize,
+}
+
+impl Source {
+    /// Writes a GGUF file to `out`, which appears when everything is written, with one entry of `recodings` for each tensor;
+    /// `progress` gets the bytes of each piece that was written and may end the writing.
+    ///
+    /// # Errors
+    /// If rows are not whole blocks of the chosen type, a value is not finite or too large for it, the system refuses, or
+    /// `progress` says so.
+    ///
+    /// # Panics
+    /// If there is not one entry for each tensor, or an importance has another shape than its tensor.
+    pub fn write(
+        &self,
+        recodings: &[Recoding],
+        file_type: u32,
+        out: &Path,
+        mut progress: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let declare = |(tensor, recoding): (&SourceTensor, &Recoding)| TensorDeclaration {
+            name: tensor.name.clone(),
+            dtype: recoding.dtype,
+            shape: tensor.shape.clone(),
+        };
+        let declarations: Vec<_> = self.tensors.iter().zip(recodings).map(declare).collect();
+        let mut writer = GgufWriter::create(out, &self.metadata_of(file_type), &declarations)?;
+        self.recode(recodings, |data| {
+            writer.append(data)?;
+            match progress(data.len() as u64) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(Error::Stopped),
+            }
+        })?;
+        writer.commit()
+    }
+
+    /// Gives all rows of all tensors in their new types to `sink`, in order.
+    pub(crate) fn recode(
+        &self,
+        recodings: &[Recoding],
+        mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        assert_eq!(recodings.len(), self.tensors.len(), "one recoding for each tensor");
+        let tensors = self.tensors.iter().zip(recodings);
+        let chunks: Vec<Chunk<'_>> =
+            tensors.flat_map(|(tensor, recoding)| chunks(tensor, recoding)).collect();
+        let threads = available_parallelism().map_or(1, NonZero::get);
+        let (give_back, buffers) = sync_channel(BUFFERS_PER_THREAD * threads);
+        for _ in 0..BUFFERS_PER_THREAD * threads {
+            give_back.send(Vec::new()).expect("the receiver is in the queue");
+        }
+        let queue = &Mutex::new((buffers, chunks.iter().enumerate()));
+        thread::scope(|scope| {
+            // Dropped with the closure, so that threads which wait for a buffer end when the writing does.
+            let give_back = give_back;
+            let (finished, results) = channel();
+            for _ in 0..threads {
+                let finished = finished.clone();
+                scope.spawn(move || {
+                    let mut values = Vec::new();
+                    loop {
+                        let mut queue = queue.lock().expect("no thread panics with the lock");
+                        // The writer has left when there is no buffer to come.
+                        let Ok(mut buffer) = queue.0.recv() else { return };
+                        let Some((number, chunk)) = queue.1.next() else { return };
+                        drop(queue);
+                        let result = self.encode(chunk, &mut values, &mut buffer).map(|()| buffer);
+                        if finished.send((number, result)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(finished);
+            let (mut waiting, mut next) = (BTreeMap::new(), 0);
+            for (number, result) in results {
+                waiting.insert(number, result);
+                while let Some(result) = waiting.remove(&next) {
+                    let buffer = result?;
+                    sink(&buffer)?;
+                    // Threads that have no more to do have left.
+                    let _ = give_back.send(buffer);
+                    next += 1;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// `general.file_type`: the number other programs know for the type most values have. Source: llama.cpp's public header.
+    pub fn file_type(&self, recodings: &[Recoding]) -> u32 {
+        let elems = |dtype: DType| -> usize {
+            let of_type = self.tensors.iter().zip(recodings).filter(|(_, recoding)| recoding.dtype == dtype);
+            of_type.map(|(tensor, _)| tensor.rows() * tensor.cols()).sum()
+        };
+        match DType::ALL.iter().copied().max_by_key(|&dtype| elems(dtype)).unwrap_or(DType::F32) {
+            DType::F32 => 0,
+            DType::F16 => 1,
+            DType::Q4_0 => 2,
+            DType::Q4_1 => 3,
+            DType::Q8_0 => 7,
+            DType::Q5_0 => 8,
+            DType::Q5_1 => 9,
+            DType::Q2_K => 10,
+            DType::Q3_K => 12,
+            DType::Q4_K => 15,
+            DType::Q5_K => 17,
+            DType::Q6_K => 18,
+            DType::IQ4_NL => 25,
+            DType::IQ4_XS => 30,
+            DType::BF16 => 32,
+        }
+    }
+
+    /// Writes a GGUF file with the types that `dtype_of` gives the matrices.
+    pub(crate) fn write_as(
+        &self,
+        dtype_of: impl Fn(&str, &Weight) -> DType,
+        out: &Path,
+    ) -> Result<(), Error> {
+        let choose = |tensor: &SourceTensor| match tensor.is_matrix() {
+            true => dtype_of(&tensor.name, &tensor.parts[0]),
+            false => tensor.kept_dtype(),
+        };
+        let recodings: Vec<_> = self.tensors.iter().map(|tensor| Recoding::plain(choose(tensor))).collect();
+        self.write(&recodings, self.file_type(&recodings), out, |_| ControlFlow::Continue(()))
+    }
+
+    /// Decodes the rows of a chunk and appends them to the empty `buffer` in their new type.
+    fn encode(&self, chunk: &Chunk<'_>, values: &mut Vec<f32>, buffer: &mut Vec<u8>) -> Result<(), Error> {
+        let Chunk { tensor, recoding: Recoding { dtype, importance }, part, rows, matrix } = chunk;
+        let row_bytes = |dtype: DType| dtype.row_bytes(part.cols).expect("shapes were checked when declared");
+        let start = part.start + rows.start * row_bytes(part.dtype);
+        let range = start..start + rows.len() * row_bytes(part.dtype);
+        let file = &self.files[part.file];
+        buffer.clear();
+        if part.dtype == *dtype && !dtype.is_float() {
+            buffer.extend_from_slice(&file[range.clone()]);
+        } else {
+            values.resize(rows.len() * part.cols, 0.0);
+            buffer.resize(rows.len() * row_bytes(*dtype), 0);
+            quant::decode(part.dtype, &file[range.clone()], values);
+            check_values(&tensor.name, *dtype, values)?;
+            match importance {
+                Some(importance) => {
+                    let importance = &importance[matrix * part.cols..][..part.cols];
+                    quant::encode_weighted(*dtype, values, importance, buffer);
+                }
+                None => quant::encode(*dtype, values, buffer),
+            }
+        }
+        file.release(range);
+        Ok(())
+    }
+}
+
+/// A value that `dtype` cannot hold would be lost silently.
+fn check_values(tensor: &str, dtype: DType, values: &[f32]) -> Result<(), Error> {
+    let limit = match dtype {
+        DType::F16 => F16_OVERFLOW,
+        DType::BF16 => BF16_OVERFLOW,
+        _ => f32::INFINITY,
+    };
+    match values.iter().find(|value| value.is_nan() || value.abs() >= limit) {
+        None => Ok(()),
+        Some(&value) => Err(Error::Value { tensor: tensor.to_owned(), value, dtype }),
+    }
+}
+
+/// The rows of a tensor in pieces of one matrix each.
+fn chunks<'a>(tensor: &'a SourceTensor, recoding: &'a Recoding) -> impl Iterator<Item = Chunk<'a>> {
+    let rows_each = tensor.rows() / tensor.matrices();
+    let rows_max = (CHUNK_ELEMS / tensor.cols()).max(1);
+    let mut done = 0;
+    tensor.parts.iter().flat_map(move |part| {
+        let first = done;
+        done += part.rows;
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let matrix = (first + start) / rows_each;
+            let end = part.rows.min(start + rows_max).min((matrix + 1) * rows_each - first);
+            let rows = start..end;
+            start = end;
+            (!rows.is_empty()).then(|| Chunk { tensor, recoding, part, rows, matrix })
+        })
+    })
+}
