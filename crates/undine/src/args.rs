@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use undine_quantize::Mix;
 
 use crate::args_bench::BenchCommand;
 use crate::format::{parse_count, parse_count_u32};
-use crate::synth::Mix;
 
 /// Runs, serves and measures LFM2 models.
 #[derive(Debug, Parser)]
@@ -26,6 +26,10 @@ pub enum Command {
     Serve(Box<crate::args_serve::ServeArgs>),
     /// Write a GGUF file of a true shape with random weights.
     Synth(SynthArgs),
+    /// Write a model in smaller types.
+    Quantize(Box<crate::args_quantize::QuantizeArgs>),
+    /// Convert between a Hugging Face folder and GGUF, without loss.
+    Convert(crate::args_quantize::ConvertArgs),
     /// Show what is in a checkpoint.
     Inspect(InspectArgs),
     /// Measure prefill and decode speed, or with a subcommand a server or the engine.

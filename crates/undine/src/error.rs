@@ -31,6 +31,9 @@ pub enum Error {
     /// The checkpoint cannot be opened or written.
     #[error(transparent)]
     Weights(#[from] undine_weights::Error),
+    /// No plan for a quantized file can be made.
+    #[error(transparent)]
+    Quantize(#[from] undine_quantize::Error),
     /// The tokenizer or the chat template cannot be used.
     #[error(transparent)]
     Text(#[from] undine_text::TextError),

@@ -7,6 +7,7 @@ mod args_batch;
 mod args_bench;
 mod args_doctor;
 mod args_fit;
+mod args_quantize;
 mod args_serve;
 mod args_vision;
 mod args_vllm;
@@ -15,6 +16,7 @@ mod bench;
 mod chat;
 mod command;
 mod conversation;
+mod convert;
 mod doctor;
 mod dragged;
 mod error;
@@ -27,6 +29,8 @@ mod memory;
 mod open;
 mod output;
 mod pictures;
+mod quantize;
+mod recode;
 mod run;
 mod sampling;
 mod serve;
@@ -61,6 +65,8 @@ fn run() -> Result<(), Error> {
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Synth(args) => synth::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Batch(args) => batch::run(&args),

@@ -15,6 +15,11 @@ pub fn available_bytes() -> Option<u64> {
     Some(total_bytes()?.min(available))
 }
 
+/// The most memory this process has held at once, in bytes; Linux only.
+pub fn peak_bytes() -> Option<u64> {
+    kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
 /// A line such as `MemTotal:  24571908 kB`, in bytes.
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

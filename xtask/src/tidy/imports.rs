@@ -12,13 +12,14 @@ struct Room {
 
 /// The house, bottom up. Tests (`dev-dependencies`, `tests/`, `fuzz/`) may use anything.
 /// No row but `undine` names a backend.
-const ROOMS: [Room; 9] = [
+const ROOMS: [Room; 10] = [
     Room { name: "undine-core", knows: &[], never: &["tokio", "memmap2"] },
     Room { name: "undine-weights", knows: &["undine-core"], never: &["tokio"] },
     Room { name: "undine-text", knows: &["undine-core"], never: &["axum", "tokio"] },
     Room { name: "undine-image", knows: &["undine-core"], never: &["tokio"] },
     Room { name: "undine-model", knows: &["undine-weights", "undine-core"], never: &["tokio"] },
     Room { name: "undine-cpu", knows: &["undine-model", "undine-weights", "undine-core"], never: &["tokio"] },
+    Room { name: "undine-quantize", knows: &["undine-weights", "undine-core"], never: &["tokio"] },
     Room { name: "undine-engine", knows: &["undine-core"], never: &["axum", "tokio", "tokenizers"] },
     Room {
         name: "undine-server",
@@ -30,6 +31,7 @@ const ROOMS: [Room; 9] = [
         knows: &[
             "undine-server",
             "undine-engine",
+            "undine-quantize",
             "undine-cpu",
             "undine-model",
             "undine-text",

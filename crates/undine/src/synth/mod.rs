@@ -3,7 +3,6 @@
 //! For a vision model the tower is written beside it, as an mmproj file.
 //! Written tensor by tensor, a chunk at a time: a 24B file needs as little memory as a small one.
 
-mod mix;
 pub mod plan;
 mod random;
 pub mod shapes;
@@ -11,19 +10,20 @@ mod vision;
 mod vocabulary;
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use undine_quantize::Mix;
 use undine_weights::{GgufWriter, TensorDeclaration, Value};
 
-pub use mix::Mix;
 use plan::{Fill, Tensor};
 use random::BlockSource;
 
 use crate::args::SynthArgs;
 use crate::error::Error;
 use crate::format::Bytes;
+use crate::recode::mmproj_path;
 
 /// Bytes made at a time; whole blocks of every type are cut from it.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -55,12 +55,6 @@ pub fn run(args: &SynthArgs) -> Result<(), Error> {
 /// The tensors of a shape's vision tower, if it is asked for by the name of a model that has one.
 pub fn tower_tensors(name: &str, shape: &shapes::Shape, mix: Mix) -> Vec<Tensor> {
     vision::find(name).map(|tower| vision::tensors(&tower, mix, shape.hidden)).unwrap_or_default()
-}
-
-/// Where the vision tower of a model file goes: beside it, under a name by which it is found.
-fn mmproj_path(output: &Path) -> PathBuf {
-    let name = output.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    output.with_file_name(format!("mmproj-{name}"))
 }
 
 fn list() -> Result<(), Error> {
@@ -136,7 +130,8 @@ pub fn tensor_bytes(tensor: &Tensor) -> u64 {
     (elems / dtype.block_elems() * dtype.block_bytes()) as u64
 }
 
-fn progress_bar(total: u64) -> ProgressBar {
+/// A bar of bytes on a terminal, nothing elsewhere.
+pub fn progress_bar(total: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
     }

@@ -1,27 +1,10 @@
 //! The tensors of a shape with their types, in the order they are written, and the file's metadata.
 
 use undine_core::DType;
+use undine_quantize::{Circumstances, Mix, Place, Role};
 use undine_weights::{Array, TensorDeclaration, Value};
 
-use super::mix::{Mix, Place};
 use super::shapes::Shape;
-
-/// What a tensor is, as far as its type and its random values depend on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
-    /// Token embedding and head.
-    Embedding,
-    /// Value projection.
-    Value,
-    /// Output projection of attention.
-    AttentionOut,
-    /// Down projection of a feed-forward.
-    Down,
-    /// Every other matrix.
-    Matrix,
-    /// Norms, convolution filters, routers and expert biases, which are always F32.
-    Small,
-}
 
 /// How a tensor's values are made.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -57,8 +40,17 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// A matrix or a stack of them, outermost dimension first; its values keep the magnitude of what goes through it.
     fn matrix(&mut self, name: String, shape: Vec<usize>, role: Role, place: Place) {
+        let dtype = self.mix.dtype(role, place, Circumstances::Plain);
+        self.random(name, shape, dtype);
+    }
+
+    /// As [`Self::matrix`], for those that are F32 in every file: convolution filters and routers.
+    fn small(&mut self, name: String, shape: Vec<usize>) {
+        self.random(name, shape, DType::F32);
+    }
+
+    fn random(&mut self, name: String, shape: Vec<usize>, dtype: DType) {
         let cols = *shape.last().expect("a matrix has columns");
-        let dtype = self.mix.dtype(role, place, self.shape.heads / self.shape.kv_heads);
         let fill = Fill::Random { deviation: 1.0 / (cols as f32).sqrt() };
         self.tensors.push(Tensor { declaration: TensorDeclaration { name, dtype, shape }, fill });
     }
@@ -84,14 +76,14 @@ impl Planner<'_> {
             self.norm(name("attn_k_norm"), head_dim);
         } else {
             self.matrix(name("shortconv.in_proj"), vec![3 * hidden, hidden], Role::Matrix, place);
-            self.matrix(name("shortconv.conv"), vec![hidden, shape.conv_taps], Role::Small, place);
+            self.small(name("shortconv.conv"), vec![hidden, shape.conv_taps]);
             self.matrix(name("shortconv.out_proj"), vec![hidden, hidden], Role::Matrix, place);
         }
         self.norm(name("ffn_norm"), hidden);
         match shape.moe {
             Some(moe) if layer >= moe.dense_layers => {
                 let (experts, width) = (moe.experts, moe.width);
-                self.matrix(name("ffn_gate_inp"), vec![experts, hidden], Role::Small, place);
+                self.small(name("ffn_gate_inp"), vec![experts, hidden]);
                 let bias = TensorDeclaration {
                     name: format!("blk.{layer}.exp_probs_b.bias"),
                     dtype: DType::F32,
@@ -117,7 +109,7 @@ impl Planner<'_> {
 pub fn tensors(shape: &Shape, mix: Mix) -> Vec<Tensor> {
     let mut planner = Planner { shape, mix, tensors: Vec::new() };
     let whole = Place { index: 0, count: 1 };
-    planner.matrix("token_embd.weight".to_owned(), vec![shape.vocab, shape.hidden], Role::Embedding, whole);
+    planner.matrix("token_embd.weight".to_owned(), vec![shape.vocab, shape.hidden], Role::Head, whole);
     planner.norm("token_embd_norm.weight".to_owned(), shape.hidden);
     let mut attention = Place { index: 0, count: shape.pattern.matches('a').count() };
     for (layer, kind) in shape.pattern.chars().enumerate() {

@@ -3,9 +3,9 @@
 //! Source: published configurations; layers and projectors of VL-1.6B and of the first VL-450M are not confirmed.
 
 use undine_core::DType;
+use undine_quantize::{Mix, fitting};
 use undine_weights::{Array, TensorDeclaration, Value};
 
-use super::mix::Mix;
 use super::plan::{Fill, Tensor};
 
 /// Pixels along the side of a patch.
@@ -66,12 +66,6 @@ pub fn find(name: &str) -> Option<Tower> {
     TOWERS.into_iter().find(|tower| tower.names.iter().any(|known| matches(known)))
 }
 
-/// The type of a matrix: that of the file where whole blocks of it fill a row, else the nearest that fits.
-fn matrix_type(mix: Mix, cols: usize) -> DType {
-    let fits = |dtype: &DType| cols.is_multiple_of(dtype.block_elems());
-    [mix.base(), DType::Q8_0].into_iter().find(fits).unwrap_or(DType::F16)
-}
-
 /// Every tensor of `tower` in a file of type `mix`, for a language model of width `hidden`.
 pub fn tensors(tower: &Tower, mix: Mix, hidden: usize) -> Vec<Tensor> {
     let (width, wide) = (tower.width, tower.feed_forward);
@@ -91,7 +85,7 @@ pub fn tensors(tower: &Tower, mix: Mix, hidden: usize) -> Vec<Tensor> {
     add("v.patch_embd.bias".to_owned(), DType::F32, vec![width], small);
     add("v.position_embd.weight".to_owned(), DType::F32, vec![GRID * GRID, width], small);
     let mut linear = |name: String, rows: usize, cols: usize| {
-        add(format!("{name}.weight"), matrix_type(mix, cols), vec![rows, cols], spread(cols));
+        add(format!("{name}.weight"), fitting(mix.base(), cols), vec![rows, cols], spread(cols));
         add(format!("{name}.bias"), DType::F32, vec![rows], small);
     };
     for layer in 0..tower.layers {

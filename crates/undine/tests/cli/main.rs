@@ -6,6 +6,7 @@ mod chat;
 mod common;
 mod fit;
 mod pictures;
+mod quantize;
 mod run;
 mod serve;
 mod serve_ops;

@@ -1,0 +1,108 @@
+//! The arguments of `undine quantize` and `undine convert`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use undine_core::DType;
+use undine_quantize::{Mix, TypeOverride, parse_dtype};
+
+/// `undine quantize`.
+#[derive(Debug, Args)]
+#[command(after_help = QUANTIZE_EXAMPLES)]
+pub struct QuantizeArgs {
+    /// A .gguf file (a model, any part of a split one, or an mmproj file) or a checkpoint folder.
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The .gguf file to write; a vision tower of a folder goes beside it, as mmproj-OUT.
+    #[arg(value_name = "OUT", required_unless_present = "dry_run")]
+    pub output: Option<PathBuf>,
+    /// Mix of types, such as Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_XS, Q3_K_M, Q2_K, BF16.
+    #[arg(long = "type", value_name = "TYPE", default_value_t = Mix::Q4_K_M)]
+    pub mix: Mix,
+    /// Importance matrix of this model (.gguf or .dat): errors count where text goes.
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
+    /// Type of matrices whose names match a regular expression, such as ffn_down=Q6_K; may be repeated, the first counts.
+    #[arg(long, value_name = "PATTERN=TYPE")]
+    pub tensor_type: Vec<TypeOverride>,
+    /// Type of the head, or of the token embedding that serves as one.
+    #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
+    pub output_tensor_type: Option<DType>,
+    /// Type of the token embedding.
+    #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
+    pub token_embedding_type: Option<DType>,
+    /// Mix of types of a folder's vision tower [default: Q8_0, or the model's if that is a float type].
+    #[arg(long, value_name = "TYPE")]
+    pub mmproj_type: Option<Mix>,
+    /// Give every matrix the same type, the head too.
+    #[arg(long)]
+    pub pure: bool,
+    /// Write nothing; print the type and size of each tensor.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Replace OUT if it exists.
+    #[arg(short, long, visible_alias = "yes", short_alias = 'y')]
+    pub force: bool,
+    /// Accepted for compatibility: a source that is quantized already is always taken, with a note.
+    #[arg(long, hide = true)]
+    pub allow_requantize: bool,
+}
+
+const QUANTIZE_EXAMPLES: &str = "Examples:
+  undine quantize ./LFM2-1.2B LFM2-1.2B-Q4_K_M.gguf
+  undine quantize model-BF16.gguf model-Q4_0.gguf --type Q4_0 --imatrix imatrix.gguf
+  undine quantize model-BF16.gguf small.gguf --type Q3_K_M --tensor-type 'blk\\.[01]\\.=Q8_0'
+  undine quantize ./LFM2-VL-450M LFM2-VL-450M-Q8_0.gguf --type Q8_0 --mmproj-type F16
+  undine quantize model-BF16.gguf --type Q2_K --dry-run
+
+A file appears when it is complete; a run that was killed leaves no OUT, and the next one removes what it left.";
+
+/// Float type of a conversion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum FloatType {
+    /// Each matrix as it is.
+    #[default]
+    Auto,
+    /// 4 bytes a value.
+    F32,
+    /// 2 bytes a value, up to 65504.
+    F16,
+    /// 2 bytes a value, with the range of F32.
+    Bf16,
+}
+
+/// `undine convert`.
+#[derive(Debug, Args)]
+#[command(after_help = CONVERT_EXAMPLES)]
+pub struct ConvertArgs {
+    /// A .gguf file or a checkpoint folder.
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// A .gguf file to write, or else a folder; a vision tower goes beside a .gguf file, as mmproj-OUT.
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Float type of the matrices; norms and other small tensors of a GGUF file are always F32.
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t)]
+    pub float_type: FloatType,
+    /// Take quantized matrices too: their values are written as floats (F16 unless --type says otherwise).
+    #[arg(long)]
+    pub dequantize: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Replace OUT if it exists.
+    #[arg(short, long, visible_alias = "yes", short_alias = 'y')]
+    pub force: bool,
+}
+
+const CONVERT_EXAMPLES: &str = "Examples:
+  undine convert ./LFM2-1.2B LFM2-1.2B-BF16.gguf
+  undine convert LFM2-1.2B-BF16.gguf ./LFM2-1.2B
+  undine convert LFM2-1.2B-Q4_0.gguf ./LFM2-1.2B-dequantized --dequantize --type bf16
+  undine convert ./LFM2-VL-450M LFM2-VL-450M-BF16.gguf
+
+Weights in float types come back as they were: IN to GGUF and back to a folder gives the same values.
+To write quantized types, see `undine quantize`.";

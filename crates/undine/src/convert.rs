@@ -1,0 +1,140 @@
+//! `undine convert`: between a Hugging Face folder and GGUF, without loss.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde_json::json;
+use undine_core::DType;
+use undine_weights::{Checkpoint, Recoding, Source, SourceTensor, TensorInfo, write_folder};
+
+use crate::args_quantize::{ConvertArgs, FloatType};
+use crate::error::Error;
+use crate::format::Bytes;
+use crate::recode::{Existing, check_place, check_room, mmproj_path, write};
+use crate::{interrupt, memory, synth};
+
+/// Runs the command.
+pub fn run(args: &ConvertArgs) -> Result<(), Error> {
+    let started = Instant::now();
+    interrupt::install()?;
+    let is_gguf = args.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let written = if is_gguf { to_gguf(args)? } else { vec![to_folder(args)?] };
+    let seconds = started.elapsed().as_secs_f64();
+    for (path, bytes) in &written {
+        eprintln!("wrote {} ({}) in {seconds:.1} s", path.display(), Bytes(*bytes));
+    }
+    if args.json {
+        let files = written.iter().map(|(path, bytes)| json!({"output": path, "bytes": bytes}));
+        let report = json!({
+            "input": args.input,
+            "files": files.collect::<Vec<_>>(),
+            "seconds": seconds,
+            "peak_memory_bytes": memory::peak_bytes(),
+        });
+        writeln!(std::io::stdout(), "{report}")?;
+    }
+    Ok(())
+}
+
+/// What was asked for, if it names a type.
+fn wanted(args: &ConvertArgs) -> Option<DType> {
+    match args.float_type {
+        FloatType::Auto => None,
+        FloatType::F32 => Some(DType::F32),
+        FloatType::F16 => Some(DType::F16),
+        FloatType::Bf16 => Some(DType::BF16),
+    }
+}
+
+/// The type a matrix is written in.
+fn float_of(args: &ConvertArgs, name: &str, found: DType) -> Result<DType, Error> {
+    if !found.is_float() && !args.dequantize {
+        return Err(Error::refused(format!(
+            "tensor {name} is {found}, which would be written as floats that have lost what {found} lost; \
+             add --dequantize if that is what you want"
+        )));
+    }
+    Ok(wanted(args).unwrap_or(if found.is_float() { found } else { DType::F16 }))
+}
+
+fn existing(args: &ConvertArgs) -> Existing {
+    if args.force { Existing::Replace } else { Existing::Refuse }
+}
+
+fn to_gguf(args: &ConvertArgs) -> Result<Vec<(PathBuf, u64)>, Error> {
+    let (source, tower) = Source::open(&args.input)?;
+    let mut files = vec![(source, args.output.clone())];
+    files.extend(tower.map(|tower| (tower, mmproj_path(&args.output))));
+    for (_, path) in &files {
+        check_place(&args.input, path, existing(args))?;
+    }
+    let mut written = Vec::new();
+    for (source, path) in files {
+        let choose = |tensor: &SourceTensor| match tensor.is_matrix() {
+            true => float_of(args, &tensor.name, tensor.dtype()).map(Recoding::plain),
+            false => Ok(Recoding::plain(tensor.kept_dtype())),
+        };
+        let recodings = source.tensors().iter().map(choose).collect::<Result<Vec<_>, Error>>()?;
+        write(&source, &recodings, source.file_type(&recodings), &path)?;
+        let bytes = std::fs::metadata(&path).map_err(|error| Error::file(&path, error))?.len();
+        written.push((path, bytes));
+    }
+    Ok(written)
+}
+
+fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
+    let out = args.output.as_path();
+    check_folder(out, existing(args))?;
+    let checkpoint = Checkpoint::open(&args.input)?;
+    if checkpoint.vision_config().is_some() {
+        eprintln!("note: the vision tower is left out; a folder is written of the language model only");
+    }
+    let embedding = embedding(&checkpoint)?;
+    let mut dtype = embedding.dtype;
+    for tensor in checkpoint.tensors().filter(|tensor| !tensor.dtype.is_float()) {
+        dtype = float_of(args, tensor.name, tensor.dtype)?;
+    }
+    let dtype =
+        if dtype.is_float() { wanted(args).unwrap_or(dtype) } else { float_of(args, embedding.name, dtype)? };
+    let values: u64 = checkpoint.tensors().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
+    let total = values * dtype.block_bytes() as u64;
+    check_room(out, total)?;
+    let bar = synth::progress_bar(total);
+    let interrupted = interrupt::rearm();
+    let stop = || {
+        if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let written = write_folder(&checkpoint, dtype, out, |bytes| {
+        bar.inc(bytes);
+        stop()
+    });
+    match written {
+        Err(undine_weights::Error::Stopped) => return Err(Error::Interrupted),
+        other => other?,
+    }
+    bar.finish_and_clear();
+    Ok((out.to_owned(), total))
+}
+
+/// The token embedding: the largest float matrix of every model, whose type is that of the others.
+fn embedding(checkpoint: &Checkpoint) -> Result<TensorInfo<'_>, Error> {
+    let elems = |tensor: &TensorInfo<'_>| tensor.shape.iter().product::<usize>();
+    checkpoint.tensors().max_by_key(elems).ok_or_else(|| Error::refused("the model has no tensors"))
+}
+
+/// Refuses to write into a folder that holds something without leave, or over a file.
+fn check_folder(out: &Path, existing: Existing) -> Result<(), Error> {
+    if out.exists() && !out.is_dir() {
+        let reason = format!("{} is a file; expected a folder, or a name that ends in .gguf", out.display());
+        return Err(Error::refused(reason));
+    }
+    let is_empty = std::fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
+    if !is_empty && existing == Existing::Refuse {
+        let reason = format!("{} is not empty; add --force to replace the files in it", out.display());
+        return Err(Error::refused(reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! `undine quantize`: a model in smaller types.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::{Value as Json, json};
+use undine_quantize::{Mix, Options, Plan, plan};
+use undine_weights::{Imatrix, Source};
+
+use crate::args_quantize::QuantizeArgs;
+use crate::error::Error;
+use crate::format::{Bytes, grouped};
+use crate::recode::{Existing, check_place, mmproj_path, write};
+use crate::{interrupt, memory};
+
+/// One file to write.
+struct Job {
+    source: Source,
+    plan: Plan,
+    mix: Mix,
+    /// `None` when nothing is to be written.
+    output: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
+    let output = if args.dry_run { None } else { args.output.clone() };
+    let (source, tower) = Source::open(&args.input)?;
+    let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
+    let options = Options {
+        mix: args.mix,
+        pure: args.pure,
+        output_type: args.output_tensor_type,
+        embedding_type: args.token_embedding_type,
+        overrides: args.tensor_type.clone(),
+    };
+    let made = plan(&source, &options, imatrix.as_ref())?;
+    let mut jobs = vec![Job { source, plan: made, mix: args.mix, output }];
+    if let Some(tower) = tower {
+        let output = jobs[0].output.as_deref().map(mmproj_path);
+        let mix = args.mmproj_type.unwrap_or(if args.mix.base().is_float() { args.mix } else { Mix::Q8_0 });
+        let made = plan(&tower, &Options::new(mix), None)?;
+        jobs.push(Job { source: tower, plan: made, mix, output });
+    }
+    let existing = if args.force { Existing::Replace } else { Existing::Refuse };
+    for output in jobs.iter().filter_map(|job| job.output.as_deref()) {
+        check_place(&args.input, output, existing)?;
+    }
+    for note in jobs.iter().flat_map(|job| &job.plan.notes) {
+        eprintln!("note: {note}");
+    }
+    interrupt::install()?;
+    let mut seconds = 0.0;
+    for job in &jobs {
+        let Some(output) = &job.output else { continue };
+        let elapsed = write(&job.source, &job.plan.recodings, job.plan.file_type, output)?.as_secs_f64();
+        let (before, after) = (bytes_before(&job.source), job.plan.bytes(&job.source));
+        eprintln!("wrote {} ({}, was {}) in {elapsed:.1} s", output.display(), Bytes(after), Bytes(before));
+        seconds += elapsed;
+    }
+    match (args.json, args.dry_run) {
+        (true, _) => report_json(args, &jobs, seconds),
+        (false, true) => jobs.iter().try_for_each(report),
+        (false, false) => Ok(()),
+    }
+}
+
+fn bytes_before(source: &Source) -> u64 {
+    source.tensors().iter().map(|tensor| tensor.bytes_as(tensor.dtype()).unwrap_or(0)).sum()
+}
+
+fn values(source: &Source) -> u64 {
+    source.tensors().iter().map(|tensor| tensor.rows() as u64 * tensor.cols() as u64).sum()
+}
+
+fn bits_per_weight(job: &Job) -> f64 {
+    8.0 * job.plan.bytes(&job.source) as f64 / values(&job.source) as f64
+}
+
+/// A line for each tensor and a total.
+fn report(job: &Job) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    let tensors = job.source.tensors();
+    let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
+    for (tensor, recoding) in tensors.iter().zip(&job.plan.recodings) {
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        writeln!(
+            out,
+            "{:width$}  {:>18}  {:>6} -> {:<6}  {:>10}",
+            tensor.name,
+            shape.join(" x "),
+            tensor.dtype(),
+            recoding.dtype,
+            Bytes(tensor.bytes_as(recoding.dtype).unwrap_or(0))
+        )?;
+    }
+    writeln!(
+        out,
+        "{}: {} values, {} -> {}, {:.2} bits per value",
+        job.mix,
+        grouped(values(&job.source)),
+        Bytes(bytes_before(&job.source)),
+        Bytes(job.plan.bytes(&job.source)),
+        bits_per_weight(job)
+    )?;
+    Ok(())
+}
+
+fn report_json(args: &QuantizeArgs, jobs: &[Job], seconds: f64) -> Result<(), Error> {
+    let file = |job: &Job| -> Json {
+        let tensors = job.source.tensors().iter().zip(&job.plan.recodings).map(|(tensor, recoding)| {
+            json!({
+                "name": tensor.name,
+                "shape": tensor.shape,
+                "from": tensor.dtype().name(),
+                "type": recoding.dtype.name(),
+                "bytes": tensor.bytes_as(recoding.dtype),
+            })
+        });
+        json!({
+            "output": job.output,
+            "type": job.mix.name(),
+            "bytes_before": bytes_before(&job.source),
+            "bytes": job.plan.bytes(&job.source),
+            "bits_per_weight": bits_per_weight(job),
+            "notes": job.plan.notes,
+            "tensors": tensors.collect::<Vec<_>>(),
+        })
+    };
+    let report = json!({
+        "input": args.input,
+        "files": jobs.iter().map(file).collect::<Vec<_>>(),
+        "seconds": seconds,
+        "peak_memory_bytes": memory::peak_bytes(),
+    });
+    writeln!(std::io::stdout(), "{report}")?;
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Writing model files: where they may go, whether there is room, a progress bar, and Ctrl-C.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use undine_weights::{Recoding, Source};
+
+use crate::error::Error;
+use crate::format::Bytes;
+use crate::{interrupt, synth};
+
+/// What may be at the place of a new file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// Nothing.
+    Refuse,
+    /// Anything: it is replaced.
+    Replace,
+}
+
+/// Refuses to write over the source, over a folder, or over a file without leave.
+pub fn check_place(input: &Path, output: &Path, existing: Existing) -> Result<(), Error> {
+    let same = match (input.canonicalize(), output.canonicalize()) {
+        (Ok(input), Ok(output)) => input == output || output.starts_with(&input) && output.is_file(),
+        _ => false,
+    };
+    if same {
+        return Err(Error::refused(format!(
+            "{}: IN and OUT are the same; choose another OUT",
+            output.display()
+        )));
+    }
+    if output.is_dir() {
+        return Err(Error::refused(format!("{}: OUT is a folder; expected a file name", output.display())));
+    }
+    if output.exists() && existing == Existing::Refuse {
+        return Err(Error::refused(format!("{} exists; add --force to replace it", output.display())));
+    }
+    if output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gguf")) {
+        eprintln!("note: {} does not end in .gguf, by which programs know such files", output.display());
+    }
+    Ok(())
+}
+
+/// Refuses if the file system of `output` has less room than `bytes`.
+pub fn check_room(output: &Path, bytes: u64) -> Result<(), Error> {
+    let folder = match output.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match free_bytes(folder) {
+        Some(free) if free < bytes => Err(Error::refused(format!(
+            "{}: {} are needed and {} are free on this disk",
+            output.display(),
+            Bytes(bytes),
+            Bytes(free)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Room for files of an ordinary user; `None` where the system does not say.
+#[cfg(unix)]
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
+
+/// Writes a file with a progress bar; Ctrl-C leaves nothing behind.
+pub fn write(
+    source: &Source,
+    recodings: &[Recoding],
+    file_type: u32,
+    output: &Path,
+) -> Result<Duration, Error> {
+    let started = Instant::now();
+    let tensors = source.tensors().iter().zip(recodings);
+    let total: u64 = tensors.map(|(tensor, recoding)| tensor.bytes_as(recoding.dtype).unwrap_or(0)).sum();
+    check_room(output, total)?;
+    let bar = synth::progress_bar(total);
+    let interrupted = interrupt::rearm();
+    source
+        .write(recodings, file_type, output, |bytes| {
+            bar.inc(bytes);
+            if interrupted.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+        .map_err(|error| match error {
+            undine_weights::Error::Stopped => Error::Interrupted,
+            other => other.into(),
+        })?;
+    bar.finish_and_clear();
+    Ok(started.elapsed())
+}
+
+/// Where the vision tower of a model file goes: beside it, under a name by which it is found.
+pub fn mmproj_path(output: &Path) -> PathBuf {
+    let name = output.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    output.with_file_name(format!("mmproj-{name}"))
+}

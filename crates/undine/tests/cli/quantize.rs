@@ -1,0 +1,324 @@
+//! `undine quantize` and `undine convert`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use undine_core::{DType, quant};
+use undine_weights::{
+    Array, Checkpoint, GgufWriter, Imatrix, ImatrixEntry, Source, TensorDeclaration, Value,
+};
+
+use crate::common::{json, models, oracle, run, stderr, stdout, text, undine};
+
+/// The most memory that a quantization may take, whatever the size of the file.
+const PEAK_BYTES_MAX: u64 = 160 << 20;
+/// Size of the file that is quantized in it.
+const LARGE_BYTES: u64 = 512 << 20;
+
+fn place(name: &str) -> PathBuf {
+    let folder = models().place("quantize");
+    fs::create_dir_all(&folder).expect("a folder");
+    folder.join(name)
+}
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/undine-demo.gguf")
+}
+
+/// Name, type and values of every tensor.
+fn tensors(path: &Path) -> Vec<(String, DType, Vec<f32>)> {
+    let (source, _) = Source::open(path).expect("opens");
+    source
+        .tensors()
+        .iter()
+        .map(|tensor| (tensor.name.clone(), tensor.dtype(), source.values(tensor)))
+        .collect()
+}
+
+#[test]
+fn a_file_of_every_type_opens_and_answers() {
+    for mix in [
+        "q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_0", "IQ4_XS", "IQ4_NL", "Q3_K_L", "Q2_K", "F16",
+        "BF16", "F32",
+    ] {
+        let path = place(&format!("every-{mix}.gguf"));
+        let output = run(&["quantize", text(&demo()), text(&path), "--type", mix]);
+        assert!(output.status.success(), "{mix}: {}", stderr(&output));
+        let inspected = json(&run(&["inspect", text(&path), "--json"]));
+        assert!(!inspected.is_null());
+        let answer = run(&["run", text(&path), "-p", "Hi", "--max-tokens", "4", "--temperature", "0"]);
+        assert!(answer.status.success(), "{mix}: {}", stderr(&answer));
+    }
+}
+
+#[test]
+fn weights_become_what_the_codec_makes_of_them() {
+    let path = place("codec.gguf");
+    let output = run(&["quantize", text(&oracle("dense")), text(&path), "--type", "Q4_0", "--pure"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let (before, after) = (tensors(&oracle("dense")), tensors(&path));
+    assert_eq!(before.len(), after.len());
+    for ((name, _, values), (other, dtype, found)) in before.iter().zip(&after) {
+        assert_eq!(name, other);
+        let mut blocks = vec![0; dtype.row_bytes(values.len()).expect("whole blocks")];
+        quant::encode(*dtype, values, &mut blocks);
+        let mut expected = vec![0.0; values.len()];
+        quant::decode(*dtype, &blocks, &mut expected);
+        assert!(&expected == found, "{name} as {dtype}");
+    }
+    let types: Vec<DType> = after.iter().map(|(_, dtype, _)| *dtype).collect();
+    assert!(types.contains(&DType::Q4_0) && types.contains(&DType::F32));
+}
+
+#[test]
+fn metadata_is_carried_over() {
+    let path = place("metadata.gguf");
+    assert!(run(&["quantize", text(&demo()), text(&path), "--type", "Q5_K_S"]).status.success());
+    let (before, after) =
+        (Checkpoint::open(&demo()).expect("opens"), Checkpoint::open(&path).expect("opens"));
+    let changing = |key: &str| ["general.file_type", "general.quantization_version"].contains(&key);
+    let kept = |checkpoint: &Checkpoint| -> Vec<(String, Value)> {
+        checkpoint.metadata().iter().filter(|(key, _)| !changing(key)).cloned().collect()
+    };
+    assert_eq!(kept(&before), kept(&after));
+    let value =
+        |key: &str| after.metadata().iter().find(|(other, _)| other == key).map(|(_, value)| value.clone());
+    assert_eq!(value("general.file_type"), Some(Value::U32(16)));
+    assert_eq!(value("general.quantization_version"), Some(Value::U32(2)));
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_tells_the_size() {
+    let path = place("dry.gguf");
+    let words = ["quantize", text(&demo()), text(&path), "--type", "Q4_K_M"];
+    let dry = run(&[&words[..], &["--dry-run"]].concat());
+    assert!(dry.status.success() && !path.exists(), "{}", stderr(&dry));
+    assert!(
+        stdout(&dry).contains("token_embd.weight") && stdout(&dry).contains("bits per value"),
+        "{}",
+        stdout(&dry)
+    );
+    let promised = json(&run(&[&words[..], &["--dry-run", "--json"]].concat()));
+    let written = json(&run(&[&words[..], &["--json"]].concat()));
+    assert_eq!(promised["files"][0]["tensors"], written["files"][0]["tensors"]);
+    let bytes = promised["files"][0]["bytes"].as_u64().expect("bytes");
+    let size = fs::metadata(&path).expect("written").len();
+    // Header and padding come on top.
+    assert!((bytes..bytes + (4 << 20)).contains(&size), "{size} for {bytes}");
+}
+
+#[test]
+fn an_importance_matrix_lowers_the_error_where_it_points() {
+    let (source, _) = Source::open(&demo()).expect("opens");
+    let tensor = source.tensors().iter().find(|tensor| tensor.name.contains("ffn_up")).expect("a matrix");
+    let cols = tensor.cols();
+    let importance: Vec<f32> = (0..cols).map(|i| if i % 8 == 0 { 100.0 } else { 1.0 }).collect();
+    let entry = ImatrixEntry::new(vec![1.0], importance.clone()).expect("sane");
+    let imatrix = Imatrix { entries: [(tensor.name.clone(), entry)].into(), ..Imatrix::default() };
+    let file = place("imatrix.gguf");
+    imatrix.write(&file).expect("writes");
+    let exact = source.values(tensor);
+    let error = |more: &[&str]| -> f64 {
+        let path = place(&format!("imatrix-{}.gguf", more.len()));
+        let output =
+            run(&[&["quantize", text(&demo()), text(&path), "--type", "Q4_0", "--pure", "--force"], more]
+                .concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let found = tensors(&path).into_iter().find(|(name, ..)| *name == tensor.name).expect("there").2;
+        let weighted =
+            |(i, (a, b)): (usize, (&f32, &f32))| f64::from(importance[i % cols]) * f64::from(a - b).powi(2);
+        exact.iter().zip(&found).enumerate().map(weighted).sum()
+    };
+    let (plain, weighted) = (error(&[]), error(&["--imatrix", text(&file)]));
+    assert!(weighted < 0.95 * plain, "{weighted} with importances, {plain} without");
+}
+
+#[test]
+fn a_vision_folder_becomes_two_files() {
+    let path = place("vl.gguf");
+    let output =
+        run(&["quantize", text(&oracle("vl")), text(&path), "--type", "Q8_0", "--mmproj-type", "F16"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let both = Checkpoint::open(&path).expect("opens with its tower beside");
+    let folder = Checkpoint::open(&oracle("vl")).expect("opens");
+    assert_eq!(
+        both.vision_config().map(|config| config.layers),
+        folder.vision_config().map(|config| config.layers)
+    );
+    let tower = place("mmproj-vl.gguf");
+    assert!(tensors(&tower).iter().any(|(_, dtype, _)| *dtype == DType::F16));
+    // A tower alone is quantized too; rows that are not whole blocks are said.
+    let again = place("mmproj-again.gguf");
+    let output = run(&["quantize", text(&tower), text(&again), "--type", "Q4_K_M"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("in place of Q4_K"), "{}", stderr(&output));
+}
+
+#[test]
+fn wrong_wishes_say_why() {
+    let (out, exists, same) = (place("wrong.gguf"), place("exists.gguf"), place("same.gguf"));
+    fs::write(&exists, "something").expect("writes");
+    fs::copy(demo(), &same).expect("copies");
+    let folder = place("folder.gguf");
+    fs::create_dir_all(&folder).expect("a folder");
+    let no_matrix = place("no-imatrix.gguf");
+    fs::write(&no_matrix, "this is none").expect("writes");
+    let demo = demo();
+    for (words, code, part) in [
+        (vec!["quantize", "/no/such.gguf", text(&out)], 1, "/no/such.gguf"),
+        (vec!["quantize", text(&demo)], 2, "OUT"),
+        (vec!["quantize", text(&demo), text(&out), "--type", "Q9_K"], 2, "Q4_K_M"),
+        (vec!["quantize", text(&demo), text(&exists)], 1, "--force"),
+        (vec!["quantize", text(&same), text(&same), "--force"], 1, "IN and OUT are the same"),
+        (vec!["quantize", text(&demo), text(&folder), "--force"], 1, "is a folder"),
+        (vec!["quantize", text(&demo), text(&out), "--tensor-type", "ffn_down"], 2, "PATTERN=TYPE"),
+        (
+            vec!["quantize", text(&demo), text(&out), "--tensor-type", "fnn=Q8_0"],
+            1,
+            "no matrix of this model",
+        ),
+        (vec!["quantize", text(&demo), text(&out), "--imatrix", text(&no_matrix)], 1, "no importance matrix"),
+        (vec!["quantize", text(&no_matrix), text(&out)], 1, "GGUF"),
+        (vec!["convert", text(&demo), "/proc/no/such/place/model.gguf", "--dequantize"], 1, "/proc/no"),
+        (vec!["convert", text(&demo), text(&exists), "--type", "q4_0"], 2, "q4_0"),
+    ] {
+        let output = run(&words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{words:?}: {}", stderr(&output));
+    }
+    assert!(!out.exists());
+    let output = run(&["quantize", text(&demo), text(&exists), "--force", "--type", "Q8_0"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = run(&["quantize", text(&exists), text(&out), "--type", "Q4_0"]);
+    assert!(stderr(&output).contains("quantized already (Q8_0)"), "{}", stderr(&output));
+}
+
+/// A GGUF file of one matrix of F32; `values` are its beginning, the rest are zeros that take no room on the disk.
+fn one_matrix(path: &Path, rows: usize, values: &[f32]) {
+    let metadata = [
+        ("general.architecture", Value::String("lfm2".to_owned())),
+        ("unknown", Value::Array(Array::String(vec!["kept".to_owned()]))),
+    ];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+    let shape = vec![rows, 256];
+    let tensor = TensorDeclaration { name: "blk.0.ffn_up.weight".to_owned(), dtype: DType::F32, shape };
+    let mut file = fs::File::create(path).expect("a file");
+    let mut writer = GgufWriter::new(&mut file, &metadata, &[tensor]).expect("a header");
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    writer.append(&bytes).expect("fits");
+    drop(writer);
+    let header = file.metadata().expect("a size").len() - bytes.len() as u64;
+    file.set_len(header + 1024 * rows as u64).expect("grows");
+}
+
+#[test]
+fn values_that_cannot_be_held_name_their_tensor() {
+    let (path, out) = (place("damaged.gguf"), place("damaged-out.gguf"));
+    for (value, mix, expected) in [
+        (f32::NAN, "Q4_K_M", Some("blk.0.ffn_up.weight contains NaN")),
+        (f32::INFINITY, "F32", Some("the weights are damaged")),
+        (1e5, "F16", Some("choose BF16 or F32")),
+        (1e5, "BF16", None),
+    ] {
+        one_matrix(&path, 4, &[0.0, 1.0, value]);
+        let output = run(&["quantize", text(&path), text(&out), "--type", mix, "--force"]);
+        assert_eq!(output.status.success(), expected.is_none(), "{value} as {mix}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected.unwrap_or("wrote")), "{}", stderr(&output));
+        assert_eq!(out.exists(), expected.is_none(), "{value} as {mix}");
+    }
+}
+
+/// Partial files beside `path`.
+fn leftovers(path: &Path) -> usize {
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    let entries = fs::read_dir(path.parent().expect("a folder")).expect("reads").flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!(".{name}."))).count()
+}
+
+#[test]
+fn memory_stays_small_and_a_killed_run_leaves_no_file() {
+    let (path, out) = (place("large.gguf"), place("large-out.gguf"));
+    one_matrix(&path, (LARGE_BYTES / 1024) as usize, &[]);
+    let words = ["quantize", text(&path), text(&out), "--type", "Q8_0", "--json"];
+    let mut child = undine().args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while leftovers(&out) == 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("is killed");
+    child.wait().expect("ends");
+    assert!(!out.exists(), "a killed run leaves no file under the name");
+    assert_eq!(leftovers(&out), 1, "it was killed while it wrote");
+    let report = json(&run(&words));
+    assert_eq!(leftovers(&out), 0, "the next run removes what the killed one left");
+    if cfg!(target_os = "linux") {
+        let peak = report["peak_memory_bytes"].as_u64().expect("the peak");
+        assert!(peak < PEAK_BYTES_MAX, "{peak} bytes at most, for a file of {LARGE_BYTES}");
+    }
+    let (source, _) = Source::open(&out).expect("opens");
+    assert_eq!(source.metadata().first().map(|(key, _)| key.as_str()), Some("general.architecture"));
+    fs::remove_file(&path).expect("removes");
+    fs::remove_file(&out).expect("removes");
+}
+
+#[test]
+fn folder_to_gguf_and_back_is_exact() {
+    for case in ["dense", "moe"] {
+        let (file, folder) = (place(&format!("{case}.gguf")), place(&format!("{case}-folder")));
+        let there = run(&["convert", text(&oracle(case)), text(&file)]);
+        assert!(there.status.success(), "{}", stderr(&there));
+        let back = run(&["convert", text(&file), text(&folder), "--force"]);
+        assert!(back.status.success(), "{}", stderr(&back));
+        let (before, after) =
+            (Checkpoint::open(&oracle(case)).expect("opens"), Checkpoint::open(&folder).expect("opens"));
+        assert_eq!(before.config(), after.config());
+        assert_eq!(before.special_tokens(), after.special_tokens());
+        assert_eq!(before.sampling_defaults(), after.sampling_defaults());
+        assert_eq!(after.repairs(), &[] as &[String]);
+        let (before, after) = (tensors(&oracle(case)), tensors(&folder));
+        assert!(before == after, "{case}: names, types and values are the same");
+        // The tokenizer says the same, too.
+        for path in [&file, &folder] {
+            let answer = run(&[
+                "run",
+                text(path),
+                "--raw",
+                "-p",
+                "The quick brown fox",
+                "--max-tokens",
+                "12",
+                "--temperature",
+                "0",
+            ]);
+            let expected = run(&[
+                "run",
+                text(&oracle(case)),
+                "--raw",
+                "-p",
+                "The quick brown fox",
+                "--max-tokens",
+                "12",
+                "--temperature",
+                "0",
+            ]);
+            assert_eq!(stdout(&answer), stdout(&expected), "{case} {}: {}", path.display(), stderr(&answer));
+        }
+        let refused = run(&["convert", text(&file), text(&folder)]);
+        assert!(stderr(&refused).contains("is not empty"), "{}", stderr(&refused));
+    }
+}
+
+#[test]
+fn quantized_files_are_converted_on_request_only() {
+    let (file, folder) = (place("to-float.gguf"), place("to-float"));
+    assert!(run(&["quantize", text(&oracle("dense")), text(&file), "--type", "Q8_0"]).status.success());
+    let refused = run(&["convert", text(&file), text(&folder)]);
+    assert!(stderr(&refused).contains("--dequantize"), "{}", stderr(&refused));
+    let taken = run(&["convert", text(&file), text(&folder), "--dequantize", "--type", "f32"]);
+    assert!(taken.status.success(), "{}", stderr(&taken));
+    let values =
+        |path: &Path| -> Vec<Vec<f32>> { tensors(path).into_iter().map(|(.., values)| values).collect() };
+    assert!(values(&file) == values(&folder), "F32 holds what Q8_0 stands for");
+}
