@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use undine_quantize::Mix;
 
 use crate::args::ExecutorArgs;
 use crate::format::parse_count_u32;
-use crate::synth::Mix;
 
 /// `undine fit`.
 #[derive(Debug, Args)]

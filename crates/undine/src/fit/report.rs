@@ -1,6 +1,7 @@
 //! Everything that `undine fit` says, as data: the table, Markdown and JSON are views of it.
 
 use serde::Serialize;
+use undine_quantize::Mix;
 
 use super::devices::{self, Device};
 use super::measure::{Measured, MeasuredReport};
@@ -11,7 +12,6 @@ use crate::args::KvCacheDtype;
 use crate::args_fit::FitArgs;
 use crate::serve_load::KV_BYTES_DEFAULT;
 use crate::session;
-use crate::synth::Mix;
 
 /// Quantizations that are compared, smallest first.
 pub const COMPARED: [Mix; 6] = [Mix::Q4_0, Mix::Q4_K_M, Mix::Q5_K_M, Mix::Q6_K, Mix::Q8_0, Mix::BF16];

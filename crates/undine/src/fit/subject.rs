@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use undine_core::{Config, DType, FeedForward, LayerKind, MoeConfig};
 use undine_model::Model;
+use undine_quantize::Mix;
 use undine_weights::Checkpoint;
 
 use crate::error::Error;
 use crate::synth::shapes::{self, MoeShape, Shape, SpecialLayout};
-use crate::synth::{Mix, plan, tensor_bytes, tower_tensors};
+use crate::synth::{plan, tensor_bytes, tower_tensors};
 use crate::work::{self, Matrices, Part};
 use crate::{inspect, open};
 

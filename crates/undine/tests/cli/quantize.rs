@@ -91,8 +91,8 @@ fn metadata_is_carried_over() {
 
 #[test]
 fn a_dry_run_writes_nothing_and_tells_the_size() {
-    let path = place("dry.gguf");
-    let words = ["quantize", text(&demo()), text(&path), "--type", "Q4_K_M"];
+    let (path, demo) = (place("dry.gguf"), demo());
+    let words = ["quantize", text(&demo), text(&path), "--type", "Q4_K_M"];
     let dry = run(&[&words[..], &["--dry-run"]].concat());
     assert!(dry.status.success() && !path.exists(), "{}", stderr(&dry));
     assert!(
