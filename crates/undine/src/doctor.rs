@@ -2,7 +2,7 @@
 //!
 //! Facts come from the system's own files (`doctor/system.rs`, which only reads); what they mean is decided here.
 
-mod system;
+pub mod system;
 
 use std::io::Write;
 use std::time::Duration;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use undine_weights::{Recoding, Source};
 
+use crate::doctor::system::free_bytes;
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::{interrupt, synth};
@@ -59,18 +60,6 @@ pub fn check_room(output: &Path, bytes: u64) -> Result<(), Error> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// Room for files of an ordinary user; `None` where the system does not say.
-#[cfg(unix)]
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let found = rustix::fs::statvfs(folder).ok()?;
-    found.f_bavail.checked_mul(found.f_frsize)
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
-    None
 }
 
 /// Writes a file with a progress bar; Ctrl-C leaves nothing behind.
