@@ -384,3 +384,78 @@ pub struct StepOutput {
     /// One entry per output row.
     pub rows: Vec<RowOutput>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    const HIDDEN: usize = 2;
+
+    fn capacity() -> Capacity {
+        Capacity {
+            blocks: 1,
+            block_size: 8,
+            slots: 1,
+            snapshots: 0,
+            replay: 0,
+            rows: 8,
+            outputs: 1,
+            vocab: 10,
+            hidden: HIDDEN as u32,
+            steps_in_flight: 1,
+        }
+    }
+
+    /// Six rows of one sequence; each image is its rows, its first one, and the values of its tile.
+    fn batch(images: &[(Range<u32>, u32, usize)]) -> Batch {
+        let values = |len: usize| (0..len).map(|i| i as f32).collect();
+        let image = |(rows, first, len): &(Range<u32>, u32, usize)| ImageRows {
+            rows: rows.clone(),
+            encoded: values(*len),
+            first: *first,
+        };
+        Batch {
+            tokens: vec![1; 6],
+            image_rows: images.iter().map(image).collect(),
+            sequences: vec![BatchSequence {
+                rows: 0..6,
+                start: 0,
+                slot: Slot(0),
+                state: StateSource::Empty,
+                cached_rows: 0,
+                blocks: 0..1,
+            }],
+            block_tables: vec![BlockId(0)],
+            ..Batch::default()
+        }
+    }
+
+    #[test]
+    fn rows_of_images_are_found() {
+        let batch = batch(&[(1..3, 1, 8), (3..4, 0, 2), (5..6, 2, 6)]);
+        batch.check(&capacity());
+        let found: Vec<Option<&[f32]>> = (0..6).map(|row| batch.image_row(row, HIDDEN)).collect();
+        let expected: [Option<&[f32]>; 6] =
+            [None, Some(&[2.0, 3.0]), Some(&[4.0, 5.0]), Some(&[0.0, 1.0]), None, Some(&[4.0, 5.0])];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn rows_of_images_that_make_no_sense_are_noticed() {
+        for (images, part) in [
+            (&[(1..3, 0, 4), (2..4, 0, 4)][..], "are apart"),
+            (&[(3..4, 0, 4), (1..2, 0, 4)], "are apart"),
+            (&[(2..2, 0, 4)], "are apart"),
+            (&[(1..3, 0, 3)], "are no rows of 2"),
+            (&[(1..3, 1, 4)], "row 3 of 2"),
+            (&[(5..7, 0, 4)], "row 7 of an image in a step of 6"),
+        ] {
+            let panic = catch_unwind(|| batch(images).check(&capacity())).unwrap_err();
+            let message = panic.downcast_ref::<String>().cloned();
+            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            assert!(message.as_ref().is_some_and(|message| message.contains(part)), "{message:?}, {part}");
+        }
+    }
+}

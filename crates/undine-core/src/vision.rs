@@ -187,7 +187,7 @@ impl ImageSettings {
 }
 
 /// One piece of an image: an attention block of the tower.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Tile {
     /// Patches from top to bottom; a multiple of the downsampling.
     pub rows: u32,
@@ -195,6 +195,13 @@ pub struct Tile {
     pub cols: u32,
     /// Patches in raster order, the values of each in the order row, column, channel.
     pub pixels: Arc<[u8]>,
+}
+
+/// Without its pixels, which are many.
+impl fmt::Debug for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tile({} x {} patches, {} bytes)", self.rows, self.cols, self.pixels.len())
+    }
 }
 
 impl Tile {

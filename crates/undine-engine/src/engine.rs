@@ -167,7 +167,8 @@ impl Engine {
 
     fn advance(&mut self, events: &mut Vec<(RequestId, Event)>) -> Result<(), ExecutorError> {
         let parts = self.schedule();
-        if let Some(vision) = &mut self.vision {
+        // Without a step nothing is wanted: what the last one wanted has been encoded.
+        if let Some(vision) = self.vision.as_mut().filter(|_| !parts.is_empty()) {
             self.scheduler.show_images(vision.as_mut(), &mut self.batch, &parts)?;
         }
         let started = parts.iter().filter_map(|part| Some((part.id, part.started?)));

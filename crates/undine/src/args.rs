@@ -149,8 +149,8 @@ pub struct RunArgs {
     /// Print load time, time to first token and both speeds to standard error.
     #[arg(short, long)]
     pub verbose: bool,
-    /// Show the model this PNG, JPEG, WebP, GIF or BMP file with the prompt; may be repeated.
-    #[arg(long, value_name = "FILE", requires = "prompt", conflicts_with = "raw")]
+    /// Show the model this PNG, JPEG, WebP, GIF or BMP file with the prompt, or with a chat's first message; may be repeated.
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
     pub image: Vec<PathBuf>,
     /// How images are seen.
     #[command(flatten)]

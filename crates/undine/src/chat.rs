@@ -81,8 +81,8 @@ impl Chat {
         }
     }
 
-    /// Reads and answers until the user leaves.
-    pub fn run(mut self) -> Result<(), Error> {
+    /// Reads and answers until the user leaves. The first message shows `pictures`.
+    pub fn run(mut self, pictures: &[PathBuf]) -> Result<(), Error> {
         let mut editor = editor()?;
         let history = history_path();
         if let Some(path) = &history {
@@ -93,6 +93,9 @@ impl Chat {
         let mode =
             if self.completes { "no chat template: it completes text" } else { "/help lists commands" };
         tell(format_args!("{} ({mode}, Ctrl-D leaves)", self.ready.name))?;
+        for path in pictures {
+            self.attach(path)?;
+        }
         let result = loop {
             match editor.readline(PROMPT) {
                 Ok(line) => {

@@ -44,7 +44,7 @@ pub fn run(args: &RunArgs) -> Result<(), Error> {
     match prompt {
         Some(prompt) => answer_once(args, ready, &prompt),
         None if args.json => Err(Error::usage("--json needs a prompt: -p TEXT, or piped input")),
-        None => Chat::new(args, ready).run(),
+        None => Chat::new(args, ready).run(&args.image),
     }
 }
 

@@ -146,18 +146,29 @@ fn a_chat_shows_pictures_by_command_and_by_path() {
     let cat = place.join("a cat.png");
     std::fs::copy(picture("333x517"), &cat).expect("copies");
     let saved = place.join("saved.json");
-    let mut chat =
-        start(&["run", text(&models.folder), "--temperature", "0", "--max-tokens", "4", "--verbose"]);
+    let mut chat = start(&[
+        "run",
+        text(&models.folder),
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "4",
+        "--verbose",
+        "--image",
+        text(&picture("256x256")),
+    ]);
+    // The chat begins with it.
+    say(&mut chat, "Hello", "prompt ");
     say(&mut chat, "/help", "/image FILE");
     say(&mut chat, "/image", "expected /image FILE");
     say(&mut chat, "/image /no/such.png", "/no/such.png");
     say(&mut chat, &format!("/image {}", text(&picture("48x40"))), "48x40.png, 72 tokens)");
     // Pictures, before the text.
-    say(&mut chat, QUESTION, "prompt 95 tokens");
+    say(&mut chat, QUESTION, "first token");
     say(&mut chat, &text(&cat).replace(' ', "\\ "), "a cat.png, 160 tokens)");
     say(&mut chat, &format!("and '{}' here?", text(&cat)), "a cat.png, 160 tokens)");
-    say(&mut chat, &format!("/save {}", text(&saved)), "saved 4 messages");
-    say(&mut chat, &format!("/load {}", text(&saved)), "loaded 4 messages");
+    say(&mut chat, &format!("/save {}", text(&saved)), "saved 6 messages");
+    say(&mut chat, &format!("/load {}", text(&saved)), "loaded 6 messages");
     say(&mut chat, "/clear", "empty");
     chat.send_line(&format!("file://{} /bye", text(&cat).replace(' ', "%20"))).expect("types");
     chat.exp_eof().expect("ends");
@@ -165,6 +176,6 @@ fn a_chat_shows_pictures_by_command_and_by_path() {
         serde_json::from_slice(&std::fs::read(saved).expect("saved")).expect("JSON");
     let images =
         |message: usize| conversation["messages"][message]["images"].as_array().expect("a list").len();
-    assert_eq!((images(0), images(2)), (1, 2));
-    assert_eq!(conversation["messages"][2]["content"], "and here?");
+    assert_eq!((images(0), images(2), images(4)), (1, 1, 2));
+    assert_eq!(conversation["messages"][4]["content"], "and here?");
 }
