@@ -10,8 +10,9 @@ use undine_core::{
     Batch, Capacity, Config, Executor, ExecutorError, RowOutput, StepOutput, TOKEN_FROM_SLOT, Ticket,
     TokenScore,
 };
-use undine_model::{Model, Rows, lfm2};
+use undine_model::{MatrixId, Model, Rows, lfm2};
 
+use crate::inputs::{Inputs, MatrixInputs};
 use crate::kernels::activations::Activations;
 use crate::kernels::attention::{HEAD_DIM_MAX, Scratch};
 use crate::kernels::panels::Panel;
@@ -110,6 +111,8 @@ pub(crate) struct State {
     pub moe: Option<MoeMemory>,
     pub threads: SharedSlice<ThreadMemory>,
     pub outputs: SharedSlice<RowOutput>,
+    /// What goes into each matrix, if that is wanted.
+    pub inputs: Option<Inputs>,
 }
 
 /// Memory of one thread.
@@ -159,6 +162,17 @@ impl CpuExecutor {
         unsafe { self.state.arena.read(place.start..place.start + count * place.width) }.to_vec()
     }
 
+    /// From now on, sums the squares of what goes into each matrix; [`Self::inputs`] has them.
+    pub fn collect_inputs(&mut self) {
+        self.state.inputs = Some(Inputs::new(&self.state.model));
+    }
+
+    /// What has gone into a matrix since [`Self::collect_inputs`]; `None` if that was not called. A matrix that is the
+    /// embedding table too counts what goes into it as the head.
+    pub fn inputs(&self, id: MatrixId) -> Option<MatrixInputs> {
+        self.state.inputs.as_ref().map(|inputs| inputs.of(id))
+    }
+
     /// Takes the outputs of the step.
     fn collect(&mut self) -> StepOutput {
         let count = self.state.batch.outputs.len();
@@ -205,6 +219,7 @@ impl State {
             moe: config.moe.map(|moe| MoeMemory::new(config, &moe, rows, plan.kinds)),
             threads: SharedSlice::from_vec((0..options.threads).map(|_| ThreadMemory::new(config)).collect()),
             outputs: SharedSlice::from_vec((0..options.outputs).map(|_| no_output()).collect()),
+            inputs: None,
             isa: options.isa,
             batch: Batch::default(),
             rows: Vec::with_capacity(rows),

@@ -5,6 +5,7 @@
 //! against [`simd`] and compiled for every instruction set.
 
 pub mod executor;
+mod inputs;
 pub mod kernels;
 pub mod memory;
 mod moe;
@@ -16,6 +17,8 @@ pub mod simd;
 pub mod vision;
 
 pub use executor::{CpuExecutor, CpuOptions, Error, KvType, ReservedBytes, shared_attention_bytes};
+pub use executor::{CpuExecutor, CpuOptions, Error, KvType};
+pub use inputs::MatrixInputs;
 pub use roofline::Roofline;
 pub use simd::Isa;
 pub use vision::CpuVision;

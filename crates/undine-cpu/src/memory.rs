@@ -12,6 +12,8 @@ unsafe impl<T: Send> Sync for SharedSlice<T> {}
 /// A number type for which all bits zero is 0.
 pub trait Zero: Copy {}
 impl Zero for f32 {}
+impl Zero for f64 {}
+impl Zero for u64 {}
 impl Zero for i32 {}
 impl Zero for u32 {}
 impl Zero for i16 {}

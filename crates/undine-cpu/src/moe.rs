@@ -13,7 +13,7 @@ use crate::kernels::activations::{ActivationKinds, Activations, QuantizeRow};
 use crate::kernels::panels::TILE_MAX;
 use crate::kernels::rows::{Accumulate, Output};
 use crate::memory::SharedSlice;
-use crate::ops::{Product, multiply, norm_input, silu_mul};
+use crate::ops::{Product, multiply, norm_input, note_inputs, silu_mul};
 use crate::pool::Worker;
 
 /// Added to the sum that normalises the weights of a row's experts, as the reference does.
@@ -96,6 +96,7 @@ pub(crate) fn run(state: &State, worker: Worker, x: Rows, op: Moe) {
     let pairs = rows * active;
     let [input_kinds, hidden_kinds] = expert_kinds(state, op.experts);
     norm_input(state, worker, x, op.norm, ActivationKinds::of([state.model.matrix(op.router).dtype]), rows);
+    note_inputs(state, worker, &[op.router], &state.input, 0..rows);
     route(state, memory, worker, op);
     worker.barrier();
     if worker.index == 0 {
@@ -121,6 +122,7 @@ pub(crate) fn run(state: &State, worker: Worker, x: Rows, op: Moe) {
     let (gate, up) = (MoeMemory::output(&memory.gate, width), MoeMemory::output(&memory.up, width));
     each_expert(memory, |expert, inputs| {
         let [gate_id, up_id, _] = op.experts.of(expert);
+        note_inputs(state, worker, &[gate_id, up_id], &memory.input, inputs.clone());
         for (weight, out) in [(gate_id, gate), (up_id, up)] {
             let op = Linear { weight, bias: None };
             let (weights, inputs) = (columns.clone(), inputs.clone());
@@ -141,6 +143,7 @@ pub(crate) fn run(state: &State, worker: Worker, x: Rows, op: Moe) {
     let columns = worker.share(hidden, TILE_MAX);
     each_expert(memory, |expert, inputs| {
         let op = Linear { weight: op.experts.of(expert)[2], bias: None };
+        note_inputs(state, worker, &[op.weight], &memory.input, inputs.clone());
         let out = MoeMemory::output(&memory.out, hidden);
         multiply(state, worker, Product { op, weights: columns.clone(), input: &memory.input, inputs, out });
     });

@@ -126,6 +126,20 @@ fn plain_input(state: &State, worker: Worker, x: Rows, kinds: ActivationKinds, r
     worker.barrier();
 }
 
+/// Adds rows of an input to what has gone into these matrices, if that is wanted. Call between the barrier after the
+/// rows were written and the next.
+pub(crate) fn note_inputs(
+    state: &State,
+    worker: Worker,
+    matrices: &[MatrixId],
+    input: &Activations,
+    rows: Range<usize>,
+) {
+    if let Some(inputs) = &state.inputs {
+        matrices.iter().for_each(|&id| inputs.add(worker, id, input, rows.clone()));
+    }
+}
+
 /// Products of some rows of a matrix with some rows of an input.
 pub(crate) struct Product<'a> {
     pub op: Linear,
@@ -180,6 +194,7 @@ fn short_conv(state: &State, worker: Worker, op: ShortConv, [x, bcx, y]: [Rows; 
     let hidden = state.config().hidden;
     let rows = state.rows.len();
     norm_input(state, worker, x, op.norm, kinds_of(state, [op.in_proj.weight]), rows);
+    note_inputs(state, worker, &[op.in_proj.weight], &state.input, 0..rows);
     let channels = worker.share(hidden, TILE_MAX);
     let out = output(state, bcx, Accumulate::No);
     for part in 0..3 {
@@ -276,6 +291,7 @@ impl ConvStates<'_> {
 fn linear_add(state: &State, worker: Worker, x: Rows, op: Linear, residual: Rows) {
     let rows = state.rows.len();
     plain_input(state, worker, x, kinds_of(state, [op.weight]), rows);
+    note_inputs(state, worker, &[op.weight], &state.input, 0..rows);
     let weights = worker.share(state.model.matrix(op.weight).rows, TILE_MAX);
     let out = output(state, residual, Accumulate::Yes);
     multiply(state, worker, Product { op, weights, input: &state.input, inputs: 0..rows, out });
@@ -284,6 +300,7 @@ fn linear_add(state: &State, worker: Worker, x: Rows, op: Linear, residual: Rows
 fn swiglu(state: &State, worker: Worker, op: Swiglu, [x, up, y]: [Rows; 3]) {
     let rows = state.rows.len();
     norm_input(state, worker, x, op.norm, kinds_of(state, [op.gate, op.up]), rows);
+    note_inputs(state, worker, &[op.gate, op.up], &state.input, 0..rows);
     let weights = worker.share(state.model.matrix(op.gate).rows, TILE_MAX);
     for (weight, handle) in [(op.gate, y), (op.up, up)] {
         let op = Linear { weight, bias: None };
@@ -321,6 +338,7 @@ fn select_rows(state: &State, worker: Worker, x: Rows, y: Rows) {
 fn logits(state: &State, worker: Worker, norm: VectorId, head: MatrixId, [x, y]: [Rows; 2]) {
     let rows = state.batch.outputs.len();
     norm_input(state, worker, x, norm, kinds_of(state, [head]), rows);
+    note_inputs(state, worker, &[head], &state.input, 0..rows);
     let weights = worker.share(state.config().vocab, LANES);
     let op = Linear { weight: head, bias: None };
     let out = output(state, y, Accumulate::No);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use undine_core::quant;
+use undine_core::{DType, quant};
 use undine_weights::{Checkpoint, Weight};
 
 use crate::recorder::{MatrixId, VectorId};
@@ -10,8 +10,14 @@ use crate::recorder::{MatrixId, VectorId};
 /// Matrices, which stay in the mapped file, and vectors (norms, filters, biases), which are small and become f32.
 pub(crate) struct WeightStore {
     checkpoint: Arc<Checkpoint>,
-    matrices: Vec<Weight>,
+    matrices: Vec<Matrix>,
     vectors: Vec<Vec<f32>>,
+}
+
+/// A matrix of the checkpoint, or what stands in its place.
+struct Matrix {
+    weight: Weight,
+    replaced: Option<Arc<[u8]>>,
 }
 
 impl WeightStore {
@@ -24,7 +30,7 @@ impl WeightStore {
     }
 
     pub fn add_matrix(&mut self, weight: Weight) -> MatrixId {
-        self.matrices.push(weight);
+        self.matrices.push(Matrix { weight, replaced: None });
         MatrixId(self.matrices.len() as u32 - 1)
     }
 
@@ -36,11 +42,26 @@ impl WeightStore {
     }
 
     pub fn matrix(&self, id: MatrixId) -> &Weight {
-        &self.matrices[id.0 as usize]
+        &self.matrices[id.0 as usize].weight
     }
 
     pub fn matrix_bytes(&self, id: MatrixId) -> &[u8] {
-        self.checkpoint.bytes(self.matrix(id))
+        let matrix = &self.matrices[id.0 as usize];
+        matrix.replaced.as_deref().unwrap_or_else(|| self.checkpoint.bytes(&matrix.weight))
+    }
+
+    pub fn replace_matrix(&mut self, id: MatrixId, dtype: DType, bytes: Arc<[u8]>) {
+        let Matrix { weight, replaced } = &mut self.matrices[id.0 as usize];
+        let row_bytes = dtype.row_bytes(weight.cols);
+        assert_eq!(
+            row_bytes.map(|row_bytes| row_bytes * weight.rows),
+            Some(bytes.len()),
+            "bytes of a matrix of {} x {} as {dtype}",
+            weight.rows,
+            weight.cols
+        );
+        weight.dtype = dtype;
+        *replaced = Some(bytes);
     }
 
     pub fn matrix_count(&self) -> usize {

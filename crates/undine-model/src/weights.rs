@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use undine_core::{Config, FeedForward, LayerKind};
+use undine_core::{Config, DType, FeedForward, LayerKind};
 use undine_weights::{Checkpoint, ExpertPart, LayerWeight, Weight, WeightName};
 
 use crate::recorder::{Experts, Linear, MatrixId, Moe, Qkv, ShortConv, Swiglu, VectorId};
@@ -47,6 +47,7 @@ pub struct BoundLayer {
 /// A model ready to be recorded: handles for every layer, and the weights they stand for.
 pub struct Model {
     store: WeightStore,
+    matrix_names: Vec<WeightName>,
     /// Embedding table, `vocab x hidden`.
     pub embedding: MatrixId,
     /// Norm before the head, `hidden`.
@@ -62,13 +63,14 @@ impl Model {
     pub fn bind(checkpoint: Arc<Checkpoint>) -> Self {
         let layers = checkpoint.config().layers.len();
         let has_head = checkpoint.weight(WeightName::Head).is_some();
-        let mut binder = Binder { store: WeightStore::new(checkpoint) };
+        let mut binder = Binder { store: WeightStore::new(checkpoint), matrix_names: Vec::new() };
         let embedding = binder.matrix(WeightName::TokenEmbedding);
         let final_norm = binder.vector(WeightName::FinalNorm);
         let head = if has_head { binder.matrix(WeightName::Head) } else { embedding };
         let mut operators = OperatorCount::default();
         let layers = (0..layers).map(|i| binder.layer(i, &mut operators)).collect();
-        Self { store: binder.store, embedding, final_norm, head, layers }
+        let Binder { store, matrix_names } = binder;
+        Self { store, matrix_names, embedding, final_norm, head, layers }
     }
 
     /// The shape.
@@ -91,6 +93,20 @@ impl Model {
         self.store.matrix_bytes(id)
     }
 
+    /// What a matrix is. The head has the embedding's name where the two are tied.
+    pub fn matrix_name(&self, id: MatrixId) -> WeightName {
+        self.matrix_names[id.0 as usize]
+    }
+
+    /// Puts other values of the same shape in the place of a matrix, in any type: `bytes` are its rows of whole blocks.
+    /// The checkpoint stays as it is.
+    ///
+    /// # Panics
+    /// If `bytes` are not as many as the shape takes in this type.
+    pub fn replace_matrix(&mut self, id: MatrixId, dtype: DType, bytes: Arc<[u8]>) {
+        self.store.replace_matrix(id, dtype, bytes);
+    }
+
     /// Number of matrices; ids are `0..count`.
     pub fn matrix_count(&self) -> usize {
         self.store.matrix_count()
@@ -111,6 +127,7 @@ struct OperatorCount {
 
 struct Binder {
     store: WeightStore,
+    matrix_names: Vec<WeightName>,
 }
 
 impl Binder {
@@ -123,6 +140,7 @@ impl Binder {
     }
 
     fn matrix(&mut self, name: WeightName) -> MatrixId {
+        self.matrix_names.push(name);
         self.store.add_matrix(self.weight(name))
     }
 

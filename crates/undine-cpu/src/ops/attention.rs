@@ -6,7 +6,7 @@ use std::ops::Range;
 use undine_core::BatchSequence;
 use undine_model::{Qkv, Rows, VectorId};
 
-use super::{Product, kinds_of, multiply, norm_input, output, values, values_mut};
+use super::{Product, kinds_of, multiply, norm_input, note_inputs, output, values, values_mut};
 use crate::executor::{KvType, PIECES_PER_THREAD, State};
 use crate::kernels::attention::{
     Attend, BLOCK_HEADS, Destination, KvElement, KvF16, KvF32, KvQ8, MergeRanges, PAGE, RANGE, StoreKv,
@@ -22,6 +22,8 @@ pub(super) fn qkv(state: &State, worker: Worker, op: Qkv, [x, key, value, query]
     let rows = state.rows.len();
     let kinds = kinds_of(state, [op.query.weight, op.key.weight, op.value.weight]);
     norm_input(state, worker, x, op.norm, kinds, rows);
+    let matrices = [op.query.weight, op.key.weight, op.value.weight];
+    note_inputs(state, worker, &matrices, &state.input, 0..rows);
     let (q_heads, kv_heads) = (worker.share(heads, 1), worker.share(kv_heads, 1));
     for (op, handle, heads) in
         [(op.query, query, &q_heads), (op.key, key, &kv_heads), (op.value, value, &kv_heads)]
