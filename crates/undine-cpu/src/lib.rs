@@ -17,7 +17,6 @@ pub mod simd;
 pub mod vision;
 
 pub use executor::{CpuExecutor, CpuOptions, Error, KvType, ReservedBytes, shared_attention_bytes};
-pub use executor::{CpuExecutor, CpuOptions, Error, KvType};
 pub use inputs::MatrixInputs;
 pub use roofline::Roofline;
 pub use simd::Isa;

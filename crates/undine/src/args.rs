@@ -40,6 +40,8 @@ pub enum Command {
     Doctor(crate::args_doctor::DoctorArgs),
     /// Tell whether a model will run on a device, and how fast.
     Fit(Box<crate::args_fit::FitArgs>),
+    /// Measure how well a model predicts a text, and how far it is from another.
+    Eval(Box<crate::args_eval::EvalArgs>),
 }
 
 /// Type of keys and values in the cache.

@@ -12,8 +12,8 @@ mod offline;
 mod report;
 pub mod runner;
 mod serve;
-mod statistics;
 pub mod test;
+pub mod statistics;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -16,6 +16,11 @@ pub fn install() -> Result<(), Error> {
     ctrlc::set_handler(handler).map_err(|error| Error::refused(format!("cannot catch Ctrl-C: {error}")))
 }
 
+/// Whether Ctrl-C has been pressed since the last answer began.
+pub fn is_requested() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 /// Forgets an earlier Ctrl-C; call before an answer begins.
 pub fn rearm() -> &'static AtomicBool {
     INTERRUPTED.store(false, Ordering::Relaxed);

@@ -8,6 +8,7 @@ mod args_bench;
 mod args_doctor;
 mod args_fit;
 mod args_quantize;
+mod args_eval;
 mod args_serve;
 mod args_vision;
 mod args_vllm;
@@ -21,6 +22,7 @@ mod doctor;
 mod dragged;
 mod error;
 mod fit;
+mod eval;
 mod format;
 mod inspect;
 mod interrupt;
@@ -72,5 +74,6 @@ fn run() -> Result<(), Error> {
         Command::Batch(args) => batch::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Fit(args) => fit::run(&args),
+        Command::Eval(args) => eval::run(&args),
     }
 }

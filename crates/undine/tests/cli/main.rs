@@ -7,6 +7,7 @@ mod common;
 mod fit;
 mod pictures;
 mod quantize;
+mod eval;
 mod run;
 mod serve;
 mod serve_ops;

@@ -1,0 +1,213 @@
+//! Computes windows on the CPU, several together, in steps of bounded memory.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use undine_core::{
+    Batch, BatchSequence, BlockId, Executor, OutputKind, OutputRow, RowOutput, Slot, StateSource,
+};
+use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
+use undine_model::Model;
+
+use super::windows::Windows;
+use crate::args::ExecutorArgs;
+use crate::args_eval::WindowArgs;
+use crate::error::Error;
+use crate::{interrupt, session};
+
+/// Most rows of a step.
+const ROWS_MAX: usize = 512;
+/// Memory for the logits of a step. A model has them twice: in its own memory and as outputs.
+const LOGITS_BYTES_MAX: usize = 32 << 20;
+
+/// Consecutive positions of a window.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Part {
+    /// Which window.
+    pub window: usize,
+    /// Its positions in this step; those of earlier steps are known.
+    pub positions: Range<usize>,
+}
+
+/// How much is computed at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Windows computed together.
+    pub windows: usize,
+    /// Tokens of a window.
+    pub context: usize,
+    /// Most rows of a step.
+    rows: usize,
+    /// Most rows with an output in a step.
+    outputs: usize,
+}
+
+impl Layout {
+    /// For windows of `args`, at most `count` of them, of a model with `vocab` tokens.
+    pub fn new(args: &WindowArgs, count: usize, vocab: usize) -> Self {
+        let (windows, context) = ((args.batch as usize).min(count), args.context as usize);
+        let rows = ROWS_MAX.min(windows * context);
+        let outputs = (LOGITS_BYTES_MAX / (size_of::<f32>() * vocab)).clamp(1, rows);
+        Self { windows, context, rows, outputs }
+    }
+
+    /// The steps of some windows. The last token of a window is not computed: what follows it is not known. Positions
+    /// within `wanted` have an output.
+    pub fn steps(&self, group: Range<usize>, wanted: &Range<usize>) -> Vec<Vec<Part>> {
+        let mut steps = Vec::new();
+        let mut step = Vec::new();
+        let (mut rows, mut outputs) = (self.rows, self.outputs);
+        for window in group {
+            let mut start = 0;
+            while start + 1 < self.context {
+                let first_output = wanted.start.max(start);
+                let end = (self.context - 1).min(start + rows).min(first_output + outputs);
+                if end == start {
+                    steps.push(std::mem::take(&mut step));
+                    (rows, outputs) = (self.rows, self.outputs);
+                    continue;
+                }
+                step.push(Part { window, positions: start..end });
+                rows -= end - start;
+                outputs -= end.saturating_sub(first_output);
+                start = end;
+            }
+        }
+        steps.push(step);
+        steps
+    }
+
+    /// Calls `each` with every step of a text, until Ctrl-C; `bar` counts windows.
+    pub fn each_step(
+        &self,
+        windows: &Windows,
+        wanted: &Range<usize>,
+        bar: &ProgressBar,
+        mut each: impl FnMut(&[Part]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for first in (0..windows.count()).step_by(self.windows) {
+            let group = first..(first + self.windows).min(windows.count());
+            for step in self.steps(group.clone(), wanted) {
+                if interrupt::is_requested() {
+                    return Err(Error::Interrupted);
+                }
+                each(&step)?;
+            }
+            bar.set_position(group.end as u64);
+        }
+        Ok(())
+    }
+}
+
+/// A bar that is shown on a terminal only, until it is dropped.
+pub fn bar(total: usize, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed} eta {eta}")
+        .expect("the template is a constant");
+    ProgressBar::new(total as u64).with_style(style).with_message(what).with_finish(ProgressFinish::AndClear)
+}
+
+/// Window and position of every output of a step, in order.
+pub fn places<'a>(step: &'a [Part], wanted: &Range<usize>) -> impl Iterator<Item = (usize, usize)> + 'a {
+    let wanted = wanted.clone();
+    step.iter().flat_map(move |part| {
+        let wanted = wanted.clone();
+        let positions = part.positions.clone().filter(move |position| wanted.contains(position));
+        positions.map(|position| (part.window, position))
+    })
+}
+
+/// A model with memory for some windows.
+pub struct Scorer {
+    executor: CpuExecutor,
+    batch: Batch,
+    layout: Layout,
+}
+
+impl Scorer {
+    /// Reserves memory.
+    pub fn new(model: Arc<Model>, layout: Layout, args: &ExecutorArgs, kv: KvType) -> Result<Self, Error> {
+        let blocks = (layout.context as u32).div_ceil(BLOCK_SIZE).checked_mul(layout.windows as u32);
+        let options = CpuOptions {
+            threads: session::threads(args),
+            blocks: blocks.ok_or_else(|| Error::refused("so many windows of such a length have no place"))?,
+            slots: layout.windows as u32,
+            snapshots: 0,
+            rows: layout.rows as u32,
+            outputs: layout.outputs as u32,
+            kv,
+            isa: Isa::detect(),
+        };
+        Ok(Self { executor: CpuExecutor::new(model, options)?, batch: Batch::default(), layout })
+    }
+
+    /// The executor.
+    pub fn executor(&mut self) -> &mut CpuExecutor {
+        &mut self.executor
+    }
+
+    /// Computes a step and returns the output of every position within `wanted`, in order; `kind` says what it is.
+    pub fn compute(
+        &mut self,
+        windows: &Windows,
+        step: &[Part],
+        wanted: &Range<usize>,
+        kind: impl Fn(usize, usize) -> OutputKind,
+    ) -> Result<Vec<RowOutput>, Error> {
+        let blocks_each = (self.layout.context as u32).div_ceil(BLOCK_SIZE);
+        let batch = &mut self.batch;
+        batch.clear();
+        for Part { window, positions } in step {
+            let slot = (window % self.layout.windows) as u32;
+            let (row, table) = (batch.tokens.len() as u32, batch.block_tables.len() as u32);
+            batch.tokens.extend(positions.clone().map(|position| windows.input(*window, position)));
+            batch.block_tables.extend((slot * blocks_each..(slot + 1) * blocks_each).map(BlockId));
+            batch.sequences.push(BatchSequence {
+                rows: row..batch.tokens.len() as u32,
+                start: positions.start as u32,
+                slot: Slot(slot),
+                state: StateSource::carried(positions.start as u32),
+                cached_rows: 0,
+                blocks: table..table + blocks_each,
+            });
+            for (row, position) in (row..).zip(positions.clone()) {
+                if wanted.contains(&position) {
+                    batch.outputs.push(OutputRow { row, kind: kind(*window, position) });
+                }
+            }
+        }
+        let ticket = self.executor.submit(batch)?;
+        Ok(self.executor.try_collect(ticket)?.expect("the CPU computes when a step is submitted").rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_keep_to_rows_and_outputs() {
+        for (windows, context, rows, outputs) in
+            [(1, 8, 512, 512), (3, 8, 5, 2), (4, 9, 16, 1), (2, 600, 512, 100)]
+        {
+            let layout = Layout { windows, context, rows, outputs };
+            let wanted = context / 2..context - 1;
+            let steps = layout.steps(0..windows, &wanted);
+            let mut next = vec![0; windows];
+            for step in &steps {
+                let count = |part: &Part| part.positions.len();
+                assert!(step.iter().map(count).sum::<usize>() <= rows);
+                let scored =
+                    |part: &Part| part.positions.clone().filter(|position| wanted.contains(position)).count();
+                assert!(step.iter().map(scored).sum::<usize>() <= outputs);
+                for (i, part) in step.iter().enumerate() {
+                    assert_eq!(part.positions.start, next[part.window], "{layout:?}");
+                    assert!(step[..i].iter().all(|other| other.window != part.window));
+                    next[part.window] = part.positions.end;
+                }
+            }
+            assert!(next.iter().all(|&end| end == context - 1), "{layout:?}");
+            assert!(steps.iter().all(|step| !step.is_empty()));
+        }
+    }
+}
