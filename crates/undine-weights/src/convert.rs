@@ -7,7 +7,7 @@ use undine_core::{Config, DType, FeedForward, LayerKind, SpecialTokens, Vocabula
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::config_gguf::{ARCHITECTURE_DENSE, ARCHITECTURE_MOE, GATING_SIGMOID};
-use crate::names::{Names, gguf_packed};
+use crate::names::{gguf_name, gguf_packed};
 use crate::source::{Source, SourceTensor, TensorRole};
 use crate::tokenizer_json::gguf_vocabulary;
 use crate::value::{Array, Value};
@@ -35,9 +35,8 @@ pub(crate) fn tensors(checkpoint: &Checkpoint) -> Vec<SourceTensor> {
     let mut add = |name: WeightName| {
         let Some(weight) = checkpoint.weight(name) else { return };
         let shape = if weight.rows == 1 { vec![weight.cols] } else { vec![weight.rows, weight.cols] };
-        let gguf_name = Names::Gguf.spellings(name).swap_remove(0);
         tensors.push(SourceTensor {
-            name: gguf_name,
+            name: gguf_name(name),
             shape,
             role: TensorRole::Text(name),
             parts: vec![weight],

@@ -40,6 +40,7 @@ pub use gguf_write::{GgufWriter, NewFile, TensorDeclaration};
 pub use hf::read_config;
 pub use hf_write::write_folder;
 pub use imatrix::{Imatrix, ImatrixEntry};
+pub use names::gguf_name;
 pub use recode::Recoding;
 pub use source::{Source, SourceTensor, TensorRole};
 pub use value::{Array, Value};

@@ -60,6 +60,11 @@ impl Names {
     }
 }
 
+/// How GGUF spells a weight; for a matrix of an expert, the tensor that holds those of all experts of the layer.
+pub fn gguf_name(name: WeightName) -> String {
+    Names::Gguf.spellings(name).swap_remove(0)
+}
+
 /// The GGUF name of the tensor that holds one matrix of all experts of a layer.
 pub(crate) fn gguf_packed(layer: usize, part: ExpertPart) -> String {
     let part = match part {
