@@ -12,6 +12,7 @@ sys.path.insert(0, str(HERE))
 
 import cells
 import picture
+import quality
 import table
 import works
 
@@ -82,7 +83,7 @@ class Picture(unittest.TestCase):
         self.assertEqual(float(limit.get("x1")), float(ours.get("x")) + picture.BARS)
 
     def test_every_recorded_run_can_be_drawn(self):
-        runs = sorted((HERE / "runs").glob("*.json"))
+        runs = sorted((HERE / "runs").glob("20*.json"))
         self.assertTrue(runs)
         for run in runs:
             with self.subTest(run=run.name):
@@ -117,6 +118,59 @@ class Runner(unittest.TestCase):
     def test_a_failure_is_passed_on(self):
         command = [sys.executable, str(HERE / "runner.py"), sys.executable, "-c", "raise SystemExit(3)"]
         self.assertEqual(subprocess.run(command, capture_output=True).returncode, 3)
+
+
+def quality_cell(size, mean):
+    return {
+        "bytes": size,
+        "kl": {"mean": {"value": mean}, "p99": mean * 9},
+        "same_top": {"value": 0.975},
+        "reference_perplexity": {"value": 2.5},
+        "predictions": 510,
+        "windows": 2,
+        "context": 512,
+    }
+
+
+QUALITY = {
+    "name": "a <model>",
+    "date": "2026-01-02",
+    "peer": {"name": "peer 1"},
+    "input_bytes": 20_000_000,
+    "cells": {
+        "Q4_0 plain undine": quality_cell(5_000_000, 0.02),
+        "Q4_0 plain llama.cpp": quality_cell(5_000_000, 0.04),
+        "Q8_0 imatrix undine": quality_cell(9_000_000, 0.0),
+        "Q8_0 imatrix llama.cpp": quality_cell(9_000_000, 0.0),
+        # Stopped before the peer's turn.
+        "Q2_K plain undine": quality_cell(3_000_000, 0.5),
+    },
+}
+
+
+class Quality(unittest.TestCase):
+    def test_the_table_has_types_that_both_sides_have(self):
+        lines = quality.table(QUALITY).splitlines()
+        made = [line for line in lines if line.startswith("| Q")]
+        self.assertEqual(len(made), 2)
+        self.assertIn("| Q4_0 | no | 5.00 | 5.00 | 0.020000 | 0.040000 | 0.500 |", made[0])
+        self.assertIn("| 1 |", made[1])
+
+    def test_the_picture_is_xml_and_has_every_file_with_a_loss(self):
+        drawn = xml.etree.ElementTree.fromstring(quality.draw(QUALITY))
+        marks = [mark for mark in drawn.iter("{http://www.w3.org/2000/svg}circle") if mark.get("stroke")]
+        self.assertEqual(len(marks), 2)
+
+    def test_every_recorded_run_can_be_drawn(self):
+        for run in sorted((HERE / "runs").glob("quality-*.json")):
+            with self.subTest(run=run.name):
+                record = json.loads(run.read_text())
+                self.assertIn("| Q4_K_M |", quality.table(record))
+                xml.etree.ElementTree.fromstring(quality.draw(record))
+
+    def test_decades_enclose_the_range(self):
+        self.assertEqual([f"{value:g}" for value in quality.decades(0.02, 3)], ["0.01", "0.1", "1", "10"])
+        self.assertEqual([f"{value:g}" for value in quality.decades(0.1, 0.1)], ["0.1", "1"])
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ pub enum Command {
     Fit(Box<crate::args_fit::FitArgs>),
     /// Measure how well a model predicts a text, and how far it is from another.
     Eval(Box<crate::args_eval::EvalArgs>),
+    /// Write an importance matrix from text, for better quantization.
+    Calibrate(Box<crate::args_calibrate::CalibrateArgs>),
 }
 
 /// Type of keys and values in the cache.

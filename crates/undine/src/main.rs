@@ -8,12 +8,14 @@ mod args_bench;
 mod args_doctor;
 mod args_fit;
 mod args_quantize;
+mod args_calibrate;
 mod args_eval;
 mod args_serve;
 mod args_vision;
 mod args_vllm;
 mod batch;
 mod bench;
+mod calibrate;
 mod chat;
 mod command;
 mod conversation;
@@ -75,5 +77,6 @@ fn run() -> Result<(), Error> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Fit(args) => fit::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
     }
 }

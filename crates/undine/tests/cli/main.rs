@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod calibrate;
 mod chat;
 mod common;
 mod fit;

@@ -179,7 +179,7 @@ fn without_a_model_there_is_the_demo() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["run", "serve", "synth", "inspect", "bench", "eval"] {
+    for command in ["run", "serve", "synth", "inspect", "bench", "eval", "calibrate"] {
         let output = run(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0));
         assert!(stdout(&output).contains("Examples:"), "{command}");

@@ -1,0 +1,64 @@
+//! `undine calibrate`: what is in its file. That the sums are right is for `tests/tests/inputs.rs` to say.
+
+use std::path::{Path, PathBuf};
+
+use undine_weights::Imatrix;
+
+use crate::common::{models, oracle, run, stderr, text};
+
+fn questions() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/questions.jsonl")
+}
+
+#[test]
+fn every_matrix_has_its_sums() {
+    let questions = questions();
+    for (case, experts) in [("dense", 0), ("moe", 16)] {
+        let (folder, path) = (oracle(case), models().place(&format!("{case}-imatrix.gguf")));
+        let words = ["calibrate", text(&folder), "--text", text(&questions), "-o", text(&path)];
+        let output = run(&[&words[..], &["--context", "32", "--chunks", "3"]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        for part in ["3 windows of 32 tokens", "perplexity", "questions.jsonl"] {
+            assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
+        }
+        let imatrix = Imatrix::open(&path).expect("readable");
+        assert_eq!((imatrix.chunks, imatrix.chunk_tokens, imatrix.datasets.len()), (3, 32, 1));
+        let mut names: Vec<&str> = vec!["token_embd.weight", "blk.0.ffn_down.weight", "blk.2.attn_v.weight"];
+        names.extend(["blk.0.shortconv.in_proj.weight", "blk.2.attn_output.weight"]);
+        if experts > 0 {
+            names.extend(["blk.1.ffn_down_exps.weight", "blk.1.ffn_gate_inp.weight"]);
+        }
+        for name in names {
+            let entry = imatrix.entries.get(name).unwrap_or_else(|| panic!("{case}: {name}"));
+            let counts = entry.counts();
+            if name.contains("_exps") {
+                assert_eq!((counts.len(), entry.sums().len()), (experts, experts * 64), "{name}");
+                // Four experts for each of the tokens.
+                assert_eq!(counts.iter().sum::<f32>(), 4.0 * 3.0 * 31.0, "{name}");
+            } else {
+                // The last token of a window is not computed.
+                assert_eq!(counts, [3.0 * 31.0], "{name}");
+            }
+            assert!(entry.sums().iter().any(|&sum| sum > 0.0), "{name}");
+        }
+        // Convolution filters and norms are no matrices; the embedding table is there as the head.
+        assert!(imatrix.entries.keys().all(|name| !name.contains("norm") && !name.contains("conv.conv")));
+    }
+}
+
+#[test]
+fn calibrate_refuses_what_it_cannot_use() {
+    let (model, questions) = (models().base(), questions());
+    let out = models().place("never.gguf");
+    for (words, code, expected) in [
+        (&["--text", text(&questions)][..], 2, "--output"),
+        (&["-o", text(&out)], 2, "--text"),
+        (&["--text", "/no/such/file", "-o", text(&out)], 1, "/no/such/file"),
+        (&["--text", text(&questions), "-c", "16", "--chunks", "1", "-o", "/no/such/folder/x"], 1, "/no/such/folder"),
+    ] {
+        let output = run(&[&["calibrate", text(&model)], words].concat());
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{words:?}: {}", stderr(&output));
+    }
+    assert!(!out.exists());
+}
