@@ -14,6 +14,7 @@ use std::thread::{self, available_parallelism};
 use undine_core::{DType, quant};
 
 use crate::Error;
+use crate::gguf::ALIGNMENT_DEFAULT;
 use crate::gguf_write::{GgufWriter, TensorDeclaration};
 use crate::source::{Source, SourceTensor};
 use crate::weight::Weight;
@@ -162,6 +163,28 @@ impl Source {
             DType::IQ4_XS => 30,
             DType::BF16 => 32,
         }
+    }
+
+    /// Bytes of a written file that do not depend on the types of its matrices: the header, and tensors that are no matrices.
+    /// Each matrix adds its own bytes, padded to a multiple of 32.
+    ///
+    /// # Errors
+    /// If a name or value is beyond the limits of the format.
+    pub fn fixed_bytes(&self) -> Result<u64, Error> {
+        let kept =
+            |tensor: &SourceTensor| if tensor.is_matrix() { tensor.dtype() } else { tensor.kept_dtype() };
+        let declare = |tensor: &SourceTensor| TensorDeclaration {
+            name: tensor.name.clone(),
+            dtype: kept(tensor),
+            shape: tensor.shape.clone(),
+        };
+        let declarations: Vec<_> = self.tensors.iter().map(declare).collect();
+        let mut header = Vec::new();
+        GgufWriter::new(&mut header, &self.metadata_of(0), &declarations)?;
+        let others = self.tensors.iter().filter(|tensor| !tensor.is_matrix());
+        let bytes = |tensor: &SourceTensor| tensor.bytes_as(tensor.kept_dtype()).unwrap_or(0);
+        let padded = others.map(|tensor| bytes(tensor).next_multiple_of(ALIGNMENT_DEFAULT.into()));
+        Ok(header.len() as u64 + padded.sum::<u64>())
     }
 
     /// Writes a GGUF file with the types that `dtype_of` gives the matrices.

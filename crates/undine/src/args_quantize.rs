@@ -49,6 +49,9 @@ pub struct QuantizeArgs {
     /// Accepted for compatibility: a source that is quantized already is always taken, with a note.
     #[arg(long, hide = true)]
     pub allow_requantize: bool,
+    /// Types chosen by measuring.
+    #[command(flatten)]
+    pub target: crate::args_target::TargetArgs,
 }
 
 const QUANTIZE_EXAMPLES: &str = "Examples:
@@ -57,8 +60,14 @@ const QUANTIZE_EXAMPLES: &str = "Examples:
   undine quantize model-BF16.gguf small.gguf --type Q3_K_M --tensor-type 'blk\\.[01]\\.=Q8_0'
   undine quantize ./LFM2-VL-450M LFM2-VL-450M-Q8_0.gguf --type Q8_0 --mmproj-type F16
   undine quantize model-BF16.gguf --type Q2_K --dry-run
+  undine quantize model-BF16.gguf small.gguf --target-size 500MB --text calibration.txt
+  undine quantize model-BF16.gguf good.gguf --target-kl 0.01 --text calibration.txt --imatrix imatrix.gguf
 
-A file appears when it is complete; a run that was killed leaves no OUT, and the next one removes what it left.";
+A file appears when it is complete; a run that was killed leaves no OUT, and the next one removes what it left.
+
+--target-size and --target-kl measure, over windows of the text, how far the model's predictions move when one tensor is
+put into a smaller type, and choose each tensor's type by that; the divergence of the finished file is measured and printed.
+The whole model is computed once per tensor. Measured is the language model; a vision tower is a file of its own.";
 
 /// Float type of a conversion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]

@@ -12,8 +12,8 @@ mod offline;
 mod report;
 pub mod runner;
 mod serve;
-pub mod test;
 pub mod statistics;
+pub mod test;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -79,6 +79,6 @@ pub fn entries(model: &Model, executor: &CpuExecutor) -> Result<BTreeMap<String,
     collected
         .into_iter()
         .filter(|(_, (counts, _))| counts.iter().any(|&count| count > 0.0))
-        .map(|(name, (counts, sums))| Ok((name, ImatrixEntry::new(counts, sums)?)))
+        .map(|(name, (counts, sums))| Ok::<_, Error>((name, ImatrixEntry::new(counts, sums)?)))
         .collect()
 }

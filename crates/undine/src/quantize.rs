@@ -8,9 +8,12 @@ use undine_quantize::{Mix, Options, Plan, plan};
 use undine_weights::{Imatrix, Source};
 
 use crate::args_quantize::QuantizeArgs;
+use crate::args_target::Target;
 use crate::error::Error;
+use crate::eval::measures::Mean;
 use crate::format::{Bytes, grouped};
 use crate::recode::{Existing, check_place, mmproj_path, write};
+use crate::target::{self, Chosen};
 use crate::{interrupt, memory};
 
 /// One file to write.
@@ -26,30 +29,38 @@ struct Job {
 pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     let output = if args.dry_run { None } else { args.output.clone() };
     let (source, tower) = Source::open(&args.input)?;
-    let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
-    let options = Options {
+    let mut imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
+    let mut options = Options {
         mix: args.mix,
         pure: args.pure,
         output_type: args.output_tensor_type,
         embedding_type: args.token_embedding_type,
         overrides: args.tensor_type.clone(),
     };
-    let made = plan(&source, &options, imatrix.as_ref())?;
-    let mut jobs = vec![Job { source, plan: made, mix: args.mix, output }];
+    let existing = if args.force { Existing::Replace } else { Existing::Refuse };
+    if let Some(output) = &output {
+        check_place(&args.input, output, existing)?;
+    }
+    interrupt::install()?;
+    let chosen = match args.target.target() {
+        Some(target) => Some(choose(args, target, &source, &mut options, imatrix.take())?),
+        None => None,
+    };
+    let imatrix = chosen.as_ref().map(|chosen| &chosen.imatrix).or(imatrix.as_ref());
+    let made = plan(&source, &options, imatrix)?;
+    let mut jobs = vec![Job { source, plan: made, mix: options.mix, output }];
     if let Some(tower) = tower {
         let output = jobs[0].output.as_deref().map(mmproj_path);
         let mix = args.mmproj_type.unwrap_or(if args.mix.base().is_float() { args.mix } else { Mix::Q8_0 });
         let made = plan(&tower, &Options::new(mix), None)?;
         jobs.push(Job { source: tower, plan: made, mix, output });
     }
-    let existing = if args.force { Existing::Replace } else { Existing::Refuse };
-    for output in jobs.iter().filter_map(|job| job.output.as_deref()) {
+    for output in jobs.iter().skip(1).filter_map(|job| job.output.as_deref()) {
         check_place(&args.input, output, existing)?;
     }
     for note in jobs.iter().flat_map(|job| &job.plan.notes) {
         eprintln!("note: {note}");
     }
-    interrupt::install()?;
     let mut seconds = 0.0;
     for job in &jobs {
         let Some(output) = &job.output else { continue };
@@ -58,11 +69,40 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
         eprintln!("wrote {} ({}, was {}) in {elapsed:.1} s", output.display(), Bytes(after), Bytes(before));
         seconds += elapsed;
     }
+    let divergence = match (&chosen, &jobs[0].output) {
+        (Some(chosen), Some(output)) => Some(chosen.verify(output)?),
+        _ => None,
+    };
+    if let Some(Mean { value, error }) = divergence {
+        eprintln!("mean KL from {}: {value:.6} +/- {error:.6} nats per token", args.input.display());
+    }
     match (args.json, args.dry_run) {
-        (true, _) => report_json(args, &jobs, seconds),
+        (true, _) => report_json(args, &jobs, seconds, divergence),
         (false, true) => jobs.iter().try_for_each(report),
         (false, false) => Ok(()),
     }
+}
+
+/// Chooses types by measuring and puts them into `options`.
+fn choose(
+    args: &QuantizeArgs,
+    target: Target,
+    source: &Source,
+    options: &mut Options,
+    imatrix: Option<Imatrix>,
+) -> Result<Chosen, Error> {
+    let chosen = target::choose(&args.target, target, &args.input, imatrix, source.fixed_bytes()?)?;
+    let values = |name: &str| {
+        let tensor = source.tensors().iter().find(|tensor| tensor.name == name);
+        tensor.map_or(0, |tensor| tensor.rows() as u64 * tensor.cols() as u64)
+    };
+    let most = chosen.most(values);
+    options.mix = Mix::ALL.iter().copied().find(|mix| mix.base() == most).unwrap_or(options.mix);
+    for (name, dtype) in &chosen.types {
+        let pattern = format!("^{}$={dtype}", name.replace('.', r"\."));
+        options.overrides.push(pattern.parse().expect("a name with its dots escaped is a pattern"));
+    }
+    Ok(chosen)
 }
 
 fn bytes_before(source: &Source) -> u64 {
@@ -106,7 +146,12 @@ fn report(job: &Job) -> Result<(), Error> {
     Ok(())
 }
 
-fn report_json(args: &QuantizeArgs, jobs: &[Job], seconds: f64) -> Result<(), Error> {
+fn report_json(
+    args: &QuantizeArgs,
+    jobs: &[Job],
+    seconds: f64,
+    divergence: Option<Mean>,
+) -> Result<(), Error> {
     let file = |job: &Job| -> Json {
         let tensors = job.source.tensors().iter().zip(&job.plan.recodings).map(|(tensor, recoding)| {
             json!({
@@ -131,6 +176,7 @@ fn report_json(args: &QuantizeArgs, jobs: &[Job], seconds: f64) -> Result<(), Er
         "input": args.input,
         "files": jobs.iter().map(file).collect::<Vec<_>>(),
         "seconds": seconds,
+        "kl": divergence.map(|kl| json!({ "value": kl.value, "error": kl.error })),
         "peak_memory_bytes": memory::peak_bytes(),
     });
     writeln!(std::io::stdout(), "{report}")?;

@@ -199,7 +199,7 @@ fn divergence(predictions: &[Prediction], differences: &[Difference]) -> Diverge
     Divergence {
         reference_perplexity: Mean::of(all(|d| d.reference_nll)).exp(),
         perplexity_ratio: Mean::of(log_ratios).exp(),
-        kl: Mean::of(kl.iter().copied()),
+        kl: Mean::of(all(|d| d.kl)),
         kl_percentiles: KL_PERCENTS.map(|percent| percentile(&kl, percent)),
         same_top: Mean::of(all(|d| f64::from(u8::from(d.same_top == SameTop::Yes)))),
         delta_p: Mean::of(all(|d| d.delta_p)),

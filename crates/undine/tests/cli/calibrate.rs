@@ -54,7 +54,11 @@ fn calibrate_refuses_what_it_cannot_use() {
         (&["--text", text(&questions)][..], 2, "--output"),
         (&["-o", text(&out)], 2, "--text"),
         (&["--text", "/no/such/file", "-o", text(&out)], 1, "/no/such/file"),
-        (&["--text", text(&questions), "-c", "16", "--chunks", "1", "-o", "/no/such/folder/x"], 1, "/no/such/folder"),
+        (
+            &["--text", text(&questions), "-c", "16", "--chunks", "1", "-o", "/no/such/folder/x"],
+            1,
+            "/no/such/folder",
+        ),
     ] {
         let output = run(&[&["calibrate", text(&model)], words].concat());
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));

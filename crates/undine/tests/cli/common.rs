@@ -122,3 +122,23 @@ pub fn json(output: &Output) -> serde_json::Value {
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
+
+/// Sums worked out as the demo model works them out: a text in its world, of some 3,000 tokens, always the same.
+pub fn dialogues(name: &str) -> PathBuf {
+    let path = models().place(name);
+    let sum = |i: u32| {
+        let (a, b) = ((7 * i + 3) % 100, (31 * i + 11) % 100);
+        let (ones, carry) = (a % 10 + b % 10, (a % 10 + b % 10) / 10);
+        let (x, y) = (a / 10, b / 10);
+        format!(
+            "<|im_start|>user\nWhat is {a} + {b}?<|im_end|>\n<|im_start|>assistant\n<think>{a} + {b}. {} + {} = {ones}. \
+             {x} + {y} + {carry} = {}.</think>\nThe answer is {}.<|im_end|>\n",
+            a % 10,
+            b % 10,
+            x + y + carry,
+            a + b
+        )
+    };
+    std::fs::write(&path, (0..40).map(sum).collect::<String>()).expect("writes");
+    path
+}

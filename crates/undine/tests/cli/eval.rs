@@ -11,7 +11,7 @@ use undine_tests::{Part, capacity, logits, model};
 use undine_text::Tokenizer;
 use undine_weights::{Checkpoint, write_gguf};
 
-use crate::common::{json, models, oracle, run, stderr, stdout, text};
+use crate::common::{dialogues, json, models, oracle, run, stderr, stdout, text};
 
 /// Tokens of a window of the oracle's tests.
 const CONTEXT: usize = 24;
@@ -118,10 +118,10 @@ fn a_model_is_no_distance_from_itself() {
 
 #[test]
 fn eval_of_the_demo_model() {
-    let questions = questions();
-    let words = ["eval", "--text", text(&questions), "-c", "128"];
+    let dialogues = dialogues("dialogues-eval.txt");
+    let words = ["eval", "--text", text(&dialogues), "-c", "128"];
     let found = json(&run(&[&words[..], &["--json"]].concat()));
-    close(&found["perplexity"]["value"], 0.0, 1e-3, "perplexity of the demo");
+    close(&found["perplexity"]["value"], 17.135_039, 1e-6, "perplexity of the demo");
     let table = stdout(&run(&words));
     for part in ["undine-demo", "windows of 128", "perplexity", "tokens/s"] {
         assert!(table.contains(part), "{part}: {table}");
