@@ -1,14 +1,23 @@
 """Checks a running server with OpenAI's own Python client, which knows nothing of Undine.
 
-Usage: python openai_client.py BASE_URL [API_KEY]        (BASE_URL such as http://127.0.0.1:8000/v1)
+Usage: python openai_client.py BASE_URL [API_KEY [PART]]        (BASE_URL such as http://127.0.0.1:8000/v1)
 Needs: pip install openai. A model with a chat template; any weights will do, since only the protocol is checked.
-With an API_KEY the server must have been started with it, and access without it is checked too.
+With an API_KEY the server must have been started with it, and access without it is checked too. With a PART only the
+checks that have it in their names are made. A server whose model sees must run on this machine, with
+--allowed-media-domains 127.0.0.1.
 Exits with 1 if a check fails.
 """
 
+import base64
+import contextlib
+import http.server
 import json
+import struct
 import sys
+import threading
 import traceback
+import urllib.request
+import zlib
 from typing import Literal
 
 import openai
@@ -313,6 +322,90 @@ class Checks:
         cut = self.complete(stop=[stop], extra_body={"ignore_eos": True}).choices[0]
         assert cut.text == whole[: whole.index(stop)] and cut.finish_reason == "stop" and cut.stop_reason == stop
 
+    def sees(self):
+        request = urllib.request.Request(self.base_url.removesuffix("/v1") + "/server_info")
+        request.add_header("Authorization", f"Bearer {self.api_key}")
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return "image" in json.load(response)["input_modalities"]
+
+    def look(self, *urls, text="What is this?", detail="auto", **fields):
+        """Asks about images."""
+        images = [{"type": "image_url", "image_url": {"url": url, "detail": detail}} for url in urls]
+        turn = {"role": "user", "content": [*images, {"type": "text", "text": text}]}
+        return self.chat(messages=[turn], **fields)
+
+    def check_image_refused(self):
+        if not self.sees():
+            bad, place = openai.BadRequestError, "messages[0].content[0].image_url"
+            self.expect(bad, lambda: self.look(data_uri(png(64, 64))), param=place)
+
+    def check_image_tokens(self):
+        if not self.sees():
+            return
+        small, large = data_uri(png(256, 256)), data_uri(png(1600, 900))
+        without = self.look().usage.prompt_tokens
+        one, low, high = (
+            self.look(url, detail=detail).usage.prompt_tokens - without
+            for url, detail in ((small, "auto"), (large, "low"), (large, "high"))
+        )
+        # 64 image tokens and a marker at each end; one tile; eight tiles and a thumbnail.
+        assert (one, low, high) == (66, 254, 2311), (one, low, high)
+        assert self.look(small, small).usage.prompt_tokens - without == 2 * one
+        fewer = self.look(large, extra_body={"mm_processor_kwargs": {"max_tiles": 2, "use_thumbnail": False}})
+        assert fewer.usage.prompt_tokens - without == 2 * 256 + 4, fewer.usage
+
+    def check_image_sources(self):
+        if not self.sees():
+            return
+        image = png(300, 200)
+        with serving(image) as url:
+            fetched, inline = self.look(url), self.look(data_uri(image))
+        assert fetched.choices[0].message == inline.choices[0].message
+        assert fetched.usage.prompt_tokens == inline.usage.prompt_tokens
+
+    def check_image_stream(self):
+        if not self.sees():
+            return
+        url = data_uri(png(200, 300))
+        whole, streamed = self.look(url), ""
+        for chunk in self.look(url, stream=True):
+            for choice in chunk.choices:
+                streamed += choice.delta.content or ""
+        assert streamed == (whole.choices[0].message.content or "")
+
+    def check_image_next_turn(self):
+        if not self.sees():
+            return
+        image = {"type": "image_url", "image_url": {"url": data_uri(png(320, 320))}}
+        turns = [{"role": "user", "content": [image, {"type": "text", "text": "What is this?"}]}]
+        first = self.chat(messages=turns)
+        turns += [first.choices[0].message.model_dump(exclude_none=True), {"role": "user", "content": "Really?"}]
+        second = self.chat(messages=turns)
+        assert second.usage.prompt_tokens_details.cached_tokens > 100, second.usage
+        other = {"type": "image_url", "image_url": {"url": data_uri(png(320, 320, seed=7))}}
+        turns[0]["content"][0] = other
+        assert self.chat(messages=turns).usage.prompt_tokens_details.cached_tokens < 20
+
+    def check_image_errors(self):
+        if not self.sees():
+            return
+        bad, place = openai.BadRequestError, "messages[0].content[0].image_url"
+        for url in (
+            "data:image/png;base64,AAAA",
+            data_uri(png(64, 64)[:60]),
+            data_uri(png(1, 1)),
+            "http://169.254.169.254/latest/meta-data/",
+            "http://localhost:1/",
+            "file:///etc/passwd",
+            "nonsense",
+        ):
+            self.expect(bad, lambda url=url: self.look(url), param=place)
+        with serving(b"<html></html>", "text/html") as url:
+            self.expect(bad, lambda: self.look(url), param=place)
+        options = {"mm_processor_kwargs": {"num_crops": 4}}
+        call = lambda: self.look(data_uri(png(64, 64)), extra_body=options)  # noqa: E731
+        self.expect(bad, call, param="mm_processor_kwargs.num_crops")
+
     def check_error_model(self):
         self.expect(openai.NotFoundError, lambda: self.chat(model="no-such-model"), param="model")
         self.expect(openai.NotFoundError, lambda: self.client.models.retrieve("no-such-model"), param="model")
@@ -336,14 +429,51 @@ class Checks:
         self.expect(openai.AuthenticationError, stranger.models.list, status=401)
 
 
+def png(width, height, seed=1):
+    """A picture of stripes."""
+    rows = b"".join(b"\0" + bytes((x * seed + y + c * 80) % 256 for x in range(width) for c in range(3)) for y in range(height))
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def data_uri(image):
+    return "data:image/png;base64," + base64.b64encode(image).decode()
+
+
+@contextlib.contextmanager
+def serving(body, kind="image/png"):
+    """The URL of a server on this machine that has just one thing."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/image.png"
+        server.shutdown()
+
+
 def main():
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) not in (2, 3, 4):
         print(__doc__)
         return 2
-    checks = Checks(sys.argv[1], sys.argv[2] if len(sys.argv) == 3 else None)
+    checks = Checks(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
     passed, failed = 0, 0
-    names = [name for name in dir(checks) if name.startswith("check_")]
-    if not checks.api_key:
+    part = sys.argv[3] if len(sys.argv) > 3 else ""
+    names = [name for name in dir(checks) if name.startswith("check_") and part in name]
+    if not checks.api_key and "check_error_key" in names:
         names.remove("check_error_key")
     for name in names:
         try:

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use undine_core::{RowOutput, TokenId};
 
 use crate::generation::{CallDelta, Choice, Delta, Finish, Generation, Plan, Reading};
+use crate::images::{self, Images};
 use crate::logprobs::{ChatLogprobs, TokenTexts};
 use crate::prompt::{self, Wanted};
 use crate::render;
@@ -43,11 +44,13 @@ pub(crate) async fn answer(
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("chatcmpl", request_id);
-    let (form, plan, stream, ready) = app
+    let mut request = app.blocking(move || ChatRequest::parse(&body)).await?;
+    let stream = request.common.stream;
+    let images = images::gather(&app, &ready, &mut request.conversation).await?;
+    let (form, plan, ready) = app
         .blocking(move || {
-            let request = ChatRequest::parse(&body)?;
-            let (form, plan) = prepare(&ready, &request, id)?;
-            Ok((form, plan, request.common.stream, ready))
+            let (form, plan) = prepare(&ready, &request, images, id)?;
+            Ok((form, plan, ready))
         })
         .await?;
     let generation = Generation::start(app, &ready, plan).await?;
@@ -57,17 +60,17 @@ pub(crate) async fn answer(
     }
 }
 
-fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form, Plan)> {
+fn prepare(ready: &Ready, request: &ChatRequest, images: Images, id: String) -> ApiResult<(Form, Plan)> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
     ready.check_logprobs("top_logprobs", request.logprobs)?;
     prompt::check_sequences(ready, 1, common.choices)?;
-    let rendered = render::render(ready, &request.conversation)?;
-    let mut prompt = rendered.into_prompt(ready, common.add_special_tokens)?;
+    let rendered = render::render(ready, &request.conversation, &images)?;
+    let mut prompt = rendered.into_prompt(ready, common.add_special_tokens, &images)?;
     let Answering { restriction, tools, special, forbidden } =
         rules::of_chat(ready, request, prompt.starts_in)?;
     prompt.forbidden.extend(forbidden);
-    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt.tokens, request.max_tokens)?;
+    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
     let wanted = Wanted {
         common,
         max_tokens,
@@ -94,7 +97,7 @@ fn prepare(ready: &Ready, request: &ChatRequest, id: String) -> ApiResult<(Form,
     };
     let prompt_tokens = form.prompt_tokens.len() as u32;
     let choices_per_prompt = form.choices;
-    Ok((form, Plan { sequences, choices, choices_per_prompt, prompt_tokens }))
+    Ok((form, Plan { sequences, choices, choices_per_prompt, prompt_tokens, images: images.place }))
 }
 
 impl Form {

@@ -79,7 +79,13 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
     let echo_logprobs = if echo { logprobs } else { None };
     let scores = echo_logprobs.max(common.prompt_logprobs);
     let choices_per_prompt = common.choices as usize;
-    let mut plan = Plan { sequences: Vec::new(), choices: Vec::new(), choices_per_prompt, prompt_tokens: 0 };
+    let mut plan = Plan {
+        sequences: Vec::new(),
+        choices: Vec::new(),
+        choices_per_prompt,
+        prompt_tokens: 0,
+        images: None,
+    };
     let mut echoed = Vec::with_capacity(prompts.len());
     let restriction = rules::of_completion(common.format.as_ref());
     let single = prompts.len() == 1;
@@ -87,9 +93,9 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
         let path = if single { "prompt".to_owned() } else { format!("prompt[{i}]") };
         let prompt = prompt::from_input(ready, &path, &input, common.add_special_tokens)?;
         let max_tokens = if max_tokens_given {
-            prompt::room_for_answer(ready, &path, &prompt.tokens, Some(max_tokens))?
+            prompt::room_for_answer(ready, &path, &prompt, Some(max_tokens))?
         } else {
-            prompt::room_for_answer(ready, &path, &prompt.tokens, None)?.min(max_tokens)
+            prompt::room_for_answer(ready, &path, &prompt, None)?.min(max_tokens)
         };
         let wanted = Wanted {
             common: &common,

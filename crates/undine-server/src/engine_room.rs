@@ -11,6 +11,7 @@ use undine_core::{ExecutorError, RequestId};
 use undine_engine::{Engine, EngineStats, Event};
 
 use crate::engine_thread::{Command, EngineHandle, Outlet, Sequence, Submission, Update};
+use crate::images::Vision;
 use crate::lifetime::{Lifetime, Siblings};
 use crate::metrics::{EndReason, EngineMetrics};
 use crate::prompt;
@@ -105,6 +106,7 @@ fn run(
     let metrics = Arc::new(EngineMetrics::new(&model.names[0], &config, &capacity, context));
     let prompt_bytes_max = prompt::text_bytes_max(&model, engine.max_context());
     let ready = Ready {
+        vision: model.images.map(Vision::new),
         model,
         prompt_bytes_max,
         vocab: engine.capacity().vocab,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use undine_core::{FinishReason, RowOutput, TokenId};
 use undine_text::tools::ToolSet;
 use undine_text::{IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream};
@@ -256,6 +257,8 @@ pub(crate) struct Generation {
     choices_per_prompt: usize,
     /// Tokens of all prompts, each counted once however many choices it has.
     prompt_tokens: u32,
+    /// The place in memory that the images of the prompt take.
+    _images: Option<OwnedSemaphorePermit>,
 }
 
 /// The sequences of a request and where their updates go, before they run.
@@ -266,14 +269,16 @@ pub(crate) struct Plan {
     pub(crate) choices: Vec<Choice>,
     pub(crate) choices_per_prompt: usize,
     pub(crate) prompt_tokens: u32,
+    /// Held until the answer is complete.
+    pub(crate) images: Option<OwnedSemaphorePermit>,
 }
 
 impl Generation {
     /// Hands the plan to the engine.
     pub(crate) async fn start(app: Arc<App>, ready: &Ready, plan: Plan) -> ApiResult<Self> {
-        let Plan { sequences, choices, choices_per_prompt, prompt_tokens } = plan;
+        let Plan { sequences, choices, choices_per_prompt, prompt_tokens, images } = plan;
         let running = ready.engine.submit(sequences).await?;
-        Ok(Self { app, running, choices, choices_per_prompt, prompt_tokens })
+        Ok(Self { app, running, choices, choices_per_prompt, prompt_tokens, _images: images })
     }
 
     /// What happened next, and to which choice; `None` when all are complete.

@@ -14,6 +14,8 @@ use crate::wire::error::ApiResult;
 pub(crate) struct ServerInfo {
     version: &'static str,
     models: Vec<String>,
+    /// What requests may consist of.
+    input_modalities: &'static [&'static str],
     limits: Limits,
     kv_cache: KvCache,
 }
@@ -26,6 +28,7 @@ struct Limits {
     max_queued_requests: u32,
     max_body_bytes: usize,
     max_connections: usize,
+    max_images_per_prompt: u32,
 }
 
 #[derive(Serialize)]
@@ -39,6 +42,7 @@ pub(crate) async fn server_info(State(app): State<Arc<App>>) -> ApiResult<Json<S
     Ok(Json(ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
         models: ready.model.names.clone(),
+        input_modalities: if ready.vision.is_some() { &["text", "image"] } else { &["text"] },
         limits: Limits {
             max_model_len: ready.max_model_len,
             max_num_seqs: ready.config.max_num_seqs,
@@ -46,6 +50,7 @@ pub(crate) async fn server_info(State(app): State<Arc<App>>) -> ApiResult<Json<S
             max_queued_requests: ready.config.max_waiting,
             max_body_bytes: app.config.body_bytes_max,
             max_connections: app.config.connections_max,
+            max_images_per_prompt: if ready.vision.is_some() { app.media.config.images_max } else { 0 },
         },
         kv_cache: KvCache { blocks: ready.capacity.blocks, block_size: ready.capacity.block_size },
     }))

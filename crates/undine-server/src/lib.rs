@@ -1,7 +1,7 @@
 //! The OpenAI-compatible HTTP server: bytes in, validated requests to the engine, text out.
 //!
 //! The path of a request: `wire` parses and checks it (bad input ends there, as a 4xx that names the field), `prompt`
-//! turns it into tokens, `engine_thread` carries it to the thread that owns the engine (`engine_room`) and brings updates back, `generation` makes text of
+//! turns it into tokens (`media` and `images` get what messages show), `engine_thread` carries it to the thread that owns the engine (`engine_room`) and brings updates back, `generation` makes text of
 //! them, `chat` and `completion` write the response, in one piece or as events (`sse`).
 //!
 //! Async ends at the engine thread, which owns the engine and the executor. Every channel is bounded. A client that
@@ -17,11 +17,14 @@ mod connection;
 mod engine_room;
 mod engine_thread;
 mod generation;
+mod image_metrics;
+mod images;
 mod in_process;
 mod info;
 mod lifetime;
 mod listener;
 mod logprobs;
+mod media;
 mod metrics;
 mod openapi;
 mod options;
@@ -43,9 +46,11 @@ pub use access::{Cors, CorsError, Credentials};
 pub use connection::Timeouts;
 pub use in_process::{Answer, InProcess};
 pub use listener::Listener;
+pub use media::{Domains, MediaConfig, MediaFolder};
 pub use options::{AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, ToolCallFormat};
 pub use serve::{
     BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, RequestLog, ServerConfig,
     ServerError, ServerModel, serve,
 };
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
+pub use wire::image_options::ImageOptions;

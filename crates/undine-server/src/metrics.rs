@@ -11,6 +11,8 @@ use prometheus::{
 use undine_core::Capacity;
 use undine_engine::{EngineConfig, EngineStats, PrefixCaching};
 
+use crate::image_metrics::ImageMetrics;
+
 /// Seconds, of times to the first token; vLLM's buckets.
 const FIRST_TOKEN_BUCKETS: [f64; 22] = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
@@ -88,6 +90,7 @@ pub(crate) struct EngineMetrics {
     prompt_tokens: IntCounter,
     generation_tokens: IntCounter,
     prefix: PrefixMetrics,
+    pub(crate) images: ImageMetrics,
     ended: [IntCounter; END_REASONS.len()],
     pub(crate) step_rows: Histogram,
     pub(crate) time_to_first_token: Histogram,
@@ -144,19 +147,19 @@ pub(crate) enum EndReason {
 }
 
 /// Makes metrics with the labels that all of them have.
-struct Maker<'a> {
+pub(crate) struct Maker<'a> {
     registry: Registry,
     model: &'a str,
 }
 
 impl Maker<'_> {
-    fn options(&self, name: &str, help: &str) -> Opts {
+    pub(crate) fn options(&self, name: &str, help: &str) -> Opts {
         Opts::new(format!("vllm:{name}"), help)
             .const_label("model_name", self.model)
             .const_label("engine", "0")
     }
 
-    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+    pub(crate) fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
         let metric = valid(made);
         register(&self.registry, &metric);
         metric
@@ -170,7 +173,7 @@ impl Maker<'_> {
         self.add(Gauge::with_opts(self.options(name, help)))
     }
 
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(crate) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.add(IntCounter::with_opts(self.options(name, help)))
     }
 
@@ -206,6 +209,7 @@ impl EngineMetrics {
                 .counter("prompt_tokens_total", "Prompt tokens of sequences that were computed."),
             generation_tokens: make.counter("generation_tokens_total", "Tokens generated."),
             prefix: PrefixMetrics::new(&make),
+            images: ImageMetrics::new(&make),
             ended: END_REASONS.map(|reason| ended.with_label_values(&[reason])),
             step_rows: make.histogram("iteration_tokens_total", "Tokens computed in a step.", &STEP_BUCKETS),
             time_to_first_token: make.histogram(

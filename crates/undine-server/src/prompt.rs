@@ -3,7 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use undine_core::{GenerateRequest, StopRules, TokenId};
+use undine_core::{GenerateRequest, PromptImage, StopRules, TokenId};
 use undine_text::grammar::CompiledRules;
 use undine_text::{Bos, Tokenizer};
 
@@ -24,6 +24,9 @@ const SEED_STEP: u64 = 0xd134_2543_de82_ef95;
 pub(crate) struct Prompt {
     /// At least one, each in the vocabulary.
     pub(crate) tokens: Vec<TokenId>,
+    pub(crate) images: Vec<PromptImage>,
+    /// How many of the tokens stand for them.
+    pub(crate) image_tokens: usize,
     pub(crate) starts_in: StartsIn,
     /// Where the answer begins, if it may come back in a later turn.
     pub(crate) place: Option<Place>,
@@ -56,7 +59,14 @@ pub(crate) fn from_input(
         PromptInput::Tokens(tokens) => tokens.clone(),
     };
     check_tokens(path, &tokens, ready.vocab)?;
-    Ok(Prompt { tokens, starts_in: StartsIn::Unsplit, place: None, forbidden: Vec::new() })
+    Ok(Prompt {
+        tokens,
+        images: Vec::new(),
+        image_tokens: 0,
+        starts_in: StartsIn::Unsplit,
+        place: None,
+        forbidden: Vec::new(),
+    })
 }
 
 /// The tokenizer, or advice for a model without one.
@@ -132,11 +142,15 @@ pub(crate) fn check_sequences(ready: &Ready, prompts: usize, choices: u32) -> Ap
 pub(crate) fn room_for_answer(
     ready: &Ready,
     path: &str,
-    prompt: &[TokenId],
+    prompt: &Prompt,
     asked: Option<u32>,
 ) -> ApiResult<u32> {
     let context = ready.max_model_len;
-    let prompt = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+    let images = match prompt.image_tokens {
+        0 => String::new(),
+        count => format!(", {count} of them for images,"),
+    };
+    let prompt = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
     let left = context.saturating_sub(prompt);
     let asked_sum = u64::from(prompt) + u64::from(asked.unwrap_or(1));
     if asked_sum <= u64::from(context) {
@@ -144,11 +158,11 @@ pub(crate) fn room_for_answer(
     }
     let message = match asked {
         Some(asked) if left > 0 && asked > 0 => format!(
-            "the prompt has {prompt} tokens and max_tokens is {asked}, but the context is {context} tokens; \
+            "the prompt has {prompt} tokens{images} and max_tokens is {asked}, but the context is {context} tokens; \
              ask for at most {left} or shorten the prompt"
         ),
         _ => format!(
-            "the prompt has {prompt} tokens, which leaves no room in the context of {context} tokens; shorten it"
+            "the prompt has {prompt} tokens{images}, which leaves no room in the context of {context} tokens; shorten it"
         ),
     };
     Err(ApiError::context_length(path, message))
@@ -169,7 +183,6 @@ pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> 
     let seed = common.sampling.seed.unwrap_or_else(|| ready.next_seed());
     let request = |choice: u32| GenerateRequest {
         prompt: prompt.tokens.clone(),
-        images: Vec::new(),
         sampling: common.sampling.resolve(
             &ready.model.sampling_defaults,
             seed.wrapping_add(u64::from(choice).wrapping_mul(SEED_STEP)),
@@ -178,6 +191,7 @@ pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> 
         logit_bias: logit_bias.clone(),
         stop: stop.clone(),
         prompt_logprobs,
+        images: prompt.images.clone(),
     };
     let compiled = restriction.map(|restriction| restriction.compile(ready)).transpose()?;
     let constraint = || compiled.as_ref().map(CompiledRules::constraint);

@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 use undine_core::TokenId;
+use undine_image::prompt::Encoded;
 use undine_text::stream::{THINK_END, THINK_START};
 use undine_text::{Bos, ChatInput, ChatTemplate, SpecialText, TemplateTraits, Tokenizer, ends_in_think};
 
 use crate::generation::StartsIn;
+use crate::images::{Images, Shown};
 use crate::options::RequestTemplate;
 use crate::prompt::{self, Prompt};
 use crate::pythonic;
@@ -14,6 +16,7 @@ use crate::turns::{self, Place, Thoughts};
 use crate::wire::chat::{Conversation, PromptEnd};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::messages::THOUGHTS;
+use crate::wire::parts;
 use crate::wire::thinking::{Thinking, is_switched_off};
 
 /// Ends a thought that the prompt has begun.
@@ -43,7 +46,7 @@ pub(crate) fn thinking(ready: &Ready, wanted: Thinking) -> Thinking {
 }
 
 /// Renders a conversation.
-pub(crate) fn render(ready: &Ready, conversation: &Conversation) -> ApiResult<Rendered> {
+pub(crate) fn render(ready: &Ready, conversation: &Conversation, images: &Images) -> ApiResult<Rendered> {
     let tokenizer = prompt::tokenizer(ready, "messages")?;
     let own = request_template(ready, tokenizer, conversation)?;
     let template = match &own {
@@ -62,8 +65,13 @@ pub(crate) fn render(ready: &Ready, conversation: &Conversation) -> ApiResult<Re
     if thinking == Thinking::Off && !kwargs.contains_key("enable_thinking") {
         kwargs.insert("enable_thinking".to_owned(), false.into());
     }
-    let messages: Vec<Value> =
-        conversation.messages.iter().map(|message| as_written(ready, traits, message)).collect();
+    let placeholder = |image| images.placeholder(ready.vision.as_ref(), image);
+    let text = |message: &Value| parts::join(&message["content"], placeholder);
+    let messages: Vec<Value> = conversation
+        .messages
+        .iter()
+        .map(|message| as_written(ready, traits, message.clone(), text(message)))
+        .collect();
     let input = ChatInput {
         messages: &messages,
         tools: (!tools.is_empty()).then_some(tools),
@@ -139,8 +147,8 @@ fn answer_at_once(tokenizer: &Tokenizer, traits: TemplateTraits, text: &mut Stri
 }
 
 /// A message as the model wrote it, if it did, and with everything in it that the template would pass over.
-fn as_written(ready: &Ready, traits: TemplateTraits, message: &Value) -> Value {
-    let mut message = message.clone();
+fn as_written(ready: &Ready, traits: TemplateTraits, mut message: Value, text: String) -> Value {
+    message["content"] = text.into();
     if let Some(turn) = ready.turns.find(&message) {
         let thoughts = if traits.drops_past_thoughts { Thoughts::InText } else { Thoughts::Apart };
         turns::restore(&mut message, &turn, thoughts);
@@ -175,36 +183,50 @@ fn cut_after(rendered: &mut String, last: &str) -> ApiResult<()> {
 
 impl Rendered {
     /// Encodes it.
-    pub(crate) fn into_prompt(self, ready: &Ready, bos: Option<bool>) -> ApiResult<Prompt> {
+    pub(crate) fn into_prompt(self, ready: &Ready, bos: Option<bool>, images: &Images) -> ApiResult<Prompt> {
         let tokenizer = prompt::tokenizer(ready, "messages")?;
         prompt::check_bytes(ready, "messages", &self.text)?;
-        let tokens = self.encode(ready, tokenizer, bos);
+        let Shown { tokens, images, image_tokens } =
+            images.show(tokenizer, self.encode(ready, tokenizer, bos))?;
         prompt::check_tokens("messages", &tokens, ready.vocab)?;
         let Self { text, starts_in, opening, forbidden } = self;
-        Ok(Prompt { tokens, starts_in, place: Some(Place::after(&text, opening)), forbidden })
+        let place = Some(Place::after(&text, opening));
+        Ok(Prompt { tokens, images, image_tokens, starts_in, place, forbidden })
     }
 
-    /// Its tokens, those of this server's own answers as they were generated.
+    /// Its tokens, those of this server's own answers as they were generated, and placeholders of its images.
     pub(crate) fn encode(
         &self,
         ready: &Ready,
         tokenizer: &Tokenizer,
         add_special_tokens: Option<bool>,
-    ) -> Vec<TokenId> {
+    ) -> Encoded {
         let mut bos = prompt::bos(tokenizer, add_special_tokens);
-        let mut tokens = Vec::new();
+        let mut all = Encoded::default();
         let mut done = 0;
         let end = |&token: &TokenId| tokenizer.decode(&[token], SpecialText::Keep);
         let is_special = |token: &&TokenId| tokenizer.is_special(**token);
         let ends: Vec<String> = ready.model.eos.iter().filter(is_special).map(end).collect();
         for turn in ready.turns.in_text(&self.text, &ends) {
             let place = turn.range();
-            tokens.extend(tokenizer.encode(&self.text[done..place.start], bos));
-            tokens.extend_from_slice(&turn.tokens);
+            encode_text(ready, tokenizer, &self.text[done..place.start], &mut bos, &mut all);
+            all.tokens.extend_from_slice(&turn.tokens);
             done = place.end;
-            bos = Bos::Omit;
         }
-        tokens.extend(tokenizer.encode(&self.text[done..], bos));
-        tokens
+        encode_text(ready, tokenizer, &self.text[done..], &mut bos, &mut all);
+        all
+    }
+}
+
+/// Encodes a part of the text. `bos` is for the very first piece.
+fn encode_text(ready: &Ready, tokenizer: &Tokenizer, text: &str, bos: &mut Bos, all: &mut Encoded) {
+    let mut encode = |piece: &str| tokenizer.encode(piece, std::mem::replace(bos, Bos::Omit));
+    match &ready.vision {
+        Some(vision) => {
+            let Encoded { tokens, images } = vision.placeholders.encode(text, encode);
+            all.tokens.extend(tokens);
+            all.images.extend(images);
+        }
+        None => all.tokens.extend(encode(text)),
     }
 }

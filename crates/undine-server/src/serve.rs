@@ -15,6 +15,7 @@ use crate::access::{Cors, CorsError};
 use crate::connection::{Connections, Timeouts};
 use crate::engine_room::{self, EngineThread};
 use crate::listener::Listener;
+use crate::media::MediaConfig;
 use crate::options::{AnswerOptions, RequestDefaults};
 use crate::routes;
 use crate::state::{App, Status};
@@ -99,6 +100,8 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// What is logged of requests.
     pub request_log: RequestLog,
+    /// Where images may come from, and how many.
+    pub media: MediaConfig,
 }
 
 impl Default for ServerConfig {
@@ -112,6 +115,7 @@ impl Default for ServerConfig {
             timeouts: Timeouts::default(),
             drain_timeout: DRAIN_TIMEOUT,
             request_log: RequestLog::On,
+            media: MediaConfig::default(),
         }
     }
 }

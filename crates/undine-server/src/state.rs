@@ -11,6 +11,8 @@ use undine_engine::EngineConfig;
 use undine_text::tools::TOOL_CALL_START;
 
 use crate::engine_thread::EngineHandle;
+use crate::images::Vision;
+use crate::media::Media;
 use crate::metrics::{EngineMetrics, HttpMetrics};
 use crate::options::{ReasoningFormat, ToolCallFormat};
 use crate::prompt;
@@ -55,6 +57,8 @@ impl Status {
 /// A model that answers.
 pub(crate) struct Ready {
     pub(crate) model: ServerModel,
+    /// There if the model takes images.
+    pub(crate) vision: Option<Vision>,
     /// Entries of the executor's vocabulary: ids below it can be computed with.
     pub(crate) vocab: u32,
     /// Most tokens of prompt and answer together.
@@ -144,6 +148,7 @@ impl Ready {
 pub(crate) struct App {
     pub(crate) config: ServerConfig,
     pub(crate) http: HttpMetrics,
+    pub(crate) media: Arc<Media>,
     /// Requests whose answer is not out completely.
     pub(crate) in_flight: watch::Sender<usize>,
     is_draining: AtomicBool,
@@ -154,6 +159,7 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(config: ServerConfig, status: watch::Receiver<Status>) -> Self {
         Self {
+            media: Arc::new(Media::new(config.media.clone())),
             config,
             http: HttpMetrics::new(),
             in_flight: watch::Sender::new(0),

@@ -1,10 +1,13 @@
 //! `POST /tokenize` and `POST /detokenize`, as vLLM has them.
 
+use std::sync::Arc;
+
 use axum::Json;
 use serde::Serialize;
 use undine_core::TokenId;
 use undine_text::SpecialText;
 
+use crate::images::{self, Images};
 use crate::logprobs::TokenTexts;
 use crate::routes::Post;
 use crate::state::Ready;
@@ -32,7 +35,13 @@ pub(crate) struct Detokenized {
 
 pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
     let Post { app, ready, body, .. } = post;
-    app.blocking(move || tokenize_body(&ready, &body)).await.map(Json)
+    let reading = Arc::clone(&ready);
+    let mut asked = app.blocking(move || Asked::read(&reading, &body)).await?;
+    let images = match &mut asked.text {
+        Text::Conversation(conversation) => images::gather(&app, &ready, conversation).await?,
+        Text::Plain(_) => Images::default(),
+    };
+    app.blocking(move || asked.tokenize(&ready, &images)).await.map(Json)
 }
 
 pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
@@ -40,36 +49,56 @@ pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
     app.blocking(move || detokenize_body(&ready, &body)).await.map(Json)
 }
 
-fn tokenize_body(ready: &Ready, body: &[u8]) -> ApiResult<Tokenized> {
-    let mut fields = Fields::parse(body)?;
-    ready.served_name(fields.string("model")?.as_deref())?;
-    let special = fields.boolean("add_special_tokens")?;
-    let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
-    let prompt = fields.string("prompt")?;
-    let tokens = match prompt {
-        Some(text) => {
-            fields.finish()?;
-            // Nothing is no prompt, but it is a text.
-            prompt::encode(prompt::tokenizer(ready, "prompt")?, &text, special)
-        }
-        None => {
-            let conversation =
-                Conversation::read(&mut fields).map_err(|error| match error.param.as_deref() {
+/// A request to `/tokenize`.
+struct Asked {
+    text: Text,
+    special: Option<bool>,
+    with_strings: bool,
+}
+
+enum Text {
+    Plain(String),
+    Conversation(Box<Conversation>),
+}
+
+impl Asked {
+    fn read(ready: &Ready, body: &[u8]) -> ApiResult<Self> {
+        let mut fields = Fields::parse(body)?;
+        ready.served_name(fields.string("model")?.as_deref())?;
+        let special = fields.boolean("add_special_tokens")?;
+        let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
+        let text = match fields.string("prompt")? {
+            Some(text) => Text::Plain(text),
+            None => {
+                let read = Conversation::read(&mut fields).map_err(|error| match error.param.as_deref() {
                     Some("messages") => ApiError::field("prompt", "missing; expected `prompt` or `messages`"),
                     _ => error,
-                })?;
-            fields.finish()?;
-            let rendered = render::render(ready, &conversation)?;
-            rendered.encode(ready, prompt::tokenizer(ready, "messages")?, special)
-        }
-    };
-    let texts = TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: TokenNames::Text };
-    Ok(Tokenized {
-        count: tokens.len(),
-        max_model_len: ready.max_model_len,
-        token_strs: with_strings.then(|| tokens.iter().map(|&token| texts.name(token)).collect()),
-        tokens,
-    })
+                });
+                Text::Conversation(Box::new(read?))
+            }
+        };
+        fields.finish()?;
+        Ok(Self { text, special, with_strings })
+    }
+
+    fn tokenize(&self, ready: &Ready, images: &Images) -> ApiResult<Tokenized> {
+        let tokens = match &self.text {
+            // Nothing is no prompt, but it is a text.
+            Text::Plain(text) => prompt::encode(prompt::tokenizer(ready, "prompt")?, text, self.special),
+            Text::Conversation(conversation) => {
+                let tokenizer = prompt::tokenizer(ready, "messages")?;
+                let rendered = render::render(ready, conversation, images)?;
+                images.show(tokenizer, rendered.encode(ready, tokenizer, self.special))?.tokens
+            }
+        };
+        let texts = TokenTexts { tokenizer: ready.model.tokenizer.clone(), names: TokenNames::Text };
+        Ok(Tokenized {
+            count: tokens.len(),
+            max_model_len: ready.max_model_len,
+            token_strs: self.with_strings.then(|| tokens.iter().map(|&token| texts.name(token)).collect()),
+            tokens,
+        })
+    }
 }
 
 fn detokenize_body(ready: &Ready, body: &[u8]) -> ApiResult<Detokenized> {

@@ -104,9 +104,19 @@ fn chat_cases() -> Vec<Case> {
         ("messages", json!({"messages": null})),
         ("messages[0].role", json!({"messages": [{"role": "robot", "content": "x"}]})),
         (
-            "messages[0].content[0].type",
+            "messages[0].content[0].image_url",
             json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
         ),
+        // A model without eyes.
+        (
+            "messages[0].content[0].image_url",
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:,x"}]}]}),
+        ),
+        (
+            "messages[0].content[0].type",
+            json!({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "u"}}]}]}),
+        ),
+        ("mm_processor_kwargs.num_crops", json!({"mm_processor_kwargs": {"num_crops": 4}})),
         ("max_tokens", json!({"max_tokens": 0})),
         ("logprobs", json!({"logprobs": 1})),
         ("top_logprobs", json!({"top_logprobs": 2})),

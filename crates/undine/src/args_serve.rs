@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value as Json};
 
 use crate::args::{ExecutorArgs, parse_bytes};
+use crate::args_media::MediaArgs;
 use crate::args_vllm::ForeignArgs;
 use crate::format::parse_count_u32;
 
@@ -32,6 +33,9 @@ pub struct ServeArgs {
     /// What answers are like.
     #[command(flatten)]
     pub answers: AnswerArgs,
+    /// Images in requests.
+    #[command(flatten)]
+    pub media: MediaArgs,
     /// Where it is reached.
     #[command(flatten)]
     pub http: HttpArgs,
@@ -350,11 +354,13 @@ fn parse_root_path(text: &str) -> Result<String, String> {
     Err("expected a path that begins with /, such as /llm".to_owned())
 }
 
-fn parse_object(text: &str) -> Result<JsonObject, String> {
+/// A flag's JSON object.
+pub fn parse_object(text: &str) -> Result<JsonObject, String> {
     serde_json::from_str(text).map(JsonObject).map_err(|error| format!("expected a JSON object: {error}"))
 }
 
-fn parse_list(text: &str) -> Result<List, String> {
+/// A flag's list, as JSON or as words between commas.
+pub fn parse_list(text: &str) -> Result<List, String> {
     if text.trim_start().starts_with('[') {
         let list = serde_json::from_str(text);
         return list.map(List).map_err(|error| format!("expected a JSON list of strings: {error}"));

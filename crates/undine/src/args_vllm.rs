@@ -28,7 +28,7 @@ const ONE_PROCESS: &str = "one process serves one model on this machine's CPU";
 const NO_GPU: &str = "there is no GPU to do it on";
 const NO_LORA: &str = "adapters are not applied at run time; merge them into the checkpoint";
 const OWN_FILES: &str = "the model is a file or folder on this machine, read as it is";
-const TEXT_ONLY: &str = "only text is understood";
+const OWN_MEMORY: &str = "prepared images are kept in the server's own memory; see --mm-processor-cache-gb";
 const NO_PLUGINS: &str = "code cannot be loaded into the server";
 const NO_CLUSTER: &str = "caches are not shared between servers";
 const CONVOLUTIONS: &str = "states of short convolutions are always kept and cached exactly";
@@ -148,23 +148,18 @@ const FLAGS: &[(&str, Takes, Verdict)] = &[
     ("additional-config", Value, NoEffect("there is nothing it could configure")),
     ("profiler-config", Value, NoEffect("profile the process with the tools of the system")),
     // Images, audio.
-    ("limit-mm-per-prompt", Value, NoEffect(TEXT_ONLY)),
-    ("enable-mm-embeds", Nothing, Refused(TEXT_ONLY)),
-    ("language-model-only", Nothing, NoEffect(TEXT_ONLY)),
-    ("media-io-kwargs", Value, NoEffect(TEXT_ONLY)),
-    ("mm-processor-kwargs", Value, NoEffect(TEXT_ONLY)),
-    ("mm-processor-cache-gb", Value, NoEffect(TEXT_ONLY)),
-    ("mm-processor-cache-type", Value, NoEffect(TEXT_ONLY)),
-    ("mm-shm-cache-max-object-size-mb", Value, NoEffect(TEXT_ONLY)),
-    ("mm-encoder-tp-mode", Value, NoEffect(TEXT_ONLY)),
-    ("mm-encoder-attn-backend", Value, NoEffect(TEXT_ONLY)),
-    ("disable-mm-preprocessor-cache", Nothing, NoEffect(TEXT_ONLY)),
-    ("disable-chunked-mm-input", Nothing, NoEffect(TEXT_ONLY)),
-    ("interleave-mm-strings", Nothing, NoEffect(TEXT_ONLY)),
-    ("skip-mm-profiling", Nothing, NoEffect(TEXT_ONLY)),
-    ("video-pruning-rate", Value, NoEffect(TEXT_ONLY)),
-    ("allowed-local-media-path", Value, NoEffect(TEXT_ONLY)),
-    ("allowed-media-domains", Value, NoEffect(TEXT_ONLY)),
+    ("enable-mm-embeds", Nothing, Refused("images are sent as images")),
+    ("language-model-only", Nothing, NoEffect("use --limit-mm-per-prompt '{\"image\": 0}'")),
+    ("media-io-kwargs", Value, NoEffect("images are decoded in one way")),
+    ("mm-processor-cache-type", Value, NoEffect(OWN_MEMORY)),
+    ("mm-shm-cache-max-object-size-mb", Value, NoEffect(OWN_MEMORY)),
+    ("mm-encoder-tp-mode", Value, NoEffect(ONE_PROCESS)),
+    ("mm-encoder-attn-backend", Value, NoEffect(NO_GPU)),
+    ("disable-mm-preprocessor-cache", Nothing, NoEffect("use --mm-processor-cache-gb 0")),
+    ("disable-chunked-mm-input", Nothing, NoEffect("images, like text, never hold up other answers")),
+    ("interleave-mm-strings", Nothing, NoEffect("images always stand where their parts are")),
+    ("skip-mm-profiling", Nothing, NoEffect("memory for images is bounded, not measured")),
+    ("video-pruning-rate", Value, NoEffect("no model here sees videos")),
     // Adapters.
     ("enable-lora", Nothing, Refused(NO_LORA)),
     ("lora-modules", Value, Refused(NO_LORA)),
@@ -354,7 +349,7 @@ mod tests {
             ("--lora-modules a=b", Err("merge them")),
             ("--speculative-config {\"model\":\"x\"}", Err("speculative")),
             ("--otlp-traces-endpoint http://localhost:4317", Err("--log-format json")),
-            ("--limit-mm-per-prompt {\"image\":4} --quantization fp8 --tokenizer t --revision r", Ok(4)),
+            ("--media-io-kwargs {} --quantization fp8 --tokenizer t --revision r", Ok(4)),
         ] {
             match (judge(line), expected) {
                 (Ok(warnings), Ok(count)) => assert_eq!(warnings.len(), count, "{line}: {warnings:?}"),

@@ -9,6 +9,7 @@ mod args_calibrate;
 mod args_doctor;
 mod args_eval;
 mod args_fit;
+mod args_media;
 mod args_quantize;
 mod args_serve;
 mod args_target;

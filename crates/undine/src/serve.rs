@@ -36,6 +36,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         body_bytes_max: usize::try_from(args.http.max_body_bytes).unwrap_or(usize::MAX),
         connections_max: args.http.max_connections as usize,
         drain_timeout: Duration::from_secs(args.http.shutdown_timeout.into()),
+        media: args.media.config()?,
         request_log: if args.log.disable_log_requests { RequestLog::Off } else { RequestLog::On },
         ..ServerConfig::default()
     };

@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 use crate::wire::common::{Common, TOP_LOGPROBS_MAX};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::Fields;
-use crate::wire::messages::read_messages;
+use crate::wire::image_options::ImageOptions;
+use crate::wire::messages::{Messages, read_messages};
+use crate::wire::parts::ImagePart;
 use crate::wire::thinking::{Thinking, read_thinking};
 use crate::wire::tools::{Calling, read_calling, read_tools};
 
@@ -27,6 +29,10 @@ pub(crate) enum PromptEnd {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Conversation {
     pub(crate) messages: Vec<Value>,
+    /// What the messages show.
+    pub(crate) images: Vec<ImagePart>,
+    /// How these are cut.
+    pub(crate) image_options: ImageOptions,
     /// Shown even if `tool_choice` is `none`, as in vLLM: the prompt stays what it was in other turns, and so does the
     /// prefix cache.
     pub(crate) tools: Vec<Value>,
@@ -57,7 +63,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("audio", "answers are text"),
     ("web_search_options", "remove the field"),
     ("echo", "the prompt is the client's own; use /v1/completions to get it back"),
-    ("mm_processor_kwargs", "only text is understood"),
 ];
 
 /// Fields that never change the answer here.
@@ -66,7 +71,8 @@ const IGNORED: &[&str] = &["verbosity", "chat_template_content_format", "media_i
 impl Conversation {
     /// Reads what `/v1/chat/completions` and `/tokenize` have in common.
     pub(crate) fn read(fields: &mut Fields) -> ApiResult<Self> {
-        let messages = read_messages(fields)?;
+        let Messages { list: messages, images } = read_messages(fields)?;
+        let image_options = ImageOptions::read(fields)?;
         let tools = read_tools(fields)?;
         let mut kwargs = fields.object("chat_template_kwargs")?.unwrap_or_default();
         if kwargs.len() > KWARGS_MAX {
@@ -85,7 +91,7 @@ impl Conversation {
             kwargs.insert("documents".to_owned(), documents);
         }
         let end = read_end(fields, &messages)?;
-        Ok(Self { messages, tools, kwargs, template, thinking, end })
+        Ok(Self { messages, images, image_options, tools, kwargs, template, thinking, end })
     }
 }
 

@@ -99,6 +99,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("queue_full"), message)
     }
 
+    /// 503 because the images of other requests fill the memory for them.
+    pub(crate) fn too_many_images() -> Self {
+        let message = "the images of requests that wait take all the memory for them; try again later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("queue_full"), message)
+    }
+
     /// 500.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Some("engine_failed"), message)

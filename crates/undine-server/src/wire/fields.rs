@@ -44,6 +44,11 @@ impl Fields {
         format!("{}{name}", self.prefix)
     }
 
+    /// Whether there is such a field.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
     /// Any value.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.note(name);

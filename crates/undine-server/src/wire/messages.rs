@@ -3,36 +3,43 @@
 use serde_json::{Map, Value};
 
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::fields::{Fields, describe, excerpt, mismatch};
+use crate::wire::fields::{Fields, describe, excerpt};
+use crate::wire::parts::{ImagePart, read_content};
 
 /// Most messages of one request.
 pub(crate) const MESSAGES_MAX: usize = 4096;
 /// Most tool calls of one message.
 pub(crate) const CALLS_MAX: usize = 512;
-/// Most parts of one message's content.
-pub(crate) const PARTS_MAX: usize = 1024;
 
 /// Fields of a message that a template may read, beside `role` and `content`.
 const PASSED_ON: [&str; 2] = ["name", "tool_call_id"];
 /// What templates and clients call the thoughts of a past turn: a template gets them under all names.
 pub(crate) const THOUGHTS: [&str; 3] = ["reasoning", "reasoning_content", "thinking"];
 
+/// The messages of a request.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Messages {
+    /// As templates take them, but for contents with images, which are as [`read_content`] makes them.
+    pub(crate) list: Vec<Value>,
+    /// In the order of the messages and of their parts.
+    pub(crate) images: Vec<ImagePart>,
+}
+
 /// Reads `messages`: role and content as text, tool calls with their arguments as objects.
-pub(crate) fn read_messages(fields: &mut Fields) -> ApiResult<Vec<Value>> {
+pub(crate) fn read_messages(fields: &mut Fields) -> ApiResult<Messages> {
     let messages = fields
         .list("messages", MESSAGES_MAX)?
         .ok_or_else(|| ApiError::field("messages", "missing; expected a list of messages"))?;
     if messages.is_empty() {
         return Err(ApiError::field("messages", "expected at least one message, found an empty list"));
     }
-    messages
-        .into_iter()
-        .enumerate()
-        .map(|(i, value)| read_message(&format!("messages[{i}]"), value))
-        .collect()
+    let mut images = Vec::new();
+    let read = |(i, value)| read_message(&format!("messages[{i}]"), value, &mut images);
+    let list = messages.into_iter().enumerate().map(read).collect::<ApiResult<_>>()?;
+    Ok(Messages { list, images })
 }
 
-fn read_message(path: &str, value: Value) -> ApiResult<Value> {
+fn read_message(path: &str, value: Value, images: &mut Vec<ImagePart>) -> ApiResult<Value> {
     let mut fields = Fields::nested(path, value)?;
     let role_path = fields.path("role");
     let role = match fields.string("role")?.as_deref() {
@@ -54,16 +61,16 @@ fn read_message(path: &str, value: Value) -> ApiResult<Value> {
     let content = fields.take("content");
     let tool_calls = read_tool_calls(&mut fields)?;
     let content = match content {
-        Some(content) => read_content(&content_path, content)?,
+        Some(content) => read_content(&content_path, content, images)?,
         // A turn of tool calls only, as OpenAI's clients send it back.
-        None if role == "assistant" => String::new(),
+        None if role == "assistant" => "".into(),
         None => {
-            return Err(ApiError::field(content_path, "missing; expected a string or a list of text parts"));
+            return Err(ApiError::field(content_path, "missing; expected a string or a list of parts"));
         }
     };
     let mut message = Map::new();
     message.insert("role".to_owned(), role.into());
-    message.insert("content".to_owned(), content.into());
+    message.insert("content".to_owned(), content);
     for name in PASSED_ON {
         if let Some(text) = fields.string(name)? {
             message.insert(name.to_owned(), text.into());
@@ -88,55 +95,6 @@ fn read_thoughts(fields: &mut Fields) -> ApiResult<Option<String>> {
         thoughts = thoughts.or(text);
     }
     Ok(thoughts)
-}
-
-/// The text of a message; parts are joined by a newline, as in vLLM.
-fn read_content(path: &str, content: Value) -> ApiResult<String> {
-    let parts = match content {
-        Value::String(text) => return Ok(text),
-        Value::Array(parts) if parts.len() <= PARTS_MAX => parts,
-        Value::Array(parts) => {
-            return Err(ApiError::field(
-                path,
-                format!("expected at most {PARTS_MAX} parts, found {}", parts.len()),
-            ));
-        }
-        other => return Err(mismatch(path, "a string or a list of text parts", &other)),
-    };
-    let mut texts = Vec::with_capacity(parts.len());
-    for (i, part) in parts.into_iter().enumerate() {
-        let path = format!("{path}[{i}]");
-        if let Value::String(text) = part {
-            texts.push(text);
-            continue;
-        }
-        let mut part = Fields::nested(&path, part)?;
-        let type_path = part.path("type");
-        match part.string("type")?.as_deref() {
-            Some("text" | "input_text" | "output_text" | "refusal") => {}
-            Some(
-                kind @ ("image_url" | "input_image" | "input_audio" | "audio_url" | "video_url" | "file"),
-            ) => {
-                return Err(ApiError::unsupported(
-                    &type_path,
-                    &format!("{kind} parts need a later version; send text"),
-                ));
-            }
-            Some(other) => {
-                return Err(ApiError::field(
-                    type_path,
-                    format!("expected \"text\", found {:?}", excerpt(other)),
-                ));
-            }
-            None => return Err(ApiError::field(type_path, "missing; expected \"text\"")),
-        }
-        let text = match part.string("text")? {
-            Some(text) => Some(text),
-            None => part.string("refusal")?,
-        };
-        texts.push(text.ok_or_else(|| ApiError::field(part.path("text"), "missing; expected a string"))?);
-    }
-    Ok(texts.join("\n"))
 }
 
 /// Tool calls of an assistant turn. OpenAI sends arguments as JSON text, templates want the object.
@@ -181,7 +139,8 @@ mod tests {
 
     fn read(messages: Value) -> Result<Vec<Value>, String> {
         let body = serde_json::to_vec(&json!({ "messages": messages })).unwrap();
-        read_messages(&mut Fields::parse(&body).unwrap()).map_err(|error| error.message)
+        let read = read_messages(&mut Fields::parse(&body).unwrap());
+        read.map(|messages| messages.list).map_err(|error| error.message)
     }
 
     #[test]
@@ -233,13 +192,12 @@ mod tests {
             (json!([{"role": "user"}]), "`messages[0].content`: missing"),
             (
                 json!([{"role": "user", "content": 3}]),
-                "`messages[0].content`: expected a string or a list of text parts",
+                "`messages[0].content`: expected a string or a list of parts",
             ),
             (
                 json!([{"role": "user", "content": [{"type": "image_url"}]}]),
-                "`messages[0].content[0].type`: not supported yet",
+                "`messages[0].content[0].image_url`: missing",
             ),
-            (json!([{"role": "user", "content": [{"type": "smell"}]}]), "expected \"text\", found \"smell\""),
             (
                 json!([{"role": "user", "content": [{"type": "text"}]}]),
                 "`messages[0].content[0].text`: missing",

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 pub mod client;
+pub mod eye;
 pub mod mock;
 
 use std::net::SocketAddr;
@@ -10,10 +11,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use undine_core::executor::ExecutorFactory;
-use undine_core::{SamplingParams, SpecialTokens, Vocabulary};
+use undine_core::{ImageSettings, SamplingParams, SpecialTokens, Vocabulary};
 use undine_engine::{EngineConfig, PrefixCaching};
 use undine_server::{
     AnswerOptions, Listener, Load, Loaded, RequestDefaults, ServerConfig, ServerError, ServerModel, serve,
@@ -48,8 +50,28 @@ pub fn tokenizer() -> Tokenizer {
         vocab.remove(&old);
         vocab.insert(name.to_owned(), id.into());
     }
+    tokenizer_of(json.to_string())
+}
+
+/// The tokenizer of the oracle checkpoint that sees.
+pub fn image_tokenizer() -> Tokenizer {
+    tokenizer_of(std::fs::read_to_string(oracle_vl("tokenizer.json")).unwrap())
+}
+
+/// A file of that checkpoint, or one of its images.
+pub fn oracle_vl(name: &str) -> String {
+    format!("{}/../../tests/data/oracle/vl/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// An image of the oracle as a `data:` URI.
+pub fn data_uri(image: &str) -> String {
+    let bytes = std::fs::read(oracle_vl(image)).unwrap();
+    format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+fn tokenizer_of(json: String) -> Tokenizer {
     let special = SpecialTokens { bos: Some(1), eos: vec![EOS], pad: Some(0), add_bos: Some(true) };
-    Tokenizer::new(&Vocabulary::HuggingFace(json.to_string().into_bytes()), &special).unwrap().unwrap()
+    Tokenizer::new(&Vocabulary::HuggingFace(json.into_bytes()), &special).unwrap().unwrap()
 }
 
 /// Ids of a text, special tokens included, without BOS.
@@ -81,6 +103,8 @@ pub struct Setup {
     pub defaults: SamplingParams,
     pub answers: AnswerOptions,
     pub template: &'static str,
+    /// A model that sees has another vocabulary.
+    pub images: Option<ImageSettings>,
 }
 
 impl Default for Setup {
@@ -102,6 +126,7 @@ impl Default for Setup {
             defaults: SamplingParams::default(),
             answers: AnswerOptions::default(),
             template: TEMPLATE,
+            images: None,
         }
     }
 }
@@ -115,20 +140,33 @@ impl Setup {
         setup
     }
 
+    /// The same for a model that sees, with room for images.
+    pub fn seeing() -> Self {
+        let mut setup = Self { images: Some(ImageSettings::default()), ..Self::default() };
+        setup.engine.max_model_len = 4000;
+        setup
+    }
+
     pub fn loaded(self) -> Loaded {
-        let Self { mock, engine, chat, text, defaults, answers, template, .. } = self;
+        let Self { mock, engine, chat, text, defaults, answers, template, images, .. } = self;
         let factory: ExecutorFactory = Box::new(move || Ok(Box::new(mock)));
         let model = ServerModel {
             names: vec!["mock".to_owned(), "vendor/mock".to_owned()],
-            tokenizer: text.then(|| Arc::new(tokenizer())),
+            tokenizer: text.then(|| Arc::new(if images.is_some() { image_tokenizer() } else { tokenizer() })),
             template: chat.then(|| ChatTemplate::new(template, "<|startoftext|>", "<|im_end|>").unwrap()),
-            images: None,
+            images,
             eos: vec![EOS],
             sampling_defaults: defaults,
             answers,
             requests: RequestDefaults::default(),
         };
-        Loaded { model, factory, vision: None, engine, on_ready: Box::new(|| ()) }
+        Loaded {
+            model,
+            factory,
+            vision: images.is_some().then(eye::factory),
+            engine,
+            on_ready: Box::new(|| ()),
+        }
     }
 
     /// Starts a server and waits until it is ready.

@@ -2,6 +2,7 @@
 //! not depend on what else the server is doing, nor on how a prompt is cut into steps.
 
 mod agents;
+mod images;
 mod server;
 
 use std::io::{BufRead, BufReader};

@@ -1,0 +1,44 @@
+//! Numbers about the images of requests.
+
+use prometheus::{IntCounter, IntCounterVec};
+
+use crate::media::{Found, MediaError};
+use crate::metrics::Maker;
+
+/// Counted where images are got (`images`), but for those of the engine.
+pub(crate) struct ImageMetrics {
+    pub(crate) received: IntCounter,
+    queries: IntCounter,
+    hits: IntCounter,
+    failures: IntCounterVec,
+}
+
+impl ImageMetrics {
+    pub(crate) fn new(make: &Maker<'_>) -> Self {
+        let failures = make.add(IntCounterVec::new(
+            make.options("image_failures_total", "Images of requests that could not be had, by reason."),
+            &["reason"],
+        ));
+        // From the start, so that a rate can be taken of the first failure.
+        for reason in MediaError::REASONS {
+            failures.with_label_values(&[reason]);
+        }
+        Self {
+            received: make.counter("images_received_total", "Images that requests showed."),
+            queries: make.counter("mm_cache_queries_total", "Images looked up among those already prepared."),
+            hits: make.counter("mm_cache_hits_total", "Of them, those that were found."),
+            failures,
+        }
+    }
+
+    pub(crate) fn prepared(&self, found: Found) {
+        self.queries.inc();
+        if found == Found::InCache {
+            self.hits.inc();
+        }
+    }
+
+    pub(crate) fn failed(&self, reason: &str) {
+        self.failures.with_label_values(&[reason]).inc();
+    }
+}
