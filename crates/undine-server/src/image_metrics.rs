@@ -1,6 +1,7 @@
 //! Numbers about the images of requests.
 
 use prometheus::{IntCounter, IntCounterVec};
+use undine_engine::EngineStats;
 
 use crate::media::{Found, MediaError};
 use crate::metrics::Maker;
@@ -11,6 +12,8 @@ pub(crate) struct ImageMetrics {
     queries: IntCounter,
     hits: IntCounter,
     failures: IntCounterVec,
+    encoded: IntCounter,
+    reused: IntCounter,
 }
 
 impl ImageMetrics {
@@ -28,7 +31,19 @@ impl ImageMetrics {
             queries: make.counter("mm_cache_queries_total", "Images looked up among those already prepared."),
             hits: make.counter("mm_cache_hits_total", "Of them, those that were found."),
             failures,
+            encoded: make
+                .counter("image_tiles_encoded_total", "Tiles of images that the vision tower encoded."),
+            reused: make.counter(
+                "image_tiles_reused_total",
+                "Tiles that it need not encode: what came of them was still known.",
+            ),
         }
+    }
+
+    /// Takes over the engine's own counts.
+    pub(crate) fn publish(&self, stats: &EngineStats) {
+        self.encoded.inc_by(stats.image_tiles_encoded_total.saturating_sub(self.encoded.get()));
+        self.reused.inc_by(stats.image_tiles_reused_total.saturating_sub(self.reused.get()));
     }
 
     pub(crate) fn prepared(&self, found: Found) {

@@ -261,6 +261,7 @@ impl EngineMetrics {
         self.waiting_for[1].set(stats.waiting_deferred.into());
         let usage = f64::from(stats.blocks_used) / f64::from(stats.blocks_total.max(1));
         self.cache_usage.iter().for_each(|gauge| gauge.set(usage));
+        self.images.publish(stats);
         for (counter, total) in [
             (&self.preemptions, stats.preemptions),
             (&self.prompt_tokens, stats.prompt_tokens_total),

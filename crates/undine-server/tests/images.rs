@@ -305,6 +305,7 @@ fn images_are_counted() {
         ("images_received_total", 5),
         ("mm_cache_queries_total", 4),
         ("mm_cache_hits_total", 2),
+        ("image_tiles_encoded_total", 2),
         ("image_failures_total,reason=\"image\"", 1),
         ("image_failures_total,reason=\"timeout\"", 0),
     ] {

@@ -44,6 +44,9 @@ pub struct BatchArgs {
     /// How images are seen.
     #[command(flatten)]
     pub vision: crate::args_vision::VisionArgs,
+    /// Images in requests.
+    #[command(flatten)]
+    pub media: crate::args_media::MediaArgs,
     /// What answers are like.
     #[command(flatten)]
     pub answers: AnswerArgs,

@@ -40,6 +40,7 @@ pub fn run(args: &BatchArgs) -> Result<(), Error> {
         executor: &args.executor,
         limits: &args.limits,
         vision: &args.vision,
+        media: &args.media,
         answers: &args.answers,
     })?;
     for (flag, path) in [("--output", Some(&args.output)), ("--error-file", args.error_file.as_ref())] {
@@ -94,7 +95,8 @@ async fn answer(
     summary: &mut Summary,
 ) -> Result<Ended, Error> {
     let signals = Signals::new()?;
-    let config = ServerConfig { request_log: RequestLog::Off, ..ServerConfig::default() };
+    let media = args.media.config()?;
+    let config = ServerConfig { request_log: RequestLog::Off, media, ..ServerConfig::default() };
     let load = Box::new(move || plan.load(Box::new(|| ())).map_err(Into::into));
     let api = InProcess::start(load, config).await?;
     let concurrency = args.concurrency.unwrap_or(args.limits.max_num_seqs.saturating_add(CONCURRENCY_BESIDE));

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 use undine_core::executor::ExecutorFactory;
 use undine_core::vision::VisionFactory;
-use undine_core::{Config, Executor, ExecutorError, SamplingParams};
+use undine_core::{Config, Executor, ExecutorError, ImageSettings, SamplingParams};
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
 use undine_engine::{EngineConfig, PrefixCaching};
 use undine_model::Model;
 use undine_server::{
-    AnswerOptions, Loaded, ReasoningFormat, RequestDefaults, RequestTemplate, ServerModel, ToolCallFormat,
+    AnswerOptions, ImageOptions, Loaded, ReasoningFormat, RequestDefaults, RequestTemplate, ServerModel,
+    ToolCallFormat,
 };
 use undine_weights::Checkpoint;
 
 use crate::args::ExecutorArgs;
+use crate::args_media::MediaArgs;
 use crate::args_serve::{
     AnswerArgs, CheckpointArgs, Context, LimitArgs, ReasoningParser, ServeArgs, ToolCallParser,
 };
@@ -45,6 +47,7 @@ pub struct LoadPlan {
     executor: ExecutorArgs,
     answers: AnswerOptions,
     requests: RequestDefaults,
+    image_options: ImageOptions,
     sampling: SamplingSource,
 }
 
@@ -84,6 +87,8 @@ pub struct LoadArgs<'a> {
     pub limits: &'a LimitArgs,
     /// How images are seen.
     pub vision: &'a VisionArgs,
+    /// Images in requests.
+    pub media: &'a MediaArgs,
     /// What answers are like.
     pub answers: &'a AnswerArgs,
 }
@@ -91,8 +96,8 @@ pub struct LoadArgs<'a> {
 impl ServeArgs {
     /// Those of a server.
     pub fn load(&self) -> LoadArgs<'_> {
-        let Self { model, checkpoint, executor, limits, vision, answers, .. } = self;
-        LoadArgs { model: model.as_deref(), checkpoint, executor, limits, vision, answers }
+        let Self { model, checkpoint, executor, limits, vision, media, answers, .. } = self;
+        LoadArgs { model: model.as_deref(), checkpoint, executor, limits, vision, media, answers }
     }
 }
 
@@ -145,6 +150,7 @@ impl LoadPlan {
                 logprobs_max: args.answers.max_logprobs,
                 tokens_as_ids: args.answers.return_tokens_as_token_ids,
             },
+            image_options: args.media.mm_processor_kwargs.unwrap_or_default(),
             sampling: SamplingSource::new(args.answers)?,
         })
     }
@@ -173,7 +179,7 @@ impl LoadPlan {
             names: self.names,
             tokenizer,
             template,
-            images: checkpoint.image_settings().copied(),
+            images: image_settings(&checkpoint, self.image_options)?,
             eos: checkpoint.special_tokens().eos.clone(),
             answers: self.answers,
             requests: self.requests,
@@ -215,6 +221,14 @@ fn vision(checkpoint: Arc<Checkpoint>, threads: usize) -> VisionFactory {
         let vision = session::vision(checkpoint, threads).map_err(|error| ExecutorError(error.chain()))?;
         Ok(vision.expect("the caller has seen the tower"))
     })
+}
+
+/// How images are cut, if the model takes any: as the checkpoint says, with the server's own options.
+fn image_settings(checkpoint: &Checkpoint, options: ImageOptions) -> Result<Option<ImageSettings>, Error> {
+    let Some(settings) = checkpoint.image_settings() else { return Ok(None) };
+    let settings = options.over(*settings);
+    let wrong = |message| Error::usage(format!("--mm-processor-kwargs: {message}"));
+    settings.check().map(|()| Some(settings)).map_err(wrong)
 }
 
 fn answer_options(args: &AnswerArgs) -> AnswerOptions {
