@@ -33,6 +33,8 @@ pub const IMAGES_MAX: u32 = 64;
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Default of [`MediaConfig::cache_bytes_max`].
 pub const CACHE_BYTES_MAX: usize = 256 << 20;
+/// Images from the network in memory at once, for all requests, until they are prepared.
+const FETCHES_MAX: usize = 16;
 /// Images being decoded at once. One takes up to twelve bytes a pixel while it is decoded, 600 MB at the most.
 const DECODES_MAX: usize = 2;
 /// Most pixels of tiles, in KiB, of all requests that wait or are answered.
@@ -72,6 +74,7 @@ pub(crate) struct Media {
     pub(crate) config: MediaConfig,
     /// Made when it is first needed.
     fetcher: OnceLock<Result<Fetcher, MediaError>>,
+    fetching: Arc<Semaphore>,
     decoding: Arc<Semaphore>,
     held: Arc<Semaphore>,
     prepared: Mutex<PreparedImages>,
@@ -104,6 +107,7 @@ impl Media {
     pub(crate) fn new(config: MediaConfig) -> Self {
         Self {
             fetcher: OnceLock::new(),
+            fetching: Arc::new(Semaphore::new(FETCHES_MAX)),
             decoding: Arc::new(Semaphore::new(DECODES_MAX)),
             held: Arc::new(Semaphore::new(HELD_KIB_MAX)),
             prepared: Mutex::new(PreparedImages::new(config.cache_bytes_max)),
@@ -118,19 +122,20 @@ impl Media {
         pipeline: ImagePipeline,
     ) -> Result<Prepared, MediaError> {
         let fetched = match Source::of(&url)? {
-            Source::Network(url) => Some(self.fetcher()?.fetch(url).await?),
+            Source::Network(url) => {
+                let place = place(&self.fetching).await;
+                Some((self.fetcher()?.fetch(url).await?, place))
+            }
             Source::Inline(_) | Source::File(_) => None,
         };
-        let place = Arc::clone(&self.decoding).acquire_owned().await.expect("the semaphore is never closed");
+        let place = place(&self.decoding).await;
         let work = move || {
-            let bytes = match fetched {
-                Some(bytes) => bytes,
-                None => self.read(Source::of(&url)?)?,
+            // The places go with the work, which goes on when the client does not.
+            let (bytes, _places) = match fetched {
+                Some((bytes, fetching)) => (bytes, (place, Some(fetching))),
+                None => (self.read(Source::of(&url)?)?, (place, None)),
             };
-            let prepared = self.cut(&bytes, &pipeline);
-            // The place goes with the work, which goes on when the client does not.
-            drop(place);
-            prepared
+            self.cut(&bytes, &pipeline)
         };
         let failed = |_| Err(MediaError::Internal);
         tokio::task::spawn_blocking(work).await.unwrap_or_else(failed)
@@ -167,6 +172,10 @@ impl Media {
         let kib = u32::try_from(bytes.div_ceil(1024)).ok()?;
         Arc::clone(&self.held).try_acquire_many_owned(kib).ok()
     }
+}
+
+async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")
 }
 
 /// Bytes of an image's tiles.

@@ -1,5 +1,7 @@
 //! Images through the whole house: a `data:` URI in a chat, and the tokens that transformers computed for it.
 
+use std::io::Read;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -117,4 +119,31 @@ fn another_image_under_the_same_text_is_another_prompt() {
     let again = server.ask(PATH, &body(std::slice::from_ref(&red), 4));
     assert_eq!(again["choices"], of_red["choices"]);
     assert!(cached(&again) > BEFORE_IMAGE);
+}
+
+#[test]
+fn flags_reach_the_server() {
+    let folder = data("oracle/vl");
+    let server = Server::start(
+        "vl",
+        &[
+            "--chat-template",
+            TEMPLATE,
+            "--limit-mm-per-prompt",
+            "{\"image\": 1}",
+            "--allowed-local-media-path",
+            folder.to_str().expect("UTF-8"),
+            "--mm-processor-kwargs",
+            "{\"do_image_splitting\": false}",
+        ],
+    );
+    let url = format!("file://{}/1600x900.png", folder.canonicalize().expect("is there").display());
+    let large = json!({"type": "image_url", "image_url": {"url": url}});
+    let answer = server.ask(PATH, &body(&[user(&large)], 1));
+    // As one tile of 21 x 12 tokens, with a marker at each end.
+    assert_eq!(answer["usage"]["prompt_tokens"], 21 * 12 + 2 + 21, "{}", answer["usage"]);
+    let two = body(&[user(&large), user(&large)], 1).to_string();
+    let mut refusal = String::new();
+    server.send("POST", PATH, &two).read_to_string(&mut refusal).expect("receives");
+    assert!(refusal.contains("400 Bad Request") && refusal.contains("At most 1 image(s)"), "{refusal}");
 }
