@@ -207,17 +207,17 @@ fn turns_with_images_come_back_as_they_were_generated() {
     }
 }
 
-#[test]
-fn what_cannot_be_shown_is_refused() {
-    let media = MediaConfig { images_max: 2, ..MediaConfig::default() };
-    let config = ServerConfig { media, ..ServerConfig::default() };
-    let server = Setup { config, ..Setup::seeing() }.start();
+/// What a user's message says, how images are to be cut, and the refusal: the field to blame, a part of the message.
+type Refusal = (Value, Value, &'static str, &'static str);
+
+/// By a server with room for two images and 4000 tokens.
+fn refusals() -> Vec<Refusal> {
     let uri = |bytes: &str| json!([{"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{bytes}")}}]);
     let url = |url: &str| json!([text("a"), {"type": "image_url", "image_url": {"url": url}}]);
     let large = image("1600x900.png");
     let place = "messages[0].content[0].image_url";
     let second = "messages[0].content[1].image_url";
-    for (content, options, param, message) in [
+    vec![
         (uri("AAAA"), json!({}), place, "the bytes are no PNG"),
         (uri("iVBORw0KGgoAAAANSUhEUg=="), json!({}), place, "cannot be decoded"),
         (uri("?"), json!({}), place, "not base64"),
@@ -263,7 +263,19 @@ fn what_cannot_be_shown_is_refused() {
             "mm_processor_kwargs.min_image_tokens",
             "expected 1 to 8, found 9",
         ),
-    ] {
+    ]
+}
+
+/// A server that takes so many images a request.
+fn seeing(images_max: u32) -> support::Server {
+    let media = MediaConfig { images_max, ..MediaConfig::default() };
+    Setup { config: ServerConfig { media, ..ServerConfig::default() }, ..Setup::seeing() }.start()
+}
+
+#[test]
+fn what_cannot_be_shown_is_refused() {
+    let server = seeing(2);
+    for (content, options, param, message) in refusals() {
         let body = json!({"messages": user(content), "mm_processor_kwargs": options, "max_tokens": 1});
         for path in [PATH, "/tokenize"] {
             let mut body = body.clone();
@@ -280,6 +292,11 @@ fn what_cannot_be_shown_is_refused() {
             assert!(error["message"].as_str().unwrap().contains(message), "{message}: {error}");
         }
     }
+}
+
+#[test]
+fn a_server_says_whether_it_sees() {
+    let server = seeing(2);
     let blind = Setup::default().start();
     let response = post(blind.address, PATH, &json!({"messages": user(json!([image(SMALL.0)]))}));
     assert_eq!(response.status, 400);
