@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod local_hub;
 pub mod synthetic;
 
 use std::path::PathBuf;
