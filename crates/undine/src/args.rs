@@ -44,6 +44,17 @@ pub enum Command {
     Eval(Box<crate::args_eval::EvalArgs>),
     /// Write an importance matrix from text, for better quantization.
     Calibrate(Box<crate::args_calibrate::CalibrateArgs>),
+    /// Fetch a model from the hub.
+    Pull(crate::args_hub::PullArgs),
+    /// List the models in the cache.
+    #[command(visible_alias = "ls")]
+    List(crate::args_hub::ListArgs),
+    /// Show a model in the cache: where it comes from and what is in it.
+    Show(crate::args_hub::ShowArgs),
+    /// Remove models from the cache.
+    Rm(crate::args_hub::RmArgs),
+    /// List short names, sizes and what fits this machine.
+    Models(crate::args_hub::ModelsArgs),
 }
 
 /// Type of keys and values in the cache.
@@ -126,7 +137,8 @@ pub struct SamplingArgs {
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub struct RunArgs {
-    /// A .gguf file or a checkpoint folder; without one, the little demo model inside the program.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`); without one, the little demo model inside the
+    /// program.
     #[arg(env = "UNDINE_MODEL")]
     pub model: Option<PathBuf>,
     /// Answer this and exit; piped input is appended to it.
@@ -170,6 +182,8 @@ pub struct RunArgs {
 const RUN_EXAMPLES: &str = "Examples:
   undine run                                        chat with the demo model
   undine run LFM2-1.2B-Q4_K_M.gguf                  chat
+  undine run lfm2.5:1.2b                            the same with a model of the hub, fetched if need be
+  undine run -hf LiquidAI/LFM2-1.2B-GGUF:Q4_K_M
   undine run model.gguf -p \"Why is the sky blue?\"   one answer
   undine run LFM2-VL-450M-Q4_0.gguf --image cat.png -p \"What is this?\"
   cat notes.txt | undine run model.gguf -p \"Summarise:\"
@@ -208,7 +222,7 @@ The weights are random: such a file is for measuring speed and memory, its answe
 #[derive(Debug, Args)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub struct InspectArgs {
-    /// A .gguf file or a checkpoint folder; without one, the demo model.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`); without one, the demo model.
     #[arg(env = "UNDINE_MODEL")]
     pub model: Option<PathBuf>,
     /// Print one JSON object.
@@ -231,7 +245,7 @@ pub struct BenchArgs {
     /// Something else to measure.
     #[command(subcommand)]
     pub command: Option<BenchCommand>,
-    /// A .gguf file or a checkpoint folder; without one, the demo model.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`); without one, the demo model.
     #[arg(env = "UNDINE_MODEL")]
     pub model: Option<PathBuf>,
     /// Prompt lengths to measure prefill with; 0 for none.

@@ -322,7 +322,7 @@ pub struct BenchLatencyArgs {
 /// What both measurements of the engine take.
 #[derive(Debug, Args)]
 pub struct OfflineArgs {
-    /// A .gguf file or a checkpoint folder; without one, the demo model.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`); without one, the demo model.
     // Not `env`: a value from there would count as given, and contradict --model.
     pub model: Option<PathBuf>,
     /// The same as the positional MODEL.

@@ -15,7 +15,8 @@ use crate::format::parse_count_u32;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeArgs {
-    /// A .gguf file or a checkpoint folder [env: UNDINE_MODEL]; without one, the demo model inside the program.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`) [env: UNDINE_MODEL]; without one, the demo model
+    /// inside the program.
     // Not `env`: a value from there would count as given, and contradict --model.
     pub model: Option<PathBuf>,
     /// What is served.
@@ -71,6 +72,9 @@ pub struct CheckpointArgs {
     /// A Jinja template to use instead of the checkpoint's.
     #[arg(long, env = "UNDINE_CHAT_TEMPLATE", value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
+    /// Where a model that is named is found.
+    #[command(flatten)]
+    pub hub: crate::args_hub::HubArgs,
 }
 
 /// How much at once.
@@ -311,6 +315,7 @@ pub struct JsonObject(pub Map<String, Json>);
 const EXAMPLES: &str = "Examples:
   undine serve                                      the demo model at http://127.0.0.1:8000
   undine serve LFM2-1.2B-Q4_K_M.gguf --port 8080 --max-model-len 32K
+  undine serve lfm2.5:1.2b                          a model of the hub, fetched if need be
   undine serve ./LFM2-350M --served-model-name lfm2 --api-key secret
   undine serve model.gguf --host 0.0.0.0 --api-key-file keys.txt --ssl-certfile cert.pem --ssl-keyfile key.pem
   undine serve model.gguf --uds /run/undine.sock --log-format json

@@ -27,7 +27,7 @@ use Verdict::{NoEffect, Only, Refused};
 const ONE_PROCESS: &str = "one process serves one model on this machine's CPU";
 const NO_GPU: &str = "there is no GPU to do it on";
 const NO_LORA: &str = "adapters are not applied at run time; merge them into the checkpoint";
-const OWN_FILES: &str = "the model is a file or folder on this machine, read as it is";
+const OWN_FILES: &str = "a model's files are read as they are, and checked when they are fetched";
 const OWN_MEMORY: &str = "prepared images are kept in the server's own memory; see --mm-processor-cache-gb";
 const NO_PLUGINS: &str = "code cannot be loaded into the server";
 const NO_CLUSTER: &str = "caches are not shared between servers";
@@ -46,13 +46,14 @@ const FLAGS: &[(&str, Takes, Verdict)] = &[
     ("tokenizer", Value, NoEffect("the checkpoint's own tokenizer is used")),
     ("tokenizer-mode", Value, NoEffect("there is one tokenizer implementation")),
     ("tokenizer-revision", Value, NoEffect(OWN_FILES)),
-    ("revision", Value, NoEffect(OWN_FILES)),
     ("code-revision", Value, NoEffect(OWN_FILES)),
     ("hf-config-path", Value, NoEffect(OWN_FILES)),
-    ("hf-token", Value, NoEffect(OWN_FILES)),
     ("config-format", Value, NoEffect(OWN_FILES)),
-    ("load-format", Value, NoEffect(OWN_FILES)),
-    ("download-dir", Value, NoEffect(OWN_FILES)),
+    (
+        "load-format",
+        Value,
+        Only(&["auto", "hf", "safetensors", "gguf"], "a checkpoint says itself which format it has"),
+    ),
     ("ignore-patterns", Value, NoEffect(OWN_FILES)),
     ("safetensors-load-strategy", Value, NoEffect(OWN_FILES)),
     ("model-loader-extra-config", Value, NoEffect(OWN_FILES)),
@@ -344,12 +345,14 @@ mod tests {
             ("--tensor-parallel-size 1 --scheduling-policy fcfs", Ok(0)),
             ("--tensor-parallel-size 2", Err("expected 1, found 2: one process")),
             ("--scheduling-policy priority", Err("order of their arrival")),
+            ("--load-format auto --hf-token t", Ok(0)),
+            ("--load-format dummy", Err("found dummy")),
             ("--enable-lora", Err("merge them")),
             ("--no-enable-lora", Ok(0)),
             ("--lora-modules a=b", Err("merge them")),
             ("--speculative-config {\"model\":\"x\"}", Err("speculative")),
             ("--otlp-traces-endpoint http://localhost:4317", Err("--log-format json")),
-            ("--media-io-kwargs {} --quantization fp8 --tokenizer t --revision r", Ok(4)),
+            ("--media-io-kwargs {} --quantization fp8 --tokenizer t --revision r --download-dir d", Ok(3)),
         ] {
             match (judge(line), expected) {
                 (Ok(warnings), Ok(count)) => assert_eq!(warnings.len(), count, "{line}: {warnings:?}"),

@@ -34,6 +34,9 @@ pub enum Error {
     /// No plan for a quantized file can be made.
     #[error(transparent)]
     Quantize(#[from] undine_quantize::Error),
+    /// A model cannot be found or fetched.
+    #[error(transparent)]
+    Hub(#[from] undine_hub::Error),
     /// The tokenizer or the chat template cannot be used.
     #[error(transparent)]
     Text(#[from] undine_text::TextError),
@@ -96,7 +99,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
-            Self::Usage(_) => EXIT_USAGE,
+            Self::Usage(_) | Self::Hub(undine_hub::Error::Name { .. }) => EXIT_USAGE,
             Self::Interrupted => EXIT_INTERRUPTED,
             _ => EXIT_FAILURE,
         }

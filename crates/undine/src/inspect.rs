@@ -48,13 +48,18 @@ pub fn run(args: &InspectArgs) -> Result<(), Error> {
         writeln!(out, "{}", serde_json::to_string_pretty(&json).expect("a JSON value is JSON"))?;
         return Ok(());
     }
-    print_summary(&mut out, &describe(&checkpoint, args.model.as_deref()))?;
-    print_types(&mut out, &checkpoint)?;
-    print_metadata(&mut out, &checkpoint)?;
+    print(&mut out, &checkpoint, args.model.as_deref())?;
     if args.tensors {
         print_tensors(&mut out, &checkpoint)?;
     }
     Ok(())
+}
+
+/// The description as a table.
+pub fn print(out: &mut impl Write, checkpoint: &Checkpoint, path: Option<&Path>) -> Result<(), Error> {
+    print_summary(out, &describe(checkpoint, path))?;
+    print_types(out, checkpoint)?;
+    print_metadata(out, checkpoint)
 }
 
 pub fn types(checkpoint: &Checkpoint) -> BTreeMap<DType, TypeTotal> {
@@ -74,7 +79,8 @@ fn pattern(config: &Config) -> String {
     config.layers.iter().map(letter).collect()
 }
 
-fn describe(checkpoint: &Checkpoint, path: Option<&Path>) -> Json {
+/// Everything about a checkpoint but its tensors.
+pub fn describe(checkpoint: &Checkpoint, path: Option<&Path>) -> Json {
     let config = checkpoint.config();
     let moe = config
         .moe

@@ -1,19 +1,39 @@
 //! Ctrl-C: the first one stops the answer, a second one before it has stopped ends the program.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 
 use crate::error::{EXIT_INTERRUPTED, Error};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// While it is set, Ctrl-C prints it and ends the program.
+static FAREWELL: Mutex<Option<String>> = Mutex::new(None);
 
-/// Takes over Ctrl-C. Call once.
+/// Takes over Ctrl-C; once is enough.
 pub fn install() -> Result<(), Error> {
+    static INSTALLED: Once = Once::new();
     let handler = || {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        let farewell = FAREWELL.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(farewell) = &farewell {
+            eprintln!("{farewell}");
+        }
+        if farewell.is_some() || INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(EXIT_INTERRUPTED.into());
         }
     };
-    ctrlc::set_handler(handler).map_err(|error| Error::refused(format!("cannot catch Ctrl-C: {error}")))
+    let mut installed = Ok(());
+    INSTALLED.call_once(|| installed = ctrlc::set_handler(handler));
+    installed.map_err(|error| Error::refused(format!("cannot catch Ctrl-C: {error}")))
+}
+
+/// Does something that loses nothing if the process ends: Ctrl-C ends it at once, with this line.
+pub fn end_at_once<T>(farewell: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    install()?;
+    let set = |text: Option<String>| *FAREWELL.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    set(Some(farewell.to_owned()));
+    let result = work();
+    set(None);
+    result
 }
 
 /// Whether Ctrl-C has been pressed since the last answer began.

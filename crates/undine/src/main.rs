@@ -10,6 +10,7 @@ mod args_doctor;
 mod args_eval;
 mod args_fit;
 mod args_media;
+mod args_hub;
 mod args_quantize;
 mod args_serve;
 mod args_target;
@@ -28,6 +29,7 @@ mod error;
 mod eval;
 mod fit;
 mod format;
+mod hub;
 mod inspect;
 mod interrupt;
 mod logging;
@@ -81,5 +83,10 @@ fn run() -> Result<(), Error> {
         Command::Fit(args) => fit::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Pull(args) => hub::run_pull(&args),
+        Command::List(args) => hub::run_list(&args),
+        Command::Show(args) => hub::run_show(&args),
+        Command::Rm(args) => hub::run_rm(&args),
+        Command::Models(args) => hub::run_models(&args),
     }
 }

@@ -9,6 +9,7 @@ use undine_text::{ChatInput, ChatTemplate, Reasoning, SpecialText, Tokenizer, en
 use undine_weights::Checkpoint;
 
 use crate::error::Error;
+use crate::hub;
 use crate::pictures::Pictures;
 
 /// The demo model; `demo/README.md` says what it is and how it was made.
@@ -16,14 +17,15 @@ const DEMO: &[u8] = include_bytes!("../../../demo/undine-demo.gguf");
 /// What the demo model is called in messages.
 pub const DEMO_NAME: &str = "undine-demo";
 
-/// Opens MODEL and reports repairs on standard error, one line each. A vision tower is found where it belongs.
+/// Opens MODEL, a path or a name, and reports repairs on standard error, one line each. A vision tower is found where it belongs.
 pub fn open(model: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
     open_with(model, None)
 }
 
 /// The same with the vision tower in the file `mmproj`, if there is one.
 pub fn open_with(model: Option<&Path>, mmproj: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
-    let checkpoint = match (model, mmproj) {
+    let model = model.map(hub::locate).transpose()?;
+    let checkpoint = match (model.as_deref(), mmproj) {
         (Some(path), Some(mmproj)) => Checkpoint::open_with_mmproj(path, mmproj)?,
         (Some(path), None) => Checkpoint::open(path)?,
         (None, Some(_)) => {
@@ -37,10 +39,15 @@ pub fn open_with(model: Option<&Path>, mmproj: Option<&Path>) -> Result<Arc<Chec
     Ok(Arc::new(checkpoint))
 }
 
-/// A name for people: the file's or folder's, or the demo's.
+/// A name for people: the file's, the folder's or the repository's, or the demo's.
 pub fn display_name(model: Option<&Path>) -> String {
     let Some(path) = model else { return DEMO_NAME.to_owned() };
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if let Some(name) = hub::name(path) {
+        return name.repo.name().to_owned();
+    }
+    // A file in the cache is a link to one that is named by its hash.
+    let is_link_name = path.is_symlink() && path.extension().is_some();
+    let path = path.canonicalize().ok().filter(|_| !is_link_name).unwrap_or_else(|| path.to_owned());
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 

@@ -1,5 +1,6 @@
 //! What `undine serve` and `undine batch` load: the model, its text side and sampling defaults, the memory for keys and values.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::args_serve::{
 use crate::args_vision::VisionArgs;
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::{memory, open, sampling, session};
+use crate::{hub, memory, open, sampling, session};
 
 /// Memory for keys and values unless asked for otherwise. It is taken as it is used.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
@@ -121,6 +122,10 @@ impl LoadPlan {
             (None, Some(share)) => KvMemory::Share(share),
             (None, None) => KvMemory::Default,
         };
+        // Before anything is listened on, so that what goes wrong is told at once.
+        let model = model
+            .map(|model| hub::locate_with(&model, &args.checkpoint.hub).map(Cow::into_owned))
+            .transpose()?;
         let template = args.checkpoint.chat_template.as_deref();
         Ok(Self {
             model,
@@ -324,8 +329,11 @@ impl SamplingSource {
     }
 }
 
-/// The file's or folder's name without `.gguf`, and the path as it was given.
+/// The name as it was given; of a path the file's or folder's name without `.gguf`, and the path.
 fn default_names(model: Option<&Path>) -> Vec<String> {
+    if let Some(model) = model.filter(|model| hub::name(model).is_some()) {
+        return vec![model.display().to_string()];
+    }
     let name = open::display_name(model);
     let mut names = vec![name.strip_suffix(".gguf").unwrap_or(&name).to_owned()];
     names.extend(model.map(|path| path.display().to_string()).filter(|path| *path != names[0]));
@@ -378,6 +386,8 @@ mod tests {
     fn a_model_is_served_under_its_file_name_and_its_path() {
         assert_eq!(default_names(Some(Path::new("/m/LFM2-1.2B.gguf"))), ["LFM2-1.2B", "/m/LFM2-1.2B.gguf"]);
         assert_eq!(default_names(Some(Path::new("model"))), ["model"]);
+        assert_eq!(default_names(Some(Path::new("lfm2.5:1.2b"))), ["lfm2.5:1.2b"]);
+        assert_eq!(default_names(Some(Path::new("a/b:Q4_0"))), ["a/b:Q4_0"]);
         assert_eq!(default_names(None), [open::DEMO_NAME]);
     }
 }

@@ -1,0 +1,143 @@
+//! The flags of `undine pull`, `list`, `show`, `rm` and `models`, and the words by which other programs name a model.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+/// Flags of llama.cpp that stand before a repository; here a model's name needs none.
+const HF_FLAGS: [&str; 3] = ["-hf", "-hfr", "--hf-repo"];
+const HF_FLAG_WITH_VALUE: &str = "--hf-repo=";
+
+/// `undine pull`.
+#[derive(Debug, Args)]
+#[command(after_help = PULL_EXAMPLES)]
+pub struct PullArgs {
+    /// A short name (see `undine models`), or a repository of the hub: OWNER/NAME, OWNER/NAME:QUANT.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Branch, tag or commit [default: main]; the same as NAME@REVISION.
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Quantization, such as Q4_K_M [default: the best that fits this machine's free memory]; the same as NAME:QUANT.
+    #[arg(long, value_name = "QUANT")]
+    pub quant: Option<String>,
+    /// Fetch files that match this pattern instead of those that make up the model; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Leave out files that match this pattern; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Use this folder instead of the Hugging Face cache.
+    #[arg(long, visible_alias = "cache-dir", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub download_dir: Option<PathBuf>,
+    /// Print what happens as JSON, one object per line; the last has the path.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PULL_EXAMPLES: &str = "Examples:
+  undine pull lfm2.5:1.2b
+  undine pull lfm2.5:8b-a1b-q4_k_m
+  undine pull LiquidAI/LFM2-24B-A2B-GGUF:Q4_K_M
+  undine pull LiquidAI/LFM2.5-1.2B-Instruct          safetensors with their configuration
+  undine pull hf.co/LiquidAI/LFM2-VL-450M-GGUF       with its vision tower
+  undine pull LiquidAI/LFM2-350M --include '*.json' --revision main
+
+Files go to the cache that Hugging Face tools share: HF_HUB_CACHE, HF_HOME, or ~/.cache/huggingface. HF_TOKEN opens gated
+and private repositories, HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 forbids the network. An interrupted download
+goes on where it ended, whenever the same command runs again. The path of the model is printed at the end.
+
+Without a quantization, the largest file of 4 to 8 bits is taken that needs at most half of the memory that is free.";
+
+/// `undine list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print a JSON list.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `undine show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// A model in the cache, or a path.
+    #[arg(value_name = "NAME", env = "UNDINE_MODEL")]
+    pub name: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `undine rm`.
+#[derive(Debug, Args)]
+#[command(after_help = RM_EXAMPLES)]
+pub struct RmArgs {
+    /// A model in the cache: all quantizations and revisions of it, unless NAME has :QUANT or @REVISION.
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+const RM_EXAMPLES: &str = "Examples:
+  undine rm lfm2.5:1.2b-q8_0
+  undine rm LiquidAI/LFM2-350M --yes
+
+Contents that another revision needs too are kept.";
+
+/// `undine models`.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// Print a JSON list.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where `undine serve` finds a model that is named, under the names of vLLM.
+#[derive(Clone, Default, Debug, Args)]
+pub struct HubArgs {
+    /// Branch, tag or commit of a model on the hub [default: main].
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// The folder that models are fetched to [default: the Hugging Face cache].
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub download_dir: Option<PathBuf>,
+    /// Token for gated and private repositories.
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub hf_token: Option<String>,
+}
+
+/// The command line without the flags of llama.cpp that stand before a repository: `-hf REPO` is the model REPO.
+pub fn without_hf_flags(words: Vec<OsString>) -> Vec<OsString> {
+    let mut is_open = true;
+    let keep = |word: OsString| {
+        let text = word.to_str().unwrap_or_default();
+        is_open = is_open && text != "--";
+        match text.strip_prefix(HF_FLAG_WITH_VALUE).filter(|_| is_open) {
+            Some(value) => Some(value.into()),
+            None => (!is_open || !HF_FLAGS.contains(&text)).then_some(word),
+        }
+    };
+    words.into_iter().filter_map(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_before_a_repository_are_not_needed() {
+        for (line, expected) in [
+            ("undine run -hf a/b:Q4_0 -p hi", "undine run a/b:Q4_0 -p hi"),
+            ("undine serve --hf-repo a/b --port 1", "undine serve a/b --port 1"),
+            ("undine run --hf-repo=a/b", "undine run a/b"),
+            ("undine run -- -hf", "undine run -- -hf"),
+            ("undine run m.gguf", "undine run m.gguf"),
+        ] {
+            let words = without_hf_flags(line.split(' ').map(OsString::from).collect());
+            assert_eq!(words.join(std::ffi::OsStr::new(" ")), expected);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Models by name: the one place where the MODEL of every command becomes a path, and the commands around the cache.
+
+mod list;
+mod progress;
+mod pull;
+mod remove;
+mod show;
+
+use std::borrow::Cow;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use undine_hub::{Cache, Hub, HubName, ModelName, PullRequest, Settings, Token};
+
+use crate::args_hub::HubArgs;
+use crate::error::Error;
+use crate::{interrupt, memory};
+
+pub use list::{run_list, run_models};
+pub use pull::run as run_pull;
+pub use remove::run as run_rm;
+pub use show::run as run_show;
+
+/// The file or folder that MODEL means. What is not in the cache is fetched first, with progress on standard error.
+pub fn locate(model: &Path) -> Result<Cow<'_, Path>, Error> {
+    locate_with(model, &HubArgs::default())
+}
+
+/// The same with the flags of `undine serve`.
+pub fn locate_with<'a>(model: &'a Path, args: &HubArgs) -> Result<Cow<'a, Path>, Error> {
+    let mut name = match ModelName::parse(model)? {
+        ModelName::Path(_) => {
+            if args.revision.is_some() || args.download_dir.is_some() {
+                tracing::warn!("--revision and --download-dir have no effect: the model is a path");
+            }
+            return Ok(Cow::Borrowed(model));
+        }
+        ModelName::Hub(name) => name,
+    };
+    set_part(&mut name.revision, args.revision.as_deref(), "--revision")?;
+    let mut settings = settings(args.download_dir.as_deref())?;
+    if let Some(token) = &args.hf_token {
+        settings.token = Token::new(token, "--hf-token")?;
+    }
+    let cache = Cache::new(settings.cache.clone());
+    if let Some(cached) = cache.find(&name, memory::available_bytes())? {
+        return Ok(Cow::Owned(cached.path));
+    }
+    let request = PullRequest::new(name, memory::available_bytes());
+    let on_event = progress::on_stderr(&request.name);
+    Ok(Cow::Owned(fetch(settings, &request, on_event)?.cached.path))
+}
+
+/// The name on the hub, for a MODEL that is no path.
+pub fn name(model: &Path) -> Option<HubName> {
+    match ModelName::parse(model) {
+        Ok(ModelName::Hub(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// The environment's settings, with another folder for models.
+fn settings(download_dir: Option<&Path>) -> Result<Settings, Error> {
+    let settings = Settings::from_env()?;
+    let cache = download_dir.map_or(settings.cache, PathBuf::from);
+    Ok(Settings { cache, ..settings })
+}
+
+/// The cache of the environment.
+fn cache() -> Result<Cache, Error> {
+    Ok(Cache::new(settings(None)?.cache))
+}
+
+/// Puts the value of a flag into a name that may have one already.
+fn set_part(place: &mut Option<String>, given: Option<&str>, flag: &str) -> Result<(), Error> {
+    match (place.as_deref(), given) {
+        (Some(named), Some(given)) if !named.eq_ignore_ascii_case(given) => {
+            Err(Error::usage(format!("the name says {named}, and {flag} says {given}")))
+        }
+        (_, Some(given)) => {
+            *place = Some(given.to_owned());
+            Ok(())
+        }
+        (_, None) => Ok(()),
+    }
+}
+
+/// Fetches; Ctrl-C ends the process at once, which loses nothing.
+fn fetch(
+    settings: Settings,
+    request: &PullRequest,
+    on_event: impl Fn(undine_hub::Event<'_>) + Send + Sync + 'static,
+) -> Result<undine_hub::Pulled, Error> {
+    // A line of its own below the bars.
+    let newline = if std::io::stderr().is_terminal() { "\n" } else { "" };
+    let farewell =
+        format!("{newline}interrupted; what has arrived is kept, the same command goes on from there");
+    interrupt::end_at_once(&farewell, || Ok(Hub::new(settings)?.pull(request, on_event)?))
+}

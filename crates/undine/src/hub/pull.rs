@@ -1,0 +1,58 @@
+//! `undine pull`: fetches a model and prints where it is.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::json;
+use undine_hub::{HubName, ModelName, PullRequest};
+
+use super::{fetch, progress, set_part, settings};
+use crate::args_hub::PullArgs;
+use crate::error::Error;
+use crate::format::Bytes;
+use crate::memory;
+
+/// Runs the command.
+pub fn run(args: &PullArgs) -> Result<(), Error> {
+    let mut name = match ModelName::parse(Path::new(&args.name))? {
+        ModelName::Hub(name) => name,
+        // A folder may be called like a repository that is wanted.
+        ModelName::Path(path) => HubName::parse(&args.name).map_err(|_| {
+            Error::usage(format!(
+                "{} is a file or folder of this machine; there is nothing to pull",
+                path.display()
+            ))
+        })?,
+    };
+    set_part(&mut name.revision, args.revision.as_deref(), "--revision")?;
+    set_part(&mut name.quant, args.quant.as_deref(), "--quant")?;
+    // What came by a flag is checked like the rest of the name.
+    let name = HubName::parse(&name.to_string())?;
+    let request = PullRequest {
+        include: args.include.clone(),
+        exclude: args.exclude.clone(),
+        ..PullRequest::new(name, memory::available_bytes())
+    };
+    let settings = settings(args.download_dir.as_deref())?;
+    let pulled = match args.json {
+        true => fetch(settings, &request, progress::as_json())?,
+        false => fetch(settings, &request, progress::on_stderr(&request.name))?,
+    };
+    let cached = &pulled.cached;
+    if args.json {
+        let json = json!({
+            "event": "pulled", "name": cached.name.to_string(), "commit": cached.commit, "path": cached.path,
+            "bytes": cached.bytes(), "fetched_bytes": pulled.fetched_bytes, "license": pulled.license,
+        });
+        writeln!(std::io::stdout(), "{json}")?;
+        return Ok(());
+    }
+    let fetched = match pulled.fetched_bytes {
+        0 => "everything was there".to_owned(),
+        bytes => format!("{} fetched", Bytes(bytes)),
+    };
+    let license = pulled.license.map_or_else(String::new, |license| format!(", licence {license}"));
+    eprintln!("{}: {fetched}{license}", cached.name);
+    writeln!(std::io::stdout(), "{}", cached.path.display())?;
+    Ok(())
+}
