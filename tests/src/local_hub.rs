@@ -88,10 +88,12 @@ impl HubFile {
 pub struct Faults {
     /// Answers to the next requests, for contents and others alike: status, and a header.
     pub answers: VecDeque<(u16, Option<(&'static str, String)>)>,
-    /// The next so many answers with a content end after so many bytes of it.
+    /// The next so many answers with more than `cut_after` bytes of a content end after these.
     pub cuts: usize,
     /// Bytes of such an answer.
     pub cut_after: usize,
+    /// When so many bytes of contents have been sent in all, every connection is cut.
+    pub budget: Option<u64>,
     /// As `cuts`, but the connection stays open and silent.
     pub stalls: usize,
     /// Pause after each 16 KiB of a content.
@@ -290,7 +292,7 @@ impl LocalHub {
                     true => {
                         state.addresses += 1;
                         let location =
-                            format!("{}/{}?signature={}", self.contents, file.etag(), state.addresses / 8);
+                            format!("{}/{}?signature={}", self.contents, file.etag(), state.addresses);
                         let headers = vec![
                             ("Location".to_owned(), location),
                             ("X-Linked-Size".to_owned(), file.content.len().to_string()),
@@ -324,6 +326,17 @@ impl LocalHub {
         }
     }
 
+    /// Takes bytes from what may still be sent.
+    fn is_within_budget(&self, bytes: u64) -> bool {
+        match &mut self.state().faults.budget {
+            None => true,
+            Some(left) => {
+                *left = left.saturating_sub(bytes);
+                *left > 0
+            }
+        }
+    }
+
     fn write_content(&self, mut stream: TcpStream, mut bytes: &[u8]) -> io::Result<()> {
         let (is_cut, is_stalled, pause) = {
             let faults = &mut self.state().faults;
@@ -332,20 +345,25 @@ impl LocalHub {
                 *count -= usize::from(is_due);
                 is_due
             };
-            let (is_cut, is_stalled) = (take(&mut faults.cuts), take(&mut faults.stalls));
+            let is_long = bytes.len() > faults.cut_after;
+            let is_cut = is_long && take(&mut faults.cuts);
+            let is_stalled = is_long && !is_cut && take(&mut faults.stalls);
             if is_cut || is_stalled {
-                bytes = &bytes[..bytes.len().min(faults.cut_after)];
+                bytes = &bytes[..faults.cut_after];
             }
             (is_cut, is_stalled, faults.pause)
         };
         for piece in bytes.chunks(PIECE_BYTES) {
+            if !self.is_within_budget(piece.len() as u64) {
+                return Ok(());
+            }
             stream.write_all(piece)?;
             self.state().sent += piece.len() as u64;
             if !pause.is_zero() {
                 thread::sleep(pause);
             }
         }
-        if is_stalled && !is_cut {
+        if is_stalled {
             thread::sleep(STALL);
         }
         Ok(())

@@ -295,6 +295,10 @@ impl Api {
             let reason = if message.is_empty() { status.to_string() } else { format!("{status}: {message}") };
             return Err(Failure::Retry { reason, after });
         }
+        if !self.is_home(url) {
+            // A signature that has expired, for one; the hub will give another address.
+            return Err(Failure::retry(format!("the address of the content answers {status}")));
+        }
         let code = code.map_or_else(String::new, |code| format!("{code}: "));
         let mut shown = url.clone();
         shown.set_query(None);

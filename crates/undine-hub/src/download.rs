@@ -151,7 +151,7 @@ impl Download {
     async fn run(self: &Arc<Self>) -> Result<(), Error> {
         self.tell(Progress::Started { done: self.done.load(Ordering::Relaxed) });
         let is_short = self.file.bytes <= CHUNK_BYTES;
-        let missing = self.partial.missing();
+        let missing = self.partial.missing(CONNECTIONS_MAX);
         if !missing.is_empty() && (is_short || self.ranges(missing).await? == Ranges::Unsupported) {
             self.whole().await?;
         }
@@ -326,17 +326,13 @@ impl Download {
     async fn get(&self, range: Option<(u64, u64)>) -> Result<Response, Failure> {
         let direct = || self.direct.lock().unwrap_or_else(PoisonError::into_inner);
         let known = direct().clone();
-        let response = match &known {
-            None => self.transfer.api.get(&self.url, range).await?,
-            Some(url) => match self.transfer.api.get(url, range).await {
-                Ok(response) => response,
+        let response = match self.transfer.api.get(known.as_ref().unwrap_or(&self.url), range).await {
+            Ok(response) => response,
+            Err(failure) => {
                 // Such an address is signed and expires: the hub gives another.
-                Err(Failure::Fatal(Error::Status { status, .. })) => {
-                    *direct() = None;
-                    return Err(Failure::retry(format!("the address of the content answers {status}")));
-                }
-                Err(failure) => return Err(failure),
-            },
+                *direct() = None;
+                return Err(failure);
+            }
         };
         if !self.transfer.api.is_home(response.url()) {
             *direct() = Some(response.url().clone());

@@ -16,8 +16,8 @@ use crate::api::RemoteFile;
 use crate::error::Error;
 
 /// Bytes that are recorded at once: what at most is fetched again, for each connection.
-pub(crate) const CHUNK_BYTES: u64 = 4 << 20;
-/// Bytes asked for in one request.
+pub(crate) const CHUNK_BYTES: u64 = 1 << 20;
+/// Bytes asked for in one request, at most.
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Longest record: a line of at most 8 bytes for each chunk of a file of some terabytes.
 const RECORD_BYTES_MAX: u64 = 8 << 20;
@@ -149,15 +149,17 @@ impl Partial {
         File::options().write(true).open(&self.data).map_err(Error::file(&self.data))
     }
 
-    /// Ranges to ask for, each beginning with a chunk.
-    pub fn missing(&self) -> VecDeque<Range<u64>> {
+    /// Ranges to ask for, each beginning with a chunk: about one for each of `connections`, more of a large file.
+    pub fn missing(&self, connections: usize) -> VecDeque<Range<u64>> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.bytes - bytes_of(&state.has, self.bytes);
+        let range_bytes = left.div_ceil(connections as u64).next_multiple_of(CHUNK_BYTES).min(SEGMENT_BYTES);
         let mut ranges: VecDeque<Range<u64>> = VecDeque::new();
         for (chunk, _) in state.has.iter().enumerate().filter(|(_, has)| !**has) {
             let start = chunk as u64 * CHUNK_BYTES;
             let end = (start + CHUNK_BYTES).min(self.bytes);
             match ranges.back_mut() {
-                Some(last) if last.end == start && end - last.start <= SEGMENT_BYTES => last.end = end,
+                Some(last) if last.end == start && end - last.start <= range_bytes => last.end = end,
                 _ => ranges.push_back(start..end),
             }
         }
@@ -221,13 +223,15 @@ mod tests {
         let bytes = 3 * CHUNK_BYTES + 5;
         let file = remote("abc", bytes);
         let partial = Partial::open(&blob, &file).expect("opens");
-        assert_eq!(partial.missing(), [0..bytes]);
+        assert_eq!(partial.missing(1), [0..bytes]);
+        assert_eq!(partial.missing(2), [0..2 * CHUNK_BYTES, 2 * CHUNK_BYTES..bytes]);
+        assert_eq!(partial.missing(8).len(), 4);
         // Half a chunk; its end and half of the next; the last, short one.
         partial.record(0, CHUNK_BYTES / 2).expect("records");
         assert_eq!(partial.bytes_done(), 0);
         partial.record(CHUNK_BYTES / 2, CHUNK_BYTES + 9).expect("records");
         partial.record(3 * CHUNK_BYTES, bytes).expect("records");
-        assert_eq!(partial.missing(), [CHUNK_BYTES..3 * CHUNK_BYTES]);
+        assert_eq!(partial.missing(1), [CHUNK_BYTES..3 * CHUNK_BYTES]);
         drop(partial);
         // A process that ended in the middle of a line.
         let record = with_ending(&blob, RECORD);
@@ -238,7 +242,7 @@ mod tests {
         let partial = Partial::open(&blob, &file).expect("opens");
         partial.record(2 * CHUNK_BYTES, 3 * CHUNK_BYTES).expect("records");
         drop(partial);
-        assert_eq!(Partial::open(&blob, &file).expect("opens").missing(), [CHUNK_BYTES..2 * CHUNK_BYTES]);
+        assert_eq!(Partial::open(&blob, &file).expect("opens").missing(1), [CHUNK_BYTES..2 * CHUNK_BYTES]);
     }
 
     #[test]

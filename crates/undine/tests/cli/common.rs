@@ -79,7 +79,8 @@ impl Models {
 pub fn undine() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_undine"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("UNDINE_") {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("UNDINE_") || name_text.starts_with("HF_") {
             command.env_remove(name);
         }
     }

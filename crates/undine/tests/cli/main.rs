@@ -7,6 +7,7 @@ mod chat;
 mod common;
 mod eval;
 mod fit;
+mod hub;
 mod pictures;
 mod quantize;
 mod run;
