@@ -36,6 +36,7 @@ const HEADS_MAX: usize = 256;
 const ETAG_BYTES_MAX: usize = 128;
 const LINKED_ETAG: &str = "x-linked-etag";
 const LINKED_SIZE: &str = "x-linked-size";
+const RATE_LIMIT: &str = "ratelimit";
 const ERROR_CODE: &str = "x-error-code";
 const ERROR_MESSAGE: &str = "x-error-message";
 
@@ -358,9 +359,13 @@ fn normal_etag(text: &str) -> String {
     text.chars().take(ETAG_BYTES_MAX).map(safe).collect()
 }
 
-/// Seconds to wait; a date is not understood, and the usual wait used instead.
+/// Seconds to wait, from `Retry-After: 7` or the hub's `RateLimit: "api";r=0;t=7`. A date is not understood, and the usual
+/// wait used instead.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let asked = text(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
+    let reset = || text(RATE_LIMIT)?.split(';').find_map(|part| part.trim().strip_prefix("t=")?.parse().ok());
+    asked.or_else(reset).map(Duration::from_secs)
 }
 
 fn error_message(body: &[u8]) -> String {
@@ -408,5 +413,19 @@ mod tests {
             assert_eq!(normal_etag(text), expected);
         }
         assert_eq!(normal_etag(&"a".repeat(1000)).len(), ETAG_BYTES_MAX);
+    }
+
+    #[test]
+    fn waits_are_read() {
+        for (name, value, expected) in [
+            ("retry-after", "7", Some(7)),
+            ("ratelimit", "\"resolvers\";r=0;t=55", Some(55)),
+            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("ratelimit", "nonsense", None),
+        ] {
+            let headers = [(name.parse().expect("a name"), value.parse().expect("a value"))];
+            let found = retry_after(&headers.into_iter().collect());
+            assert_eq!(found.map(|wait| wait.as_secs()), expected, "{name}: {value}");
+        }
     }
 }

@@ -104,8 +104,9 @@ pub struct HubArgs {
     /// The folder that models are fetched to [default: the Hugging Face cache].
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub download_dir: Option<PathBuf>,
-    /// Token for gated and private repositories.
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    /// Token for gated and private repositories [env: HF_TOKEN].
+    // Not `env`: the library reads it, with the other places that a token can be in.
+    #[arg(long, value_name = "TOKEN")]
     pub hf_token: Option<String>,
 }
 

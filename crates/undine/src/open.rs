@@ -1,6 +1,6 @@
 //! The MODEL argument: a file, a folder, or the demo model inside the program; and the text side of a checkpoint.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -45,9 +45,9 @@ pub fn display_name(model: Option<&Path>) -> String {
     if let Some(name) = hub::name(path) {
         return name.repo.name().to_owned();
     }
-    // A file in the cache is a link to one that is named by its hash.
-    let is_link_name = path.is_symlink() && path.extension().is_some();
-    let path = path.canonicalize().ok().filter(|_| !is_link_name).unwrap_or_else(|| path.to_owned());
+    // A file in the cache is a link to one that is named by its hash, without an ending.
+    let is_named = |target: &PathBuf| target.is_dir() || target.extension().is_some();
+    let path = path.canonicalize().ok().filter(is_named).unwrap_or_else(|| path.to_owned());
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::synth::shapes::{self, MoeShape, Shape, SpecialLayout};
 use crate::synth::{plan, tensor_bytes, tower_tensors};
 use crate::work::{self, Matrices, Part};
-use crate::{inspect, open};
+use crate::{hub, inspect, open};
 
 /// Quantization where neither the model nor the command line says one.
 const MIX_DEFAULT: Mix = Mix::Q4_K_M;
@@ -122,6 +122,9 @@ impl Subject {
                  `undine synth --list` has; found no such file and no such name"
             ))
         };
+        // A name on the hub stands for a shape: nothing is fetched to be sized.
+        let checkpoint = hub::checkpoint_name(path);
+        let name = checkpoint.as_deref().unwrap_or(name);
         let shape = shapes::find(name).ok_or_else(unknown)?;
         let asked = name.rsplit('/').next().unwrap_or(name);
         let known = shape.names.iter().find(|known| {

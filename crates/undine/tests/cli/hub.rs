@@ -243,4 +243,8 @@ fn models_lists_short_names_and_what_fits() {
     let list = json(&place.run(&["models", "--json"]));
     let first = &list[0];
     assert!(first["about_bytes"]["Q8_0"].as_u64() > first["about_bytes"]["Q4_0"].as_u64(), "{first}");
+    // A name is sized without anything being fetched.
+    let fit = json(&place.run(&["fit", "lfm2.5:8b-a1b", "--device", "4090", "--json"]));
+    assert_eq!(fit["parameters"], 8_467_856_832_u64);
+    assert_eq!(place.hub.take_seen(), []);
 }
