@@ -123,6 +123,22 @@ impl HubName {
         self.revision.as_deref().unwrap_or(REVISION_DEFAULT)
     }
 
+    /// At another branch, tag or commit.
+    ///
+    /// # Errors
+    /// If it could be none.
+    pub fn with_revision(self, revision: &str) -> Result<Self, Error> {
+        Ok(Self { revision: Some(checked_revision(revision, revision)?), ..self })
+    }
+
+    /// In another quantization.
+    ///
+    /// # Errors
+    /// If it could be none.
+    pub fn with_quant(self, quant: &str) -> Result<Self, Error> {
+        Ok(Self { quant: Some(checked_quant(quant, quant)?), ..self })
+    }
+
     /// Without looking at files: `OWNER/NAME`, a short name, or either with `:QUANT` and `@REVISION`.
     ///
     /// # Errors
@@ -237,7 +253,7 @@ pub(crate) fn checked_revision(whole: &str, text: &str) -> Result<String, Error>
     Ok(text.to_owned())
 }
 
-pub(crate) fn checked_quant(whole: &str, text: &str) -> Result<String, Error> {
+fn checked_quant(whole: &str, text: &str) -> Result<String, Error> {
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if text.is_empty() || text.len() > QUANT_BYTES_MAX || !text.bytes().all(is_known) {
         return Err(Error::name(whole, format!("expected a quantization such as Q4_K_M, found {text:?}")));
@@ -328,6 +344,13 @@ mod tests {
             let found = HubName::parse(text);
             assert!(matches!(found, Err(Error::Name { .. })), "{text:?}: {found:?}");
         }
+        for (revision, quant) in
+            [("../x", "Q4_0"), ("", "Q4_0"), ("a b", "Q4_0"), ("v1", "../Q4"), ("v1", "")]
+        {
+            let name = HubName::parse("a/b").expect("a name");
+            let changed = name.with_revision(revision).and_then(|name| name.with_quant(quant));
+            assert!(matches!(changed, Err(Error::Name { .. })), "{revision:?} {quant:?}");
+        }
         let long = format!("a/{}", "b".repeat(600));
         assert!(matches!(HubName::parse(&long), Err(Error::Name { .. })));
         for text in ["a/../b", "con\u{1}", "x/", "a:b", "..", "a//b", "c.", "d "] {
@@ -343,6 +366,25 @@ mod tests {
             assert!(matches!(ModelName::parse(Path::new(text)), Err(Error::Unknown { .. })), "{text}");
         }
         assert!(matches!(ModelName::parse(Path::new("a/b")), Ok(ModelName::Hub(_))));
+    }
+
+    #[test]
+    fn any_text_is_a_name_or_an_error() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let words = [
+            "a", "b", "/", ":", "@", ".", "..", "-", "ä", "lfm2", "350m", "q4_0", "hf.co/", "tree/", "?",
+            "https://",
+        ];
+        let mut names = 0;
+        for _ in 0..100_000 {
+            let text: String = (0..random.usize(0..9)).map(|_| words[random.usize(0..words.len())]).collect();
+            if let Ok(name) = HubName::parse(&text) {
+                names += 1;
+                assert!(!name.to_string().contains(".."), "{text}");
+                assert!(name.file.as_deref().is_none_or(is_safe_file), "{text}");
+            }
+        }
+        assert!(names > 1000, "{names}");
     }
 
     #[test]

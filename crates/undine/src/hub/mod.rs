@@ -28,7 +28,7 @@ pub fn locate(model: &Path) -> Result<Cow<'_, Path>, Error> {
 
 /// The same with the flags of `undine serve`.
 pub fn locate_with<'a>(model: &'a Path, args: &HubArgs) -> Result<Cow<'a, Path>, Error> {
-    let mut name = match ModelName::parse(model)? {
+    let name = match ModelName::parse(model)? {
         ModelName::Path(_) => {
             if args.revision.is_some() || args.download_dir.is_some() {
                 tracing::warn!("--revision and --download-dir have no effect: the model is a path");
@@ -37,7 +37,7 @@ pub fn locate_with<'a>(model: &'a Path, args: &HubArgs) -> Result<Cow<'a, Path>,
         }
         ModelName::Hub(name) => name,
     };
-    set_part(&mut name.revision, args.revision.as_deref(), "--revision")?;
+    let name = with_flags(name, args.revision.as_deref(), None)?;
     let mut settings = settings(args.download_dir.as_deref())?;
     if let Some(token) = &args.hf_token {
         settings.token = Token::new(token, "--hf-token")?;
@@ -78,18 +78,17 @@ fn cache() -> Result<Cache, Error> {
     Ok(Cache::new(settings(None)?.cache))
 }
 
-/// Puts the value of a flag into a name that may have one already.
-fn set_part(place: &mut Option<String>, given: Option<&str>, flag: &str) -> Result<(), Error> {
-    match (place.as_deref(), given) {
-        (Some(named), Some(given)) if !named.eq_ignore_ascii_case(given) => {
-            Err(Error::usage(format!("the name says {named}, and {flag} says {given}")))
+/// The name with what flags say of it, unless it says something else itself.
+fn with_flags(name: HubName, revision: Option<&str>, quant: Option<&str>) -> Result<HubName, Error> {
+    for (named, given, flag) in [(&name.revision, revision, "--revision"), (&name.quant, quant, "--quant")] {
+        if let (Some(named), Some(given)) = (named, given)
+            && !named.eq_ignore_ascii_case(given)
+        {
+            return Err(Error::usage(format!("the name says {named}, and {flag} says {given}")));
         }
-        (_, Some(given)) => {
-            *place = Some(given.to_owned());
-            Ok(())
-        }
-        (_, None) => Ok(()),
     }
+    let name = revision.map_or(Ok(name.clone()), |revision| name.with_revision(revision))?;
+    Ok(quant.map_or(Ok(name.clone()), |quant| name.with_quant(quant))?)
 }
 
 /// Fetches; Ctrl-C ends the process at once, which loses nothing.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use undine_hub::{HubName, ModelName, PullRequest};
 
-use super::{fetch, progress, set_part, settings};
+use super::{fetch, progress, settings, with_flags};
 use crate::args_hub::PullArgs;
 use crate::error::Error;
 use crate::format::Bytes;
@@ -14,7 +14,7 @@ use crate::memory;
 
 /// Runs the command.
 pub fn run(args: &PullArgs) -> Result<(), Error> {
-    let mut name = match ModelName::parse(Path::new(&args.name))? {
+    let name = match ModelName::parse(Path::new(&args.name))? {
         ModelName::Hub(name) => name,
         // A folder may be called like a repository that is wanted.
         ModelName::Path(path) => HubName::parse(&args.name).map_err(|_| {
@@ -24,10 +24,7 @@ pub fn run(args: &PullArgs) -> Result<(), Error> {
             ))
         })?,
     };
-    set_part(&mut name.revision, args.revision.as_deref(), "--revision")?;
-    set_part(&mut name.quant, args.quant.as_deref(), "--quant")?;
-    // What came by a flag is checked like the rest of the name.
-    let name = HubName::parse(&name.to_string())?;
+    let name = with_flags(name, args.revision.as_deref(), args.quant.as_deref())?;
     let request = PullRequest {
         include: args.include.clone(),
         exclude: args.exclude.clone(),

@@ -98,7 +98,8 @@ fn a_model_is_pulled_listed_shown_run_and_removed() {
     place.hub.take_seen();
     let answer =
         json(&place.offline(&["run", "acme/tiny-GGUF:Q4_K_M", "-p", "hello", "--max-tokens", "4", "--json"]));
-    assert_eq!((&answer["usage"]["completion_tokens"], &answer["model"]), (&4.into(), &"tiny-GGUF".into()));
+    assert!(answer["usage"]["completion_tokens"].as_u64() > Some(0), "{answer}");
+    assert_eq!(answer["model"], "tiny-GGUF");
     let list = json(&place.run(&["list", "--json"]));
     assert_eq!(list[0]["name"], "acme/tiny-GGUF:Q4_K_M");
     assert_eq!(list[0]["path"].as_str().map(Path::new), Some(path.as_path()));
