@@ -169,7 +169,7 @@ fn what_cannot_be_had_is_said() {
         (
             Faults { cuts: 99, cut_after: 0, ..Faults::default() },
             REPO,
-            &["6 times in a row", "goes on from there"],
+            &["10 times in a row", "goes on from there"],
         ),
     ] {
         let bench = Bench::new();

@@ -16,7 +16,7 @@ use crate::cache::{FILES_MAX, is_commit};
 use crate::error::Error;
 use crate::hash::Digest;
 use crate::name::{Repo, is_safe_file};
-use crate::retry::{Backoff, Failure};
+use crate::retry::{Backoff, Failure, QUESTIONS_MAX};
 use crate::settings::{Settings, Token};
 use crate::short_names;
 
@@ -195,7 +195,7 @@ impl Api {
     /// Size and ETag of one file; `None` if the hub does not tell.
     async fn head(&self, repo: &Repo, commit: &str, path: &str) -> Result<Option<(u64, String)>, Error> {
         let url = self.file_url(repo, commit, path);
-        let mut backoff = Backoff::new(self.first_delay);
+        let mut backoff = Backoff::new(self.first_delay, QUESTIONS_MAX);
         let response = loop {
             match self.send(Method::HEAD, &url, None, Follow::AtHome).await {
                 Ok(response) => break response,
@@ -211,7 +211,7 @@ impl Api {
 
     /// The body of an answer of the hub itself.
     async fn json(&self, url: &Url) -> Result<Vec<u8>, Error> {
-        let mut backoff = Backoff::new(self.first_delay);
+        let mut backoff = Backoff::new(self.first_delay, QUESTIONS_MAX);
         loop {
             let failure = match self.send(Method::GET, url, None, Follow::AtHome).await {
                 Ok(response) => match body(response, INFO_BYTES_MAX).await {

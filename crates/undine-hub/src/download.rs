@@ -17,7 +17,7 @@ use crate::cache::{Cache, Lock, is_file_of, make_folder_of};
 use crate::error::Error;
 use crate::name::Repo;
 use crate::partial::{CHUNK_BYTES, Partial, remove_outdated};
-use crate::retry::{Backoff, Failure};
+use crate::retry::{Backoff, CONTENTS_MAX, Failure};
 
 /// Connections that bring content at the same time, of all files together.
 pub(crate) const CONNECTIONS_MAX: usize = 8;
@@ -215,7 +215,7 @@ impl Download {
     /// Fetches one range, in as many attempts as it takes.
     async fn range(&self, range: Range<u64>) -> Result<Ranges, Error> {
         let mut position = range.start;
-        let mut backoff = Backoff::new(self.transfer.api.first_delay);
+        let mut backoff = Backoff::new(self.transfer.api.first_delay, CONTENTS_MAX);
         loop {
             let before = position;
             let failure = match self.attempt(&mut position, range.end).await {
@@ -285,7 +285,7 @@ impl Download {
 
     /// Fetches the file in one answer; what of it was there is not used.
     async fn whole(&self) -> Result<(), Error> {
-        let mut backoff = Backoff::new(self.transfer.api.first_delay);
+        let mut backoff = Backoff::new(self.transfer.api.first_delay, CONTENTS_MAX);
         loop {
             self.done.store(0, Ordering::Relaxed);
             match self.attempt_whole().await {

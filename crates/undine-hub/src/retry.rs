@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// Attempts in a row that bring nothing, before it is given up.
-const ATTEMPTS_MAX: u32 = 6;
+/// Questions to the hub without an answer, before it is given up: somebody waits.
+pub(crate) const QUESTIONS_MAX: u32 = 4;
+/// Attempts in a row that bring nothing of a content, before it is given up: some two minutes.
+pub(crate) const CONTENTS_MAX: u32 = 10;
 /// Longest wait between two attempts.
 const DELAY_MAX: Duration = Duration::from_secs(30);
 /// Longest wait that a server may ask for; one that asks for more is told to the user instead.
@@ -42,11 +44,12 @@ impl From<Error> for Failure {
 pub(crate) struct Backoff {
     first: Duration,
     attempts: u32,
+    attempts_max: u32,
 }
 
 impl Backoff {
-    pub fn new(first: Duration) -> Self {
-        Self { first, attempts: 0 }
+    pub fn new(first: Duration, attempts_max: u32) -> Self {
+        Self { first, attempts: 0, attempts_max }
     }
 
     /// Something has arrived.
@@ -61,8 +64,8 @@ impl Backoff {
             Failure::Retry { reason, after } => (reason, after),
         };
         self.attempts += 1;
-        if self.attempts >= ATTEMPTS_MAX {
-            let reason = format!("{reason}, {ATTEMPTS_MAX} times in a row");
+        if self.attempts >= self.attempts_max {
+            let reason = format!("{reason}, {} times in a row", self.attempts);
             return Err(Error::Network { url: url.to_owned(), reason });
         }
         if let Some(after) = after {
@@ -84,12 +87,12 @@ mod tests {
 
     #[test]
     fn waits_grow_and_end() {
-        let mut backoff = Backoff::new(Duration::from_millis(100));
+        let mut backoff = Backoff::new(Duration::from_millis(100), 6);
         let mut waits = Vec::new();
         while let Ok((wait, _)) = backoff.delay(Failure::retry("cut"), "u") {
             waits.push(wait.as_millis());
         }
-        assert_eq!(waits.len(), ATTEMPTS_MAX as usize - 1);
+        assert_eq!(waits.len(), 5);
         for (attempt, wait) in waits.iter().enumerate() {
             let base = 100 << attempt;
             assert!((base * 3 / 4..=base * 5 / 4).contains(wait), "{waits:?}");
