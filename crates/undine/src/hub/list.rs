@@ -15,7 +15,7 @@ use crate::memory;
 
 /// Quantizations that the repositories of the table have, as far as is known.
 const PUBLISHED: [&str; 5] = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"];
-/// What weights take besides other formats: shown for files of no stated quantization.
+/// Shown where no name says a quantization.
 const NO_QUANT: &str = "-";
 
 /// Runs `undine list`.
@@ -69,12 +69,12 @@ pub(super) fn local_time(time: Option<SystemTime>) -> String {
     )
 }
 
-/// The quantization that would be chosen here, its size, and how it fits.
-fn choice(known: &ShortName, memory_bytes: Option<u64>) -> (&'static str, u64, Fit) {
+/// The quantization that would be chosen here, and how it fits.
+fn choice(known: &ShortName, memory_bytes: Option<u64>) -> (&'static str, Fit) {
     let candidates =
         PUBLISHED.map(|quant| Candidate { quant: Some(quant), bytes: known.bytes(quant).unwrap_or(0) });
     let at = quant::choose(&candidates, memory_bytes).expect("there are candidates");
-    (PUBLISHED[at], candidates[at].bytes, quant::fit(candidates[at].bytes, memory_bytes))
+    (PUBLISHED[at], quant::fit(candidates[at].bytes, memory_bytes))
 }
 
 /// Runs `undine models`.
@@ -88,7 +88,7 @@ pub fn run_models(args: &ModelsArgs) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     if args.json {
         let describe = |known: &ShortName| {
-            let (quant, _, fit) = choice(known, memory_bytes);
+            let (quant, fit) = choice(known, memory_bytes);
             let sizes: serde_json::Map<String, Json> =
                 PUBLISHED.iter().map(|quant| ((*quant).to_owned(), known.bytes(quant).into())).collect();
             json!({
@@ -108,7 +108,7 @@ pub fn run_models(args: &ModelsArgs) -> Result<(), Error> {
     )?;
     for known in short_names() {
         let size = |quant| Bytes(known.bytes(quant).unwrap_or(0));
-        let (quant, _, fit) = choice(known, memory_bytes);
+        let (quant, fit) = choice(known, memory_bytes);
         let (small, large, there) = (size("Q4_K_M"), size("Q8_0"), quants_of(known).join(", "));
         let row = format!(
             "{:<width$}  {small:>10}  {large:>10}  {quant:<7} {:<8} {there}",
