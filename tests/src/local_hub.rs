@@ -338,7 +338,7 @@ impl LocalHub {
     }
 
     fn write_content(&self, mut stream: TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-        let (is_cut, is_stalled, pause) = {
+        let (is_stalled, pause) = {
             let faults = &mut self.state().faults;
             let take = |count: &mut usize| {
                 let is_due = *count > 0;
@@ -351,7 +351,7 @@ impl LocalHub {
             if is_cut || is_stalled {
                 bytes = &bytes[..faults.cut_after];
             }
-            (is_cut, is_stalled, faults.pause)
+            (is_stalled, faults.pause)
         };
         for piece in bytes.chunks(PIECE_BYTES) {
             if !self.is_within_budget(piece.len() as u64) {
