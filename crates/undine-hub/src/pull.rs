@@ -36,7 +36,7 @@ pub struct PullRequest {
     pub exclude: Vec<String>,
     /// Memory that is free, for the choice of a quantization.
     pub memory_bytes: Option<u64>,
-    /// Bytes free on the disk; `None` asks the system.
+    /// Bytes free on the disk of the cache, if they are known: less than are needed is an error before anything is fetched.
     pub free_bytes: Option<u64>,
 }
 
@@ -243,26 +243,13 @@ fn is_there(cache: &Cache, name: &HubName, commit: &str, file: &RemoteFile) -> b
 }
 
 fn check_space(root: &Path, missing_bytes: u64, free_bytes: Option<u64>) -> Result<(), Error> {
-    let Some(available) = free_bytes.or_else(|| free_bytes_at(root)) else { return Ok(()) };
+    // Not known: a disk that is full shows when it is written to.
+    let Some(available) = free_bytes else { return Ok(()) };
     let needed = missing_bytes.saturating_add(SPARE_BYTES);
     match missing_bytes > 0 && needed > available {
         true => Err(Error::NoSpace { needed, available, path: root.to_owned() }),
         false => Ok(()),
     }
-}
-
-/// Bytes that an ordinary user may still write where `path` is or will be.
-#[cfg(unix)]
-fn free_bytes_at(path: &Path) -> Option<u64> {
-    let existing = path.ancestors().find(|path| path.exists())?;
-    let status = rustix::fs::statvfs(existing).ok()?;
-    status.f_bavail.checked_mul(status.f_frsize)
-}
-
-/// Not known: a disk that is full shows when it is written to.
-#[cfg(not(unix))]
-fn free_bytes_at(_: &Path) -> Option<u64> {
-    None
 }
 
 fn placed(

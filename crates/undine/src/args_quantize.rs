@@ -10,7 +10,8 @@ use undine_quantize::{Mix, TypeOverride, parse_dtype};
 #[derive(Debug, Args)]
 #[command(after_help = QUANTIZE_EXAMPLES)]
 pub struct QuantizeArgs {
-    /// A .gguf file (a model, any part of a split one, or an mmproj file) or a checkpoint folder.
+    /// A .gguf file (a model, any part of a split one, or an mmproj file), a checkpoint folder, or a name (see
+    /// `undine models`).
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// The .gguf file to write; a vision tower of a folder goes beside it, as mmproj-OUT.
@@ -87,7 +88,7 @@ pub enum FloatType {
 #[derive(Debug, Args)]
 #[command(after_help = CONVERT_EXAMPLES)]
 pub struct ConvertArgs {
-    /// A .gguf file or a checkpoint folder.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`).
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// A .gguf file to write, or else a folder; a vision tower goes beside a .gguf file, as mmproj-OUT.

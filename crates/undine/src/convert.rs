@@ -14,7 +14,7 @@ use crate::args_quantize::{ConvertArgs, FloatType};
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::recode::{Existing, check_place, check_room, mmproj_path, write};
-use crate::{interrupt, memory, synth};
+use crate::{hub, interrupt, memory, synth};
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<(), Error> {
@@ -65,7 +65,7 @@ fn existing(args: &ConvertArgs) -> Existing {
 }
 
 fn to_gguf(args: &ConvertArgs) -> Result<Vec<(PathBuf, u64)>, Error> {
-    let (source, tower) = Source::open(&args.input)?;
+    let (source, tower) = Source::open(&hub::locate(&args.input)?)?;
     let mut files = vec![(source, args.output.clone())];
     files.extend(tower.map(|tower| (tower, mmproj_path(&args.output))));
     for (_, path) in &files {
@@ -88,7 +88,7 @@ fn to_gguf(args: &ConvertArgs) -> Result<Vec<(PathBuf, u64)>, Error> {
 fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
     let out = args.output.as_path();
     check_folder(out, existing(args))?;
-    let checkpoint = Checkpoint::open(&args.input)?;
+    let checkpoint = Checkpoint::open(&hub::locate(&args.input)?)?;
     if checkpoint.vision_config().is_some() {
         eprintln!("note: the vision tower is left out; a folder is written of the language model only");
     }

@@ -14,7 +14,7 @@ use crate::eval::measures::Mean;
 use crate::format::{Bytes, grouped};
 use crate::recode::{Existing, check_place, mmproj_path, write};
 use crate::target::{self, Chosen};
-use crate::{interrupt, memory};
+use crate::{hub, interrupt, memory};
 
 /// One file to write.
 struct Job {
@@ -28,7 +28,7 @@ struct Job {
 /// Runs the command.
 pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     let output = if args.dry_run { None } else { args.output.clone() };
-    let (source, tower) = Source::open(&args.input)?;
+    let (source, tower) = Source::open(&hub::locate(&args.input)?)?;
     let mut imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
     let mut options = Options {
         mix: args.mix,

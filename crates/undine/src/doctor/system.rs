@@ -1,6 +1,6 @@
 //! What the operating system says about the machine. Linux says most; what is not said is `None`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// How much of the processors a group of processes may use.
@@ -156,16 +156,7 @@ fn chosen(text: &str) -> Option<HugePages> {
     }
 }
 
-/// Where the Hugging Face tools keep models, by their own variables.
-pub fn cache_folder() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || variable("HF_HOME").map(|home| home.join("hub"));
-    let shared = || variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub"));
-    let own = || etcetera::home_dir().ok().map(|home| home.join(".cache/huggingface/hub"));
-    variable("HF_HUB_CACHE").or_else(home).or_else(shared).or_else(own)
-}
-
-/// Models in that folder.
+/// Models in the folder that the Hugging Face tools share.
 pub fn cached_models(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("models--")).count()

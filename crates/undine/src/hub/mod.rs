@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use undine_hub::{Cache, Hub, HubName, ModelName, PullRequest, Settings, Token};
 
 use crate::args_hub::HubArgs;
+use crate::doctor::system::free_bytes;
 use crate::error::Error;
 use crate::{interrupt, memory};
 
@@ -101,5 +102,6 @@ fn fetch(
     let newline = if std::io::stderr().is_terminal() { "\n" } else { "" };
     let farewell =
         format!("{newline}interrupted; what has arrived is kept, the same command goes on from there");
-    interrupt::end_at_once(&farewell, || Ok(Hub::new(settings)?.pull(request, on_event)?))
+    let request = PullRequest { free_bytes: free_bytes(&settings.cache), ..request.clone() };
+    interrupt::end_at_once(&farewell, || Ok(Hub::new(settings)?.pull(&request, on_event)?))
 }
