@@ -72,7 +72,8 @@ impl Demand {
             activations(config, types, load),
             program(config),
         ];
-        let total_bytes = terms.iter().map(|term| term.bytes).sum();
+        // A hostile configuration may multiply to more than there is anywhere.
+        let total_bytes = terms.iter().fold(0_u64, |sum, term| sum.saturating_add(term.bytes));
         Self { terms, total_bytes }
     }
 
@@ -107,7 +108,8 @@ fn keys_and_values(config: &Config, load: Load) -> Term {
         config.kv_heads,
         config.head_dim,
     );
-    Term { name: KV, bytes: u64::from(load.users) * page_tokens(load) * token, formula }
+    let tokens = u64::from(load.users) * page_tokens(load);
+    Term { name: KV, bytes: tokens.saturating_mul(token), formula }
 }
 
 fn users(count: u32) -> String {
@@ -321,6 +323,24 @@ mod tests {
             assert_eq!(demand.term("conv state"), states, "{shape} {load:?}");
             assert_eq!(demand.term("activations"), reserved.activations as u64, "{shape} {load:?}");
         }
+    }
+
+    #[test]
+    fn no_configuration_is_too_large_to_be_sized() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.json");
+        let layers = vec!["full_attention"; 256];
+        let text = serde_json::json!({
+            "model_type": "lfm2_moe", "hidden_size": 1 << 20, "num_attention_heads": 1 << 10, "num_key_value_heads": 1 << 10,
+            "vocab_size": 1 << 21, "layer_types": layers, "max_position_embeddings": 1 << 26, "intermediate_size": 1 << 20,
+            "num_experts": 512, "num_experts_per_tok": 512, "moe_intermediate_size": 1 << 20, "num_dense_layers": 1,
+        });
+        std::fs::write(&path, text.to_string()).expect("writes");
+        let subject = Subject::find(path.to_str(), "F32".parse().ok()).expect("within every limit");
+        let (config, types) = (&subject.config, &subject.chosen.types);
+        let most = Load { kv: KvType::F32, ..load(u32::MAX, 1 << 26) };
+        assert_eq!(Demand::new(config, types, most).total_bytes, u64::MAX);
+        assert_eq!(most_users(config, types, load(1, 1 << 26), 1 << 40), None);
     }
 
     #[test]

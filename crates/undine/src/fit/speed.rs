@@ -13,7 +13,7 @@ use crate::args_fit::Price;
 use crate::bench::test::{self, Test};
 use crate::work::{self, Matrices};
 
-/// Part of the bandwidth that a step reads at: 64 to 83% were measured for decode of 350M, 1.2B and 8B-A1B in several types.
+/// Part of the bandwidth that a step reads at: 64 to 92% were measured for decode of 350M, 1.2B and 8B-A1B in several types.
 pub const BANDWIDTH_SHARE: f64 = 0.73;
 /// Part of the arithmetic peak that a step computes at: 46 to 54% were measured for prefill.
 pub const PEAK_SHARE: f64 = 0.50;

@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use crate::common::{json, models, oracle, run, stderr, stdout, text};
+#[cfg(target_os = "linux")]
+use crate::serve::Server;
 
 #[test]
 fn a_shape_is_sized_for_devices() {
@@ -90,6 +92,32 @@ fn measuring_says_how_far_the_estimate_was_off() {
     assert!((prefill / measured - 1.0).abs() < 1e-6, "the estimate is replaced: {prefill}, {measured}");
     assert_eq!(here["bytes_per_s"], fit["measured"]["read_bytes_per_s"]);
     assert_eq!(here["speeds"]["prefill"]["certainty"], "measured");
+}
+
+/// Sized beforehand, then served with every context full: a shape of true size, and the process it becomes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_takes_the_memory_that_fit_says() {
+    let model = models().place("resident.gguf");
+    let written = run(&["synth", "LFM2.5-230M", "--type", "Q8_0", "-o", text(&model)]);
+    assert!(written.status.success(), "{}", stderr(&written));
+    let load = ["--users", "2", "--context", "512"];
+    let fit = json(&run(&[&["fit", "LFM2.5-230M", "--type", "Q8_0", "--json"], &load[..]].concat()));
+    let said = fit["memory"]["total_bytes"].as_f64().expect("a number");
+    let words: Vec<&str> = fit["command"].as_str().expect("a command").split(' ').skip(3).collect();
+    let server = Server::start(&[&[text(&model)], &words[..]].concat());
+    for user in 0..2 {
+        let prompt: Vec<u32> = (0..500).map(|i| 1000 + 7 * i + 31 * user).collect();
+        let body = json!({"prompt": prompt, "max_tokens": 8, "ignore_eos": true}).to_string();
+        let answer = server.ask("POST", "/v1/completions", &body);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    let resident: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let ratio = said / (resident * 1024.0);
+    assert!((0.95..1.05).contains(&ratio), "{said} bytes said, {resident} KiB taken: {ratio:.3}");
+    drop(std::fs::remove_file(model));
 }
 
 #[test]
