@@ -235,8 +235,8 @@ impl Images {
         let all = vision.encode(&tiles)?;
         self.encoded_total += tiles.len() as u64;
         let mut left = &all[..];
-        for i in 0..tiles.len() {
-            let (rows, rest) = left.split_at(tiles[i].tokens(downsample) * hidden);
+        for (i, tile) in tiles.iter().enumerate() {
+            let (rows, rest) = left.split_at(tile.tokens(downsample) * hidden);
             let rows: Arc<[f32]> = Arc::from(rows);
             self.keep(self.wanted[i].0, &rows);
             self.rows.push(rows);
