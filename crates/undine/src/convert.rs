@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use undine_core::DType;
-use undine_weights::{Checkpoint, Recoding, Source, SourceTensor, TensorInfo, write_folder};
+use undine_weights::{Checkpoint, Recoding, Source, SourceTensor, write_folder};
 
 use crate::args_quantize::{ConvertArgs, FloatType};
 use crate::error::Error;
@@ -92,15 +92,16 @@ fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
     if checkpoint.vision_config().is_some() {
         eprintln!("note: the vision tower is left out; a folder is written of the language model only");
     }
-    let embedding = embedding(&checkpoint)?;
-    let mut dtype = embedding.dtype;
-    for tensor in checkpoint.tensors().filter(|tensor| !tensor.dtype.is_float()) {
-        dtype = float_of(args, tensor.name, tensor.dtype)?;
+    let source = Source::language(&checkpoint)?;
+    // One type for all: that of the largest matrix, the token embedding of every model.
+    let matrices = || source.tensors().iter().filter(|tensor| tensor.is_matrix());
+    let values = |tensor: &SourceTensor| tensor.rows() as u64 * tensor.cols() as u64;
+    let largest = matrices().max_by_key(|tensor| values(tensor));
+    let mut dtype = wanted(args).or(largest.map(SourceTensor::dtype)).unwrap_or(DType::F32);
+    if let Some(tensor) = matrices().find(|tensor| !tensor.dtype().is_float()) {
+        dtype = float_of(args, &tensor.name, tensor.dtype())?;
     }
-    let dtype =
-        if dtype.is_float() { wanted(args).unwrap_or(dtype) } else { float_of(args, embedding.name, dtype)? };
-    let values: u64 = checkpoint.tensors().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
-    let total = values * dtype.block_bytes() as u64;
+    let total = source.tensors().iter().map(values).sum::<u64>() * dtype.block_bytes() as u64;
     check_room(out, total)?;
     let bar = synth::progress_bar(total);
     let interrupted = interrupt::rearm();
@@ -117,12 +118,6 @@ fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
     }
     bar.finish_and_clear();
     Ok((out.to_owned(), total))
-}
-
-/// The token embedding: the largest float matrix of every model, whose type is that of the others.
-fn embedding(checkpoint: &Checkpoint) -> Result<TensorInfo<'_>, Error> {
-    let elems = |tensor: &TensorInfo<'_>| tensor.shape.iter().product::<usize>();
-    checkpoint.tensors().max_by_key(elems).ok_or_else(|| Error::refused("the model has no tensors"))
 }
 
 /// Refuses to write into a folder that holds something without leave, or over a file.

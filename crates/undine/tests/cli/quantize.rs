@@ -17,10 +17,11 @@ const PEAK_BYTES_MAX: u64 = 160 << 20;
 /// Size of the file that is quantized in it.
 const LARGE_BYTES: u64 = 512 << 20;
 
+/// A place for a file; the folder in its name is the test's own, because a model takes a vision tower that lies beside it.
 fn place(name: &str) -> PathBuf {
-    let folder = models().place("quantize");
-    fs::create_dir_all(&folder).expect("a folder");
-    folder.join(name)
+    let path = models().place("quantize").join(name);
+    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    path
 }
 
 fn demo() -> PathBuf {
@@ -137,7 +138,7 @@ fn an_importance_matrix_lowers_the_error_where_it_points() {
 
 #[test]
 fn a_vision_folder_becomes_two_files() {
-    let path = place("vl.gguf");
+    let path = place("vision/vl.gguf");
     let output =
         run(&["quantize", text(&oracle("vl")), text(&path), "--type", "Q8_0", "--mmproj-type", "F16"]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -147,10 +148,10 @@ fn a_vision_folder_becomes_two_files() {
         both.vision_config().map(|config| config.layers),
         folder.vision_config().map(|config| config.layers)
     );
-    let tower = place("mmproj-vl.gguf");
+    let tower = place("vision/mmproj-vl.gguf");
     assert!(tensors(&tower).iter().any(|(_, dtype, _)| *dtype == DType::F16));
     // A tower alone is quantized too; rows that are not whole blocks are said.
-    let again = place("mmproj-again.gguf");
+    let again = place("vision/mmproj-again.gguf");
     let output = run(&["quantize", text(&tower), text(&again), "--type", "Q4_K_M"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("in place of Q4_K"), "{}", stderr(&output));
@@ -321,4 +322,16 @@ fn quantized_files_are_converted_on_request_only() {
     let values =
         |path: &Path| -> Vec<Vec<f32>> { tensors(path).into_iter().map(|(.., values)| values).collect() };
     assert!(values(&file) == values(&folder), "F32 holds what Q8_0 stands for");
+    // A vision tower beside the model is not asked.
+    let (model, tower) = (place("beside/model.gguf"), place("beside/mmproj-model.gguf"));
+    assert!(run(&["convert", text(&oracle("vl")), text(&model)]).status.success());
+    let smaller = place("beside/smaller/mmproj-model.gguf");
+    assert!(run(&["quantize", text(&tower), text(&smaller), "--type", "Q8_0"]).status.success());
+    fs::rename(&smaller, &tower).expect("moves");
+    let output = run(&["convert", text(&model), text(&place("beside/folder"))]);
+    assert!(
+        output.status.success() && stderr(&output).contains("vision tower is left out"),
+        "{}",
+        stderr(&output)
+    );
 }
