@@ -26,10 +26,11 @@ import gguf
 import llama_cpp as llama
 import numpy as np
 
-TYPES = ["Q8_0", "Q6_K", "Q5_1", "Q5_K_S", "Q5_0", "Q4_1", "Q4_K_S", "IQ4_NL", "Q4_0", "IQ4_XS", "Q3_K_S", "Q2_K_S", "IQ3_S", "IQ2_XXS"]
+TYPES = ["Q8_0", "Q6_K", "Q5_1", "Q5_K_S", "Q5_0", "Q4_1", "Q4_K_S", "IQ4_NL", "Q4_0", "IQ4_XS", "Q3_K_S", "Q2_K"]
 MIXES = ["F32", "BF16", "F16", "Q8_0", "Q6_K", "Q5_1", "Q5_K_M", "Q5_K_S", "Q5_0", "Q4_1", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "IQ4_XS"] + [
-    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "Q2_K_S", "IQ3_M", "IQ3_S", "IQ2_XXS"]
-NEEDS_IMATRIX = {"IQ2_XXS"}
+    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "Q2_K_S"]
+# llama.cpp refuses these without one.
+NEEDS_IMATRIX = {"Q2_K_S"}
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "undine-demo.gguf"
 PROMPT = "<|startoftext|><|im_start|>user\nTell me a story about a fox in the forest.<|im_end|>\n<|im_start|>assistant\nOnce there was a fox"
 # Ties: the two sides sum errors in different orders.
