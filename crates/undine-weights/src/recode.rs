@@ -256,7 +256,7 @@ fn chunks<'a>(tensor: &'a SourceTensor, recoding: &'a Recoding) -> impl Iterator
             let end = part.rows.min(start + rows_max).min((matrix + 1) * rows_each - first);
             let rows = start..end;
             start = end;
-            (!rows.is_empty()).then(|| Chunk { tensor, recoding, part, rows, matrix })
+            (!rows.is_empty()).then_some(Chunk { tensor, recoding, part, rows, matrix })
         })
     })
 }
