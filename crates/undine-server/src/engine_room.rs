@@ -123,7 +123,8 @@ fn run(
     lifeline.status.send_replace(Status::Ready(Arc::new(ready)));
     on_ready();
     let mut room = EngineRoom { engine, sequences: HashMap::new(), events: Vec::new(), stats, metrics };
-    let reason = match room.run(receiver, stop) {
+    let result = room.run(receiver, stop);
+    let reason = match &result {
         Ok(()) => "the server is shutting down".to_owned(),
         Err(error) => {
             tracing::error!("the engine has failed: {error}");
@@ -132,6 +133,9 @@ fn run(
     };
     // Before the senders go, so that whoever misses its updates can read why.
     lifeline.status.send_modify(|status| status.fail(reason));
+    if result.is_err() {
+        room.end_all();
+    }
     drop(room);
 }
 
@@ -198,13 +202,7 @@ impl EngineRoom {
 
     fn step(&mut self) -> Result<(), ExecutorError> {
         let steps = self.engine.stats().steps_total;
-        if let Err(error) = self.engine.step(&mut self.events) {
-            // The failed engine has lost all of them.
-            self.sequences
-                .drain()
-                .for_each(|(_, tracked)| tracked.lifetime.end(EndReason::Error, &self.metrics));
-            return Err(error);
-        }
+        self.engine.step(&mut self.events)?;
         let stats = self.engine.stats();
         if stats.steps_total > steps {
             self.metrics.step_rows.observe(stats.last_step_rows.into());
@@ -214,6 +212,12 @@ impl EngineRoom {
             std::thread::yield_now();
         }
         Ok(())
+    }
+
+    /// Ends every sequence: the failed engine has lost them.
+    fn end_all(&mut self) {
+        let lost = self.sequences.drain();
+        lost.for_each(|(_, tracked)| tracked.lifetime.end(EndReason::Error, &self.metrics));
     }
 
     fn take(&mut self, command: Command) {
