@@ -255,7 +255,8 @@ pub(crate) fn checked_revision(whole: &str, text: &str) -> Result<String, Error>
 
 fn checked_quant(whole: &str, text: &str) -> Result<String, Error> {
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if text.is_empty() || text.len() > QUANT_BYTES_MAX || !text.bytes().all(is_known) {
+    let is_plain = !text.is_empty() && !text.starts_with('.') && !text.contains("..");
+    if !is_plain || text.len() > QUANT_BYTES_MAX || !text.bytes().all(is_known) {
         return Err(Error::name(whole, format!("expected a quantization such as Q4_K_M, found {text:?}")));
     }
     Ok(text.to_owned())
