@@ -129,8 +129,19 @@ fn a_model_is_pulled_listed_shown_run_and_removed() {
 fn a_name_is_fetched_where_a_path_is_taken() {
     let place = Place::new();
     for words in [
-        &["run", "-hf", "acme/tiny-GGUF:BF16", "-p", "hello", "--max-tokens", "4", "--json"][..],
-        &["run", "hf.co/acme/tiny", "-p", "hello", "--max-tokens", "4", "--json"],
+        &[
+            "run",
+            "-hf",
+            "acme/tiny-GGUF:BF16",
+            "-p",
+            "hello",
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "4",
+            "--json",
+        ][..],
+        &["run", "hf.co/acme/tiny", "-p", "hello", "--temperature", "0", "--max-tokens", "4", "--json"],
     ] {
         let output = place.run(words);
         assert!(json(&output)["usage"]["completion_tokens"].as_u64() > Some(0), "{words:?}");
