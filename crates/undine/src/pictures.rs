@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -47,11 +48,14 @@ impl Pictures {
         let bytes = read(path)?;
         let key = self.pipeline.key(&bytes);
         let mut prepared = self.prepared.borrow_mut();
-        if !prepared.contains_key(&key) {
-            let wrong = |error| Error::refused(format!("{}: {error}", path.display()));
-            prepared.insert(key, Arc::new(self.pipeline.prepare(&bytes).map_err(wrong)?));
-        }
-        Ok(Picture { placeholder: self.placeholders.text(key), tokens: prepared[&key].layout.image_tokens() })
+        let tokens = match prepared.entry(key) {
+            Entry::Occupied(known) => known.get().layout.image_tokens(),
+            Entry::Vacant(place) => {
+                let wrong = |error| Error::refused(format!("{}: {error}", path.display()));
+                place.insert(Arc::new(self.pipeline.prepare(&bytes).map_err(wrong)?)).layout.image_tokens()
+            }
+        };
+        Ok(Picture { placeholder: self.placeholders.text(key), tokens })
     }
 
     /// Tokens of a text, with those of pictures where their placeholders are.
