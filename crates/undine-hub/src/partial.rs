@@ -208,9 +208,13 @@ impl Partial {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "what is missing is a list of ranges")]
 mod tests {
     use super::*;
     use crate::hash::Digest;
+
+    /// Spoils a record and its data.
+    type Damage = fn(&Path, &Path);
 
     fn remote(etag: &str, bytes: u64) -> RemoteFile {
         RemoteFile { path: "a b.gguf".to_owned(), bytes, etag: etag.to_owned(), digest: Digest::Unknown }
@@ -250,7 +254,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let blob = folder.path().join("abc");
         let bytes = 2 * CHUNK_BYTES;
-        let damage: [(&str, fn(&Path, &Path)); 4] = [
+        let damage: [(&str, Damage); 4] = [
             ("other etag", |record, _| {
                 fs::write(record, format!("{MAGIC} abd {} {CHUNK_BYTES} a b.gguf\n0\n", 2 * CHUNK_BYTES))
                     .expect("writes");
