@@ -27,7 +27,7 @@ fn driver(setup: Setup) -> Driver {
 fn encoded(driver: &mut Driver, requests: &[GenerateRequest]) -> Vec<usize> {
     let mut before = 0;
     let each = requests.iter().map(|asked| {
-        driver.add(asked).unwrap();
+        driver.add(asked).expect("a request that fits");
         driver.run();
         let all = driver.passes().concat().len();
         std::mem::replace(&mut before, all).abs_diff(all)
