@@ -119,6 +119,8 @@ pub(crate) struct State {
 #[derive(Default)]
 pub(crate) struct ThreadMemory {
     pub panel: Panel,
+    /// [`ops::UP_VALUES`].
+    pub up: Vec<f32>,
     pub attention: Scratch,
     pub sampler: SamplerScratch,
 }
@@ -126,7 +128,7 @@ pub(crate) struct ThreadMemory {
 impl ThreadMemory {
     fn new(config: &Config) -> Self {
         let attention = Scratch::new(config.head_dim, config.heads / config.kv_heads);
-        Self { attention, ..Self::default() }
+        Self { attention, up: vec![0.0; ops::UP_VALUES], ..Self::default() }
     }
 }
 

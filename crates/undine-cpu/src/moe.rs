@@ -9,11 +9,11 @@ use undine_core::{Config, MoeConfig};
 use undine_model::{Experts, Linear, MatrixId, Moe, Rows};
 
 use crate::executor::State;
-use crate::kernels::activations::{ActivationKinds, Activations, QuantizeRow};
+use crate::kernels::activations::{ActivationKinds, Activations};
 use crate::kernels::panels::TILE_MAX;
 use crate::kernels::rows::{Accumulate, Output};
 use crate::memory::SharedSlice;
-use crate::ops::{Product, multiply, norm_input, note_inputs, silu_mul};
+use crate::ops::{Gated, Product, gated, multiply, norm_input, note_inputs, put_input};
 use crate::pool::Worker;
 
 /// Added to the sum that normalises the weights of a row's experts, as the reference does.
@@ -39,10 +39,8 @@ pub(crate) struct MoeMemory {
     starts: SharedSlice<u32>,
     /// Input rows of the pairs, then their hidden values.
     input: Activations,
-    /// `pairs x width`.
-    gate: SharedSlice<f32>,
-    /// `pairs x width`.
-    up: SharedSlice<f32>,
+    /// `pairs x width`: hidden values.
+    hidden: SharedSlice<f32>,
     /// `pairs x hidden`.
     out: SharedSlice<f32>,
 }
@@ -59,16 +57,15 @@ impl MoeMemory {
             pair_row: SharedSlice::new(pairs),
             starts: SharedSlice::new(moe.experts + 1),
             input: Activations::new(pairs, config.hidden.max(moe.width), kinds),
-            gate: SharedSlice::new(pairs * moe.width),
-            up: SharedSlice::new(pairs * moe.width),
+            hidden: SharedSlice::new(pairs * moe.width),
             out: SharedSlice::new(pairs * config.hidden),
         }
     }
 
     /// Size of all of it.
     pub fn bytes(&self) -> usize {
-        let Self { config: _, scores, chosen, weights, place, pair_row, starts, input, gate, up, out } = self;
-        let floats = [scores, weights, gate, up, out].map(SharedSlice::bytes);
+        let Self { config: _, scores, chosen, weights, place, pair_row, starts, input, hidden, out } = self;
+        let floats = [scores, weights, hidden, out].map(SharedSlice::bytes);
         let integers = [chosen, place, pair_row, starts].map(SharedSlice::bytes);
         floats.iter().chain(&integers).sum::<usize>() + input.bytes()
     }
@@ -108,36 +105,25 @@ pub(crate) fn run(state: &State, worker: Worker, x: Rows, op: Moe) {
         unsafe {
             let row = memory.pair_row.read(pair..pair + 1)[0] as usize;
             let source = state.input.f32s.read(row * hidden..(row + 1) * hidden);
-            memory.input.f32s.write(pair * hidden..(pair + 1) * hidden).copy_from_slice(source);
+            put_input(state, source, &memory.input, pair, input_kinds);
         }
-        state.isa.run(QuantizeRow {
-            activations: &memory.input,
-            row: pair,
-            width: hidden,
-            kinds: input_kinds,
-        });
     }
     worker.barrier();
     let columns = worker.share(width, TILE_MAX);
-    let (gate, up) = (MoeMemory::output(&memory.gate, width), MoeMemory::output(&memory.up, width));
+    let y = MoeMemory::output(&memory.hidden, width);
     each_expert(memory, |expert, inputs| {
-        let [gate_id, up_id, _] = op.experts.of(expert);
-        note_inputs(state, worker, &[gate_id, up_id], &memory.input, inputs.clone());
-        for (weight, out) in [(gate_id, gate), (up_id, up)] {
-            let op = Linear { weight, bias: None };
-            let (weights, inputs) = (columns.clone(), inputs.clone());
-            multiply(state, worker, Product { op, weights, input: &memory.input, inputs, out });
-        }
+        let [gate, up, _] = op.experts.of(expert);
+        note_inputs(state, worker, &[gate, up], &memory.input, inputs.clone());
+        let columns = columns.clone();
+        gated(state, worker, Gated { gate, up, input: &memory.input, inputs, columns, y });
     });
-    silu_mul(state, gate, up, 0..pairs, columns);
     worker.barrier();
     for pair in worker.share(pairs, 1) {
         // SAFETY: the pair's row of the buffer is this thread's; the hidden values are complete.
         unsafe {
-            let source = memory.gate.read(pair * width..(pair + 1) * width);
-            memory.input.f32s.write(pair * width..(pair + 1) * width).copy_from_slice(source);
+            let source = memory.hidden.read(pair * width..(pair + 1) * width);
+            put_input(state, source, &memory.input, pair, hidden_kinds);
         }
-        state.isa.run(QuantizeRow { activations: &memory.input, row: pair, width, kinds: hidden_kinds });
     }
     worker.barrier();
     let columns = worker.share(hidden, TILE_MAX);

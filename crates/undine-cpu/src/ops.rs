@@ -12,10 +12,10 @@ use undine_core::{BatchSequence, Slot, SnapshotId, StateSource, quant};
 use undine_model::{Linear, MatrixId, Rows, ShortConv, Swiglu, VectorId};
 
 use crate::executor::State;
-use crate::kernels::activations::{ActivationKinds, Activations, QuantizeRow};
+use crate::kernels::activations::{ActivationKind, ActivationKinds, Activations, QuantizeRow};
 use crate::kernels::elementwise::{RmsNorm, ShortConvRows, SiluMul};
 use crate::kernels::matmul::MatMul;
-use crate::kernels::panels::{Panel, TILE_MAX};
+use crate::kernels::panels::{INPUTS, Panel, ROWS, TILE_MAX};
 use crate::kernels::rows::{Accumulate, Output};
 use crate::memory::SharedSlice;
 use crate::moe;
@@ -31,7 +31,7 @@ pub(crate) fn run(state: &State, op: &Op, worker: Worker) {
         Op::NormQkv { x, op, key, value, query } => attention::qkv(state, worker, op, [x, key, value, query]),
         Op::Attend { query, layer, y } => attention::attend(state, worker, query, layer, y),
         Op::LinearAdd { x, op, residual } => linear_add(state, worker, x, op, residual),
-        Op::NormSwiglu { x, op, up, y } => swiglu(state, worker, op, [x, up, y]),
+        Op::NormSwiglu { x, op, y } => swiglu(state, worker, op, [x, y]),
         Op::NormMoeAdd { x, op } => moe::run(state, worker, x, op),
         Op::SelectRows { x, y } => select_rows(state, worker, x, y),
         Op::NormLogits { x, norm, head, y } => logits(state, worker, norm, head, [x, y]),
@@ -103,25 +103,34 @@ pub(crate) fn norm_input(
             let y = state.input.f32s.write(row * width..(row + 1) * width);
             let x = values(state, x, row..row + 1);
             state.isa.run(RmsNorm { x, gain, eps: state.config().norm_eps, y });
+            state.isa.run(QuantizeRow { x: y, activations: &state.input, row, kinds });
         }
-        state.isa.run(QuantizeRow { activations: &state.input, row, width, kinds });
     }
     worker.barrier();
 }
 
-/// Puts rows as they are into the input buffer, quantizes them, and waits for the other threads.
+/// Makes a row as it is a row of the input of products.
+/// # Safety
+/// The row of the input is this thread's.
+pub(crate) unsafe fn put_input(
+    state: &State,
+    x: &[f32],
+    activations: &Activations,
+    row: usize,
+    kinds: ActivationKinds,
+) {
+    if kinds.contains(ActivationKind::Float) || state.inputs.is_some() {
+        // SAFETY: as the caller says.
+        unsafe { activations.f32s.write(row * x.len()..(row + 1) * x.len()) }.copy_from_slice(x);
+    }
+    state.isa.run(QuantizeRow { x, activations, row, kinds });
+}
+
+/// Makes rows as they are the input of a product, and waits for the other threads.
 fn plain_input(state: &State, worker: Worker, x: Rows, kinds: ActivationKinds, rows: usize) {
-    let width = state.plan.place(x).width;
     for row in worker.share(rows, 1) {
         // SAFETY: the row of the input buffer is this thread's, and `x` is not written until the barrier.
-        unsafe {
-            state.input.f32s.write(row * width..(row + 1) * width).copy_from_slice(values(
-                state,
-                x,
-                row..row + 1,
-            ))
-        };
-        state.isa.run(QuantizeRow { activations: &state.input, row, width, kinds });
+        unsafe { put_input(state, values(state, x, row..row + 1), &state.input, row, kinds) };
     }
     worker.barrier();
 }
@@ -297,32 +306,60 @@ fn linear_add(state: &State, worker: Worker, x: Rows, op: Linear, residual: Rows
     multiply(state, worker, Product { op, weights, input: &state.input, inputs: 0..rows, out });
 }
 
-fn swiglu(state: &State, worker: Worker, op: Swiglu, [x, up, y]: [Rows; 3]) {
+fn swiglu(state: &State, worker: Worker, op: Swiglu, [x, y]: [Rows; 2]) {
     let rows = state.rows.len();
     norm_input(state, worker, x, op.norm, kinds_of(state, [op.gate, op.up]), rows);
     note_inputs(state, worker, &[op.gate, op.up], &state.input, 0..rows);
-    let weights = worker.share(state.model.matrix(op.gate).rows, TILE_MAX);
-    for (weight, handle) in [(op.gate, y), (op.up, up)] {
-        let op = Linear { weight, bias: None };
-        let out = output(state, handle, Accumulate::No);
-        multiply(
-            state,
-            worker,
-            Product { op, weights: weights.clone(), input: &state.input, inputs: 0..rows, out },
-        );
-    }
-    silu_mul(state, output(state, y, Accumulate::No), output(state, up, Accumulate::No), 0..rows, weights);
+    let columns = worker.share(state.model.matrix(op.gate).rows, TILE_MAX);
+    let y = output(state, y, Accumulate::No);
+    gated(state, worker, Gated { gate: op.gate, up: op.up, input: &state.input, inputs: 0..rows, columns, y });
 }
 
-/// `gate = silu(gate) * up` for a range of columns of some rows.
-pub(crate) fn silu_mul(state: &State, gate: Output, up: Output, rows: Range<usize>, columns: Range<usize>) {
-    for row in rows {
-        let at = row * gate.stride + columns.start;
-        // SAFETY: these columns of both are this thread's, and both have the same shape.
-        unsafe {
-            let gate = std::slice::from_raw_parts_mut(gate.start.add(at), columns.len());
-            let up = std::slice::from_raw_parts(up.start.add(at), columns.len());
-            state.isa.run(SiluMul { gate, up });
+/// `y = silu(gate x) * up x` for some rows of input and some columns of `y`.
+pub(crate) struct Gated<'a> {
+    pub gate: MatrixId,
+    pub up: MatrixId,
+    pub input: &'a Activations,
+    pub inputs: Range<usize>,
+    pub columns: Range<usize>,
+    pub y: Output,
+}
+
+/// Values that [`gated`] keeps of `up x`: what the kernel of many rows stores at a time, so that both factors are
+/// still in the second-level cache when they meet.
+pub(crate) const UP_VALUES: usize = ROWS * INPUTS;
+
+/// Computes it on this thread.
+pub(crate) fn gated(state: &State, worker: Worker, op: Gated) {
+    let Gated { gate, up, input, inputs, columns, y } = op;
+    // SAFETY: each thread has an element of its own.
+    let memory = unsafe { state.threads.write(worker.index..worker.index + 1)[0].up.as_mut_ptr() };
+    let rows_at_once = inputs.len().clamp(1, INPUTS);
+    let width = (UP_VALUES / rows_at_once / TILE_MAX * TILE_MAX).min(columns.len());
+    for start in columns.clone().step_by(width.max(1)) {
+        let columns = start..(start + width).min(columns.end);
+        for first in inputs.clone().step_by(rows_at_once) {
+            let inputs = first..(first + rows_at_once).min(inputs.end);
+            // Row `first`, output `start` comes first in the memory.
+            let up_at = Output {
+                start: memory.wrapping_sub(first * width + start),
+                stride: width,
+                accumulate: Accumulate::No,
+            };
+            for (weight, out) in [(gate, y), (up, up_at)] {
+                let op = Linear { weight, bias: None };
+                let (weights, inputs) = (columns.clone(), inputs.clone());
+                multiply(state, worker, Product { op, weights, input, inputs, out });
+            }
+            for row in inputs {
+                // SAFETY: these columns of `y` are this thread's, and the products have written both.
+                unsafe {
+                    let place = |out: Output| out.start.wrapping_add(row * out.stride + columns.start);
+                    let gate = std::slice::from_raw_parts_mut(place(y), columns.len());
+                    let up = std::slice::from_raw_parts(place(up_at), columns.len());
+                    state.isa.run(SiluMul { gate, up });
+                }
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum Op {
     /// Projection into the residual stream.
     LinearAdd { x: Rows, op: Linear, residual: Rows },
     /// Norm, gate, up, SiLU.
-    NormSwiglu { x: Rows, op: Swiglu, up: Rows, y: Rows },
+    NormSwiglu { x: Rows, op: Swiglu, y: Rows },
     /// A mixture of experts into the residual stream.
     NormMoeAdd { x: Rows, op: Moe },
     /// Gathers the rows with outputs.
@@ -41,7 +41,7 @@ impl Op {
             Self::NormQkv { x, key, value, query, .. } => vec![x, key, value, query],
             Self::Attend { query, y, .. } => vec![query, y],
             Self::LinearAdd { x, residual, .. } => vec![x, residual],
-            Self::NormSwiglu { x, up, y, .. } => vec![x, up, y],
+            Self::NormSwiglu { x, y, .. } => vec![x, y],
             Self::NormMoeAdd { x, .. } => vec![x],
             Self::SelectRows { x, y } => vec![x, y],
             Self::NormLogits { x, y, .. } => vec![x, y],
@@ -190,8 +190,8 @@ impl Recorder for PlanRecorder<'_> {
 
     fn norm_swiglu(&mut self, x: Rows, op: Swiglu) -> Rows {
         let width = self.model.matrix(op.gate).rows;
-        let (up, y) = (self.rows(width), self.rows(width));
-        self.ops.push(Op::NormSwiglu { x, op, up, y });
+        let y = self.rows(width);
+        self.ops.push(Op::NormSwiglu { x, op, y });
         y
     }
 

@@ -92,14 +92,14 @@ impl Activations {
     }
 }
 
-/// Quantizes row `row` of `activations.f32s`, if that is wanted.
+/// Quantizes a row of input, if that is wanted.
 pub struct QuantizeRow<'a> {
-    /// The rows.
+    /// The row.
+    pub x: &'a [f32],
+    /// Where to.
     pub activations: &'a Activations,
-    /// Which row.
+    /// As which row.
     pub row: usize,
-    /// Values in a row.
-    pub width: usize,
     /// What is wanted.
     pub kinds: ActivationKinds,
 }
@@ -109,15 +109,14 @@ impl Kernel for QuantizeRow<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { activations: a, row, width, kinds } = self;
+        let Self { x, activations: a, row, kinds } = self;
         if !kinds.contains(ActivationKind::Block32) {
             return;
         }
-        let blocks = row * groups(width) * LANES..(row + 1) * groups(width) * LANES;
+        let blocks = row * groups(x.len()) * LANES..(row + 1) * groups(x.len()) * LANES;
         // SAFETY: each row is quantized by one thread, and read by others only after a barrier.
-        let (x, q, d, sum, sum_f32, low, high) = unsafe {
+        let (q, d, sum, sum_f32, low, high) = unsafe {
             (
-                a.f32s.read(row * width..(row + 1) * width),
                 a.q.write(blocks.start * QK..blocks.end * QK),
                 a.d.write(blocks.clone()),
                 a.sum.write(blocks.clone()),
@@ -126,7 +125,7 @@ impl Kernel for QuantizeRow<'_> {
                 a.high.write(blocks),
             )
         };
-        let whole = width / QK;
+        let whole = x.len() / QK;
         for b in 0..whole {
             let x = &x[b * QK..(b + 1) * QK];
             let max = max_abs(s, x);

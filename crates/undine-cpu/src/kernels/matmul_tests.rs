@@ -36,9 +36,10 @@ impl Case {
         let kinds = ActivationKinds::of([dtype]);
         let x = Activations::new(inputs, cols, kinds);
         // SAFETY: nobody else has the buffer.
-        unsafe { x.f32s.write(0..inputs * cols) }.fill_with(|| random.f32() * 2.0 - 1.0);
-        for row in 0..inputs {
-            isa.run(QuantizeRow { activations: &x, row, width: cols, kinds });
+        let values = unsafe { x.f32s.write(0..inputs * cols) };
+        values.fill_with(|| random.f32() * 2.0 - 1.0);
+        for (row, values) in values.chunks_exact(cols).enumerate() {
+            isa.run(QuantizeRow { x: values, activations: &x, row, kinds });
         }
         Self { dtype, rows, cols, weight, x }
     }

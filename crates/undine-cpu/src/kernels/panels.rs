@@ -38,9 +38,9 @@ use crate::simd::{Kernel, LANES, Native, ROWS_MAX};
 /// Rows of weights in the largest tile. Threads share matrices in multiples of it.
 pub const TILE_MAX: usize = 32;
 /// Weight rows whose sums are kept while K goes by.
-const ROWS: usize = 128;
+pub const ROWS: usize = 128;
 /// Input rows at a time.
-const INPUTS: usize = 256;
+pub const INPUTS: usize = 256;
 /// Up to this many input rows a panel holds one group of K instead of a chunk.
 const FEW: usize = 16;
 /// The largest [`Native::INPUTS`].
@@ -447,7 +447,7 @@ fn store<F>(g: &Quantized<F>, memory: &Panel, rows: Range<usize>, inputs: Range<
     for (t, sums) in inputs.zip(memory.sums.chunks_exact(ROWS / 16)) {
         // SAFETY: a block of rows is at most `ROWS` wide, and the caller gave this range of outputs to this call alone.
         let (sums, out) = unsafe {
-            let start = g.out.start.add(t * g.out.stride + rows.start);
+            let start = g.out.start.wrapping_add(t * g.out.stride + rows.start);
             let sums = std::slice::from_raw_parts(sums.as_ptr().cast::<f32>(), rows.len());
             (sums, std::slice::from_raw_parts_mut(start, rows.len()))
         };

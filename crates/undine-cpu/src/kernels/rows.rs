@@ -38,7 +38,7 @@ pub const GROUP_BYTES_MAX: usize = 272;
 /// Where the results of a product go: row `t`, output `n` at `t * stride + n`.
 #[derive(Clone, Copy)]
 pub struct Output {
-    /// First element.
+    /// First element; rows and outputs that are never stored need none.
     pub start: *mut f32,
     /// Elements from one row to the next.
     pub stride: usize,
@@ -63,7 +63,7 @@ impl Output {
     pub unsafe fn put(self, t: usize, n: usize, value: f32) {
         // SAFETY: as the caller says.
         unsafe {
-            let place = self.start.add(t * self.stride + n);
+            let place = self.start.wrapping_add(t * self.stride + n);
             *place = if self.accumulate == Accumulate::Yes { *place + value } else { value };
         }
     }

@@ -102,7 +102,7 @@ impl Source {
                 Some(norm) => norm_row(state, norm, x, y),
                 None => y.copy_from_slice(x),
             }
-            quantize(state, row, width, kinds);
+            quantize(state, y, row, kinds);
         }
         worker.barrier();
         Self::input(state, count, width)
@@ -119,8 +119,8 @@ fn norm_row(state: &State, norm: LayerNorm, x: &[f32], y: &mut [f32]) {
     state.isa.run(NormRow { x, gain, bias, eps: norm.eps, y });
 }
 
-fn quantize(state: &State, row: usize, width: usize, kinds: ActivationKinds) {
-    state.isa.run(QuantizeRow { activations: &state.memory.input, row, width, kinds });
+fn quantize(state: &State, x: &[f32], row: usize, kinds: ActivationKinds) {
+    state.isa.run(QuantizeRow { x, activations: &state.memory.input, row, kinds });
 }
 
 /// The outputs of a matrix that are this thread's.
@@ -202,7 +202,7 @@ fn embed_patches(state: &State, worker: Worker, op: Linear, y: Rows) {
                 x[place] = state.normalized[channel][usize::from(pixel[channel])];
             }
         }
-        quantize(state, row, elems, kinds_of(state, [op]));
+        quantize(state, x, row, kinds_of(state, [op]));
     }
     worker.barrier();
     let source = Source::input(state, state.patches, elems);

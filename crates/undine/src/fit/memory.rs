@@ -146,7 +146,7 @@ fn activations(config: &Config, types: &BTreeMap<DType, u64>, load: Load) -> Ter
     let dense = dense.max().unwrap_or(0);
     let expert = config.moe.map_or(0, |moe| moe.width as u64);
     let operator = (4 * hidden).max(2 * kv_width + 2 * query_width);
-    let beside = operator.max(2 * dense);
+    let beside = operator.max(dense);
     let in_layers = ROWS * (hidden + beside);
     // Logits take the place of the residual stream where they fit there.
     let logits = outputs * vocab;
@@ -161,7 +161,7 @@ fn activations(config: &Config, types: &BTreeMap<DType, u64>, load: Load) -> Ter
     let inputs = input(ROWS.max(outputs), hidden.max(query_width).max(dense).max(expert));
     let experts = config.moe.map_or(0, |moe| {
         let (active, all) = (moe.experts_active as u64, moe.experts as u64);
-        let numbers = ROWS * all + ROWS * active * (4 + 2 * expert + hidden) + all + 1;
+        let numbers = ROWS * all + ROWS * active * (4 + expert + hidden) + all + 1;
         numbers * F32_BYTES + input(ROWS * active, hidden.max(expert))
     });
     let rotary = ROWS * config.head_dim as u64 * F32_BYTES;
