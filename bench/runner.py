@@ -42,11 +42,13 @@ def main():
     report = {"load1": os.getloadavg()[0], "busy": None if idle is None else 1 - idle}
     start = time.perf_counter()
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
-        output = process.stdout.read()
+        output = process.stdout.read(1)
+        first_output_s = time.perf_counter() - start
+        output += process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-    result = {"before": report, "wall_s": wall_s, "stolen": share(second, cpu_times(), "steal"), "output": output}
+    result = {"before": report, "wall_s": wall_s, "first_output_s": first_output_s, "stolen": share(second, cpu_times(), "steal"), "output": output}
     # Kilobytes on Linux, bytes on macOS.
     result["resident_bytes"] = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(json.dumps(result))

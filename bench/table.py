@@ -85,7 +85,7 @@ class Bench:
         if work.measure == "start":
             prompt = ["--raw", "-p", self.prompt(path), "--max-tokens", 1, "--temperature", 0]
             run = self.process([self.args.undine, "run", path, *prompt, *threads])
-            return {"first token": run["wall_s"]}, {}, run
+            return {"first token": run["first_output_s"]}, {}, run
         flags = ["-r", 1, "--warmup", 1, "--json", "--isa", self.args.isa, *threads]
         flags += ["--roofline"] if work.measure == "speed" else []
         run = self.process([self.args.undine, "bench", path, *job.arguments(), *flags])

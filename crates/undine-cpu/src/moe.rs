@@ -92,8 +92,7 @@ pub(crate) fn run(state: &State, worker: Worker, x: Rows, op: Moe) {
     let (active, width) = (memory.config.experts_active, memory.config.width);
     let pairs = rows * active;
     let [input_kinds, hidden_kinds] = expert_kinds(state, op.experts);
-    norm_input(state, worker, x, op.norm, ActivationKinds::of([state.model.matrix(op.router).dtype]), rows);
-    note_inputs(state, worker, &[op.router], &state.input, 0..rows);
+    norm_input(state, worker, x, op.norm, [op.router], rows);
     route(state, memory, worker, op);
     worker.barrier();
     if worker.index == 0 {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use undine_core::BatchSequence;
 use undine_model::{Qkv, Rows, VectorId};
 
-use super::{Product, kinds_of, multiply, norm_input, note_inputs, output, values, values_mut};
+use super::{Product, multiply, norm_input, output, values, values_mut};
 use crate::executor::{KvType, PIECES_PER_THREAD, State};
 use crate::kernels::attention::{
     Attend, BLOCK_HEADS, Destination, KvElement, KvF16, KvF32, KvQ8, MergeRanges, PAGE, RANGE, StoreKv,
@@ -20,10 +20,7 @@ use crate::pool::Worker;
 pub(super) fn qkv(state: &State, worker: Worker, op: Qkv, [x, key, value, query]: [Rows; 4]) {
     let (heads, kv_heads, dim) = (state.config().heads, state.config().kv_heads, state.config().head_dim);
     let rows = state.rows.len();
-    let kinds = kinds_of(state, [op.query.weight, op.key.weight, op.value.weight]);
-    norm_input(state, worker, x, op.norm, kinds, rows);
-    let matrices = [op.query.weight, op.key.weight, op.value.weight];
-    note_inputs(state, worker, &matrices, &state.input, 0..rows);
+    norm_input(state, worker, x, op.norm, [op.query.weight, op.key.weight, op.value.weight], rows);
     let (q_heads, kv_heads) = (worker.share(heads, 1), worker.share(kv_heads, 1));
     for (op, handle, heads) in
         [(op.query, query, &q_heads), (op.key, key, &kv_heads), (op.value, value, &kv_heads)]
