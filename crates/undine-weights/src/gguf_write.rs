@@ -160,7 +160,12 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+    /// Begins a file that appears at `path` when [`Self::commit`] succeeds, and not before; removes what writers of it left
+    /// that were killed.
+    ///
+    /// # Errors
+    /// If `path` is no file name, or the system refuses.
+    pub fn create(path: &Path) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Some(name) = path.file_name() else {
             return Err(Error::Write(format!("{} is not a file name", path.display())));
@@ -174,7 +179,11 @@ impl NewFile {
         Ok(Self { out: BufWriter::new(file), temporary, path: path.to_owned() })
     }
 
-    pub(crate) fn commit(mut self) -> Result<(), Error> {
+    /// Puts the file in place, replacing one that is there.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn commit(mut self) -> Result<(), Error> {
         let fail = |source| Error::io(&self.path, source);
         self.out.flush().and_then(|()| self.out.get_ref().sync_all()).map_err(fail)?;
         // After the rename nothing is left under the temporary name, and dropping `self` removes nothing.

@@ -1,5 +1,6 @@
 //! The arguments of `undine quantize` and `undine convert`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -20,9 +21,10 @@ pub struct QuantizeArgs {
     /// Mix of types, such as Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_XS, Q3_K_M, Q2_K, BF16.
     #[arg(long = "type", value_name = "TYPE", default_value_t = Mix::Q4_K_M)]
     pub mix: Mix,
-    /// Importance matrix of this model (.gguf or .dat): errors count where text goes.
+    /// Importance matrix of this model (.gguf or .dat): errors count where text goes. `auto` makes one first, from --text
+    /// or from a text in the program (see `undine calibrate`); a file of that name is ./auto.
     #[arg(long, value_name = "FILE")]
-    pub imatrix: Option<PathBuf>,
+    pub imatrix: Option<ImatrixSource>,
     /// Type of matrices whose names match a regular expression, such as ffn_down=Q6_K; may be repeated, the first counts.
     #[arg(long, value_name = "PATTERN=TYPE")]
     pub tensor_type: Vec<TypeOverride>,
@@ -55,9 +57,25 @@ pub struct QuantizeArgs {
     pub target: crate::args_target::TargetArgs,
 }
 
+/// Where an importance matrix comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ImatrixSource {
+    /// It is made from the model that is quantized.
+    Auto,
+    /// A file.
+    File(PathBuf),
+}
+
+impl From<OsString> for ImatrixSource {
+    fn from(text: OsString) -> Self {
+        if text == "auto" { Self::Auto } else { Self::File(text.into()) }
+    }
+}
+
 const QUANTIZE_EXAMPLES: &str = "Examples:
   undine quantize ./LFM2-1.2B LFM2-1.2B-Q4_K_M.gguf
   undine quantize model-BF16.gguf model-Q4_0.gguf --type Q4_0 --imatrix imatrix.gguf
+  undine quantize ./LFM2-1.2B LFM2-1.2B-IQ4_XS.gguf --type IQ4_XS --imatrix auto
   undine quantize model-BF16.gguf small.gguf --type Q3_K_M --tensor-type 'blk\\.[01]\\.=Q8_0'
   undine quantize ./LFM2-VL-450M LFM2-VL-450M-Q8_0.gguf --type Q8_0 --mmproj-type F16
   undine quantize model-BF16.gguf --type Q2_K --dry-run

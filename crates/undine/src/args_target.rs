@@ -19,7 +19,8 @@ pub struct TargetArgs {
     #[arg(long, value_name = "NATS", value_parser = parse_kl, requires = "text",
           conflicts_with_all = ["mix", "pure", "tensor_type", "output_tensor_type", "token_embedding_type"])]
     pub target_kl: Option<f64>,
-    /// The text to measure on, a UTF-8 file; without --imatrix the importance matrix is made from it too.
+    /// The text to measure on, a UTF-8 file; without --imatrix, or with --imatrix auto, the importance matrix is made from
+    /// it too.
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens of a window of the text.

@@ -1,6 +1,9 @@
 //! `undine calibrate`: an importance matrix from text.
 
+mod built_in;
+
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use undine_core::OutputKind;
@@ -8,56 +11,78 @@ use undine_cpu::{CpuExecutor, MatrixInputs};
 use undine_model::{MatrixId, Model};
 use undine_weights::{Imatrix, ImatrixEntry, gguf_name};
 
+use crate::args::{ComputeDtype, ExecutorArgs, KvCacheDtype};
 use crate::args_calibrate::CalibrateArgs;
+use crate::args_eval::WindowArgs;
 use crate::error::Error;
 use crate::eval::measures::Mean;
 use crate::eval::scorer::{Layout, Scorer, bar};
-use crate::eval::windows::Windows;
+use crate::eval::text::Text;
+use crate::eval::windows::{Scoring, Windows};
 use crate::format::grouped;
 use crate::interrupt;
 use crate::open::{self, ModelText};
 use crate::session;
 
+/// Tokens and number of windows that are computed together unless a command says otherwise.
+const WINDOWS_DEFAULT: WindowArgs = WindowArgs { context: 512, chunks: None, batch: 4 };
+
 /// Runs the command.
 pub fn run(args: &CalibrateArgs) -> Result<(), Error> {
-    let checkpoint = open::open(args.model.as_deref())?;
-    let tokenizer = ModelText::new(&checkpoint)?.tokenizer;
-    let windows = Windows::read(&args.windows, &tokenizer, checkpoint.config())?;
-    let layout = Layout::new(&args.windows, windows.count(), checkpoint.config().vocab);
-    let kv = session::kv_type(&args.executor, &checkpoint);
+    let imatrix = collected(args.model.as_deref(), args.text.as_deref(), &args.windows, &args.executor)?;
+    imatrix.write(&args.output)?;
+    eprintln!("wrote {} with {} tensors", args.output.display(), imatrix.entries.len());
+    Ok(())
+}
+
+/// An importance matrix of a model from this text, or from the one in the program, as `undine calibrate` makes it unless
+/// told otherwise.
+pub fn automatic(model: &Path, text: Option<&Path>, threads: Option<u16>) -> Result<Imatrix, Error> {
+    let executor = ExecutorArgs { threads, kv_cache_dtype: KvCacheDtype::Auto, dtype: ComputeDtype::Auto };
+    collected(Some(model), text, &WINDOWS_DEFAULT, &executor)
+}
+
+fn collected(
+    model: Option<&Path>,
+    text: Option<&Path>,
+    args: &WindowArgs,
+    executor: &ExecutorArgs,
+) -> Result<Imatrix, Error> {
+    let given = text.map(Text::read).transpose()?;
+    let checkpoint = open::open(model)?;
+    let ModelText { tokenizer, template, .. } = ModelText::new(&checkpoint)?;
+    let text = given.unwrap_or_else(|| built_in::text(template.as_ref()));
+    let windows = Windows::new(&text, args, Scoring::All, &tokenizer, checkpoint.config())?;
+    let layout = Layout::new(args, windows.count(), checkpoint.config().vocab);
+    let kv = session::kv_type(executor, &checkpoint);
     let model = Arc::new(Model::bind(checkpoint));
-    let mut scorer = Scorer::new(Arc::clone(&model), layout, &args.executor, kv)?;
+    let mut scorer = Scorer::new(Arc::clone(&model), layout, executor, kv)?;
     interrupt::install()?;
     let perplexity = collect(&mut scorer, &windows, layout)?;
-    let text = args.windows.text.display().to_string();
-    let imatrix = Imatrix {
-        datasets: vec![text.clone()],
-        chunks: windows.count() as u32,
-        chunk_tokens: args.windows.context,
-        entries: entries(&model, scorer.executor())?,
-    };
-    imatrix.write(&args.output)?;
     eprintln!(
-        "{}: {} tensors from {} windows of {} tokens of {text}; perplexity {:.4} +/- {:.4}",
-        args.output.display(),
-        imatrix.entries.len(),
+        "calibrated with {} windows of {} tokens of {}; perplexity {:.4} +/- {:.4}",
         grouped(windows.count() as u64),
         windows.context(),
+        text.name,
         perplexity.value,
         perplexity.error
     );
-    Ok(())
+    Ok(Imatrix {
+        datasets: vec![text.name],
+        chunks: windows.count() as u32,
+        chunk_tokens: args.context,
+        entries: entries(&model, scorer.executor())?,
+    })
 }
 
 /// Computes all windows while the executor collects, with the head of every row. Returns the perplexity of all tokens.
 pub fn collect(scorer: &mut Scorer, windows: &Windows, layout: Layout) -> Result<Mean, Error> {
     scorer.executor().collect_inputs();
-    let wanted = 0..windows.context() - 1;
-    let mut losses = Vec::with_capacity(windows.count() * wanted.len());
-    layout.each_step(windows, &wanted, &bar(windows.count(), "windows"), |step| {
+    let mut losses = Vec::with_capacity(windows.scored_tokens());
+    layout.each_step(windows, &bar(windows.count(), "windows"), |step| {
         let kind =
             |window, position| OutputKind::Score { target: windows.token(window, position + 1), top: 0 };
-        let rows = scorer.compute(windows, step, &wanted, kind)?;
+        let rows = scorer.compute(windows, step, kind)?;
         losses.extend(rows.iter().map(|row| -f64::from(row.chosen.logprob)));
         Ok(())
     })?;

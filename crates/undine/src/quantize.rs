@@ -7,14 +7,14 @@ use serde_json::{Value as Json, json};
 use undine_quantize::{Mix, Options, Plan, plan};
 use undine_weights::{Imatrix, Source};
 
-use crate::args_quantize::QuantizeArgs;
+use crate::args_quantize::{ImatrixSource, QuantizeArgs};
 use crate::args_target::Target;
 use crate::error::Error;
 use crate::eval::measures::Mean;
 use crate::format::{Bytes, grouped};
 use crate::recode::{Existing, check_place, mmproj_path, write};
 use crate::target::{self, Chosen};
-use crate::{hub, interrupt, memory};
+use crate::{calibrate, hub, interrupt, memory};
 
 /// One file to write.
 struct Job {
@@ -29,7 +29,10 @@ struct Job {
 pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     let output = if args.dry_run { None } else { args.output.clone() };
     let (source, tower) = Source::open(&hub::locate(&args.input)?)?;
-    let mut imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
+    let mut imatrix = match &args.imatrix {
+        Some(ImatrixSource::File(path)) => Some(Imatrix::open(path)?),
+        Some(ImatrixSource::Auto) | None => None,
+    };
     let mut options = Options {
         mix: args.mix,
         pure: args.pure,
@@ -42,6 +45,10 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
         check_place(&args.input, output, existing)?;
     }
     interrupt::install()?;
+    // Targets make one from their text anyway.
+    if args.imatrix == Some(ImatrixSource::Auto) && args.target.target().is_none() {
+        imatrix = Some(calibrate::automatic(&args.input, args.target.text.as_deref(), args.target.threads)?);
+    }
     let chosen = match args.target.target() {
         Some(target) => Some(choose(args, target, &source, &mut options, imatrix.take())?),
         None => None,

@@ -9,6 +9,7 @@ use std::thread;
 use undine_core::TokenId;
 use undine_core::sampling::argmax;
 
+use super::saved::SavedRow;
 use crate::bench::statistics::{mean, percentile};
 
 /// One prediction.
@@ -31,8 +32,8 @@ pub struct Difference {
     pub same_top: SameTop,
     /// Probability of the token that really follows: model minus reference.
     pub delta_p: f64,
-    /// Largest change of a logit.
-    pub logit_change: f64,
+    /// Largest change of a logit, where the reference's are known.
+    pub logit_change: Option<f64>,
 }
 
 /// Whether two models find the same token best.
@@ -44,15 +45,66 @@ pub enum SameTop {
     No,
 }
 
+/// A reference's prediction, of as many tokens as the model's.
+#[derive(Clone, Copy)]
+pub enum Reference<'a> {
+    /// Its logits.
+    Logits(&'a [f32]),
+    /// Its log-probabilities, rounded.
+    Saved(&'a SavedRow),
+}
+
 /// A row of logits and the token that really follows.
 #[derive(Clone, Copy)]
 pub struct Scored<'a> {
     /// Of the model.
     pub logits: &'a [f32],
-    /// Of the reference, as many.
-    pub reference: Option<&'a [f32]>,
+    /// Of the reference.
+    pub reference: Option<Reference<'a>>,
     /// The token.
     pub target: TokenId,
+}
+
+impl Reference<'_> {
+    /// `ln sum exp` of what [`Self::get`] gives; `None` unless all is finite.
+    fn log_sum_exp(self) -> Option<f64> {
+        match self {
+            Self::Logits(logits) => log_sum_exp(logits),
+            Self::Saved(row) => {
+                let sum: f64 = (0..row.len()).filter_map(|token| self.get(token)).map(f64::exp).sum();
+                (sum > 0.0).then(|| sum.ln())
+            }
+        }
+    }
+
+    /// The log-probability of a token but for a constant; `None` if it counts as nothing.
+    fn get(self, token: usize) -> Option<f64> {
+        match self {
+            Self::Logits(logits) => Some(f64::from(logits[token])),
+            Self::Saved(row) => (!row.is_cut_off(token)).then(|| row.log_prob(token)),
+        }
+    }
+
+    /// The same of the token that really follows, which counts at its most.
+    fn of_target(self, target: usize) -> f64 {
+        match self {
+            Self::Logits(logits) => f64::from(logits[target]),
+            Self::Saved(row) => row.log_prob(target),
+        }
+    }
+
+    fn best(self) -> TokenId {
+        match self {
+            Self::Logits(logits) => argmax(logits),
+            Self::Saved(row) => row.best(),
+        }
+    }
+
+    fn logit_change(self, model: &[f32]) -> Option<f64> {
+        let Self::Logits(logits) = self else { return None };
+        let changes = model.iter().zip(logits).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
+        Some(changes.fold(0.0, f64::max))
+    }
 }
 
 impl Scored<'_> {
@@ -64,20 +116,23 @@ impl Scored<'_> {
         let Some(reference) = self.reference else {
             return Some(Prediction { nll: -log_prob, against: None });
         };
-        let reference_norm = log_sum_exp(reference)?;
-        let reference_log_prob = f64::from(reference[target]) - reference_norm;
-        let (mut kl, mut logit_change) = (0.0, 0.0f64);
-        for (&model, &reference) in self.logits.iter().zip(reference) {
-            let (model, reference) = (f64::from(model), f64::from(reference));
-            let log_p = reference - reference_norm;
-            kl += log_p.exp() * (log_p - (model - norm));
-            logit_change = logit_change.max((model - reference).abs());
+        let reference_norm = reference.log_sum_exp()?;
+        let reference_log_prob = reference.of_target(target) - reference_norm;
+        let mut kl = 0.0;
+        for (token, &model) in self.logits.iter().enumerate() {
+            let Some(log_p) = reference.get(token) else { continue };
+            let log_p = log_p - reference_norm;
+            kl += log_p.exp() * (log_p - (f64::from(model) - norm));
         }
-        let same_top = if argmax(self.logits) == argmax(reference) { SameTop::Yes } else { SameTop::No };
-        let delta_p = log_prob.exp() - reference_log_prob.exp();
-        // Rounding may bring a divergence of nothing below 0.
-        let kl = kl.max(0.0);
-        let against = Difference { reference_nll: -reference_log_prob, kl, same_top, delta_p, logit_change };
+        let same_top = if argmax(self.logits) == reference.best() { SameTop::Yes } else { SameTop::No };
+        let against = Difference {
+            reference_nll: -reference_log_prob,
+            // Rounding may bring a divergence of nothing below 0.
+            kl: kl.max(0.0),
+            same_top,
+            delta_p: log_prob.exp() - reference_log_prob.exp(),
+            logit_change: reference.logit_change(self.logits),
+        };
         Some(Prediction { nll: -log_prob, against: Some(against) })
     }
 }
@@ -97,7 +152,7 @@ pub fn predictions(rows: &[Scored], threads: usize) -> Option<Vec<Prediction>> {
 }
 
 /// `ln sum exp` of a row; `None` unless all are finite.
-fn log_sum_exp(logits: &[f32]) -> Option<f64> {
+pub fn log_sum_exp(logits: &[f32]) -> Option<f64> {
     if !logits.iter().all(|logit| logit.is_finite()) {
         return None;
     }
@@ -169,8 +224,8 @@ pub struct Divergence {
     pub delta_p_rms: f64,
     /// Largest absolute value of it.
     pub delta_p_max: f64,
-    /// Largest change of a logit.
-    pub logit_change_max: f64,
+    /// Largest change of a logit, where the reference's are known.
+    pub logit_change_max: Option<f64>,
 }
 
 /// Which percentiles of the divergence are reported: median to largest.
@@ -206,7 +261,7 @@ fn divergence(predictions: &[Prediction], differences: &[Difference]) -> Diverge
         delta_p_abs: mean(&changes),
         delta_p_rms: mean(&squares).sqrt(),
         delta_p_max: max(|d| d.delta_p.abs()),
-        logit_change_max: max(|d| d.logit_change),
+        logit_change_max: differences.iter().filter_map(|d| d.logit_change).reduce(f64::max),
     }
 }
 
@@ -222,7 +277,7 @@ mod tests {
     fn a_prediction_by_hand() {
         // Probabilities 1/4, 3/4 and 1/2, 1/2.
         let (model, reference) = ([0.0, 3f32.ln()], [7.0, 7.0]);
-        let row = Scored { logits: &model, reference: Some(&reference), target: 0 };
+        let row = Scored { logits: &model, reference: Some(Reference::Logits(&reference)), target: 0 };
         let found = row.prediction().expect("finite");
         let against = found.against.expect("a reference");
         assert!((found.nll - 4f64.ln()).abs() < 1e-7 && (against.reference_nll - 2f64.ln()).abs() < 1e-12);
@@ -230,10 +285,10 @@ mod tests {
         assert!((against.kl - 0.5 * (4f64 / 3.0).ln()).abs() < 1e-7, "{}", against.kl);
         assert!((against.delta_p + 0.25).abs() < 1e-7);
         assert_eq!(against.same_top, SameTop::No);
-        assert!((against.logit_change - 7.0).abs() < 1e-6);
-        let itself = Scored { logits: &model, reference: Some(&model), target: 0 };
+        assert!((against.logit_change.expect("known") - 7.0).abs() < 1e-6);
+        let itself = Scored { logits: &model, reference: Some(Reference::Logits(&model)), target: 0 };
         let against = itself.prediction().and_then(|found| found.against).expect("a reference");
-        assert_eq!((against.kl, against.delta_p, against.logit_change), (0.0, 0.0, 0.0));
+        assert_eq!((against.kl, against.delta_p, against.logit_change), (0.0, 0.0, Some(0.0)));
         for bad in [f32::NAN, f32::INFINITY] {
             let row = Scored { logits: &[0.0, bad], reference: None, target: 0 };
             assert_eq!(row.prediction(), None);
@@ -243,8 +298,8 @@ mod tests {
     #[test]
     fn rows_are_measured_alike_on_any_number_of_threads() {
         let logits = [[0.0, 1.0], [3.0, -1.0], [0.5, 0.25]];
-        let rows: Vec<Scored> =
-            logits.iter().map(|logits| Scored { logits, reference: Some(&[0.0, 0.0]), target: 1 }).collect();
+        let reference = Some(Reference::Logits(&[0.0, 0.0]));
+        let rows: Vec<Scored> = logits.iter().map(|logits| Scored { logits, reference, target: 1 }).collect();
         let one = predictions(&rows, 1).expect("finite");
         assert_eq!(one.len(), 3);
         assert_eq!(predictions(&rows, 2), Some(one.clone()));
@@ -259,7 +314,7 @@ mod tests {
             kl,
             same_top,
             delta_p,
-            logit_change: kl * 10.0,
+            logit_change: Some(kl * 10.0),
         };
         let predictions = [
             Prediction { nll: 1.0, against: Some(difference(1.0, 0.0, SameTop::Yes, 0.1)) },
@@ -280,6 +335,6 @@ mod tests {
         close(found.delta_p_abs, 0.2);
         close(found.delta_p_rms, 0.05f64.sqrt());
         close(found.delta_p_max, 0.3);
-        close(found.logit_change_max, 4.0);
+        close(found.logit_change_max.expect("known"), 4.0);
     }
 }

@@ -1,11 +1,13 @@
 //! `undine eval`: perplexity of a model over a text, and how far it is from a reference.
 //!
-//! Both models compute the same steps side by side, and rows are measured as they come: memory does not grow with
-//! the text.
+//! Both models compute the same steps side by side, or the reference's predictions are read from a file; rows are measured
+//! as they come: memory does not grow with the text.
 
 pub mod measures;
 mod report;
+mod saved;
 pub mod scorer;
+pub mod text;
 pub mod windows;
 
 use std::io::Write;
@@ -13,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use undine_core::{OutputKind, TokenId};
+use undine_core::{OutputKind, RowOutput, TokenId};
 use undine_model::Model;
 use undine_text::Tokenizer;
 use undine_weights::Checkpoint;
@@ -22,10 +24,12 @@ use crate::args_eval::EvalArgs;
 use crate::error::Error;
 use crate::open::{self, ModelText};
 use crate::{interrupt, session};
-use measures::{Prediction, Scored, Summary, predictions};
+use measures::{Prediction, Reference, Scored, Summary, predictions};
 use report::Subject;
-use scorer::{Layout, Scorer, bar, places};
-use windows::Windows;
+use saved::{Saved, SavedRow};
+use scorer::{Layout, Part, Scorer, bar, places};
+use text::Text;
+use windows::{Scoring, Windows};
 
 /// A checkpoint that is measured, with its tokenizer.
 struct Opened {
@@ -48,33 +52,49 @@ impl Opened {
 
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> Result<(), Error> {
+    let text = Text::read(&args.text)?;
     let model = Opened::new(args.model.as_deref())?;
-    let windows = Windows::read(&args.windows, &model.tokenizer, model.checkpoint.config())?;
+    let mut windows = cut(args, &text, &model)?;
+    let vocab = model.checkpoint.config().vocab;
     let reference = match &args.against {
         None => None,
         Some(path) => {
             let reference = Opened::new(Some(path))?;
-            check_same_tokens(args, &model, &reference, &windows)?;
+            check_same_tokens(&model, &reference, &windows, &cut(args, &text, &reference)?)?;
             Some(reference)
         }
     };
-    let layout = Layout::new(&args.windows, windows.count(), model.checkpoint.config().vocab);
+    let mut saved = args.logits.as_deref().map(Saved::open).transpose()?;
+    if let Some(saved) = &mut saved {
+        saved.check(&mut windows, vocab, args.windows.chunks)?;
+    }
+    let writer = |path: &Path| saved::Writer::create(path, &windows, vocab);
+    let writer = args.save_logits.as_deref().map(writer).transpose()?;
+    let layout = Layout::new(&args.windows, windows.count(), vocab);
+    let reference = reference.map(|reference| reference.scorer(layout, args)).transpose()?;
     let mut sides = Sides {
         model: model.scorer(layout, args)?,
-        reference: reference.map(|reference| reference.scorer(layout, args)).transpose()?,
+        other: reference.map(Other::Computed).or(saved.map(Other::Saved)),
+        writer,
         time: Duration::ZERO,
     };
     interrupt::install()?;
     let measured = sides.measure(&windows, layout, session::threads(&args.executor))?;
+    let name = |path: &Path| open::display_name(Some(path));
     let subject = Subject {
         model: open::display_name(args.model.as_deref()),
-        reference: args.against.as_deref().map(|path| open::display_name(Some(path))),
-        text: &args.windows.text,
+        reference: args.against.as_deref().or(args.logits.as_deref()).map(name),
+        text: &text.name,
         context: windows.context(),
+        stride: args.stride,
         windows: windows.count(),
-        computed: windows.count() * windows.context(),
+        computed: windows.computed_tokens(),
         time: sides.time,
     };
+    if let (Some(writer), Some(path)) = (sides.writer.take(), &args.save_logits) {
+        writer.commit()?;
+        eprintln!("wrote {}, for --logits", path.display());
+    }
     let summary = Summary::of(&measured);
     let text = match args.json {
         true => format!("{:#}\n", report::json(&subject, &summary)),
@@ -85,12 +105,21 @@ pub fn run(args: &EvalArgs) -> Result<(), Error> {
     Ok(out.flush()?)
 }
 
+/// The windows of the text as a checkpoint reads it.
+fn cut(args: &EvalArgs, text: &Text, opened: &Opened) -> Result<Windows, Error> {
+    let scoring = match args.stride {
+        Some(stride) => Scoring::Sliding { stride: stride as usize },
+        None => Scoring::SecondHalf,
+    };
+    Windows::new(text, &args.windows, scoring, &opened.tokenizer, opened.checkpoint.config())
+}
+
 /// Both must read the text as the same tokens, and mean the same by each.
 fn check_same_tokens(
-    args: &EvalArgs,
     model: &Opened,
     reference: &Opened,
     windows: &Windows,
+    reference_windows: &Windows,
 ) -> Result<(), Error> {
     let (ours, theirs) = (model.checkpoint.config().vocab, reference.checkpoint.config().vocab);
     let refuse = |found: String| {
@@ -106,17 +135,43 @@ fn check_same_tokens(
     if let Some(id) = (0..ours as TokenId).find(differs) {
         return refuse(format!("token {id} is not the same text in both"));
     }
-    let theirs = Windows::read(&args.windows, &reference.tokenizer, reference.checkpoint.config())?;
-    if !windows.same_tokens(&theirs) {
+    if !windows.same_tokens(reference_windows) {
         return refuse("they read this text as different tokens".to_owned());
     }
     Ok(())
 }
 
-/// The model and, if there is one, its reference.
+/// What a model is compared with.
+enum Other {
+    /// A checkpoint.
+    Computed(Scorer),
+    /// A file of its predictions.
+    Saved(Saved),
+}
+
+/// Predictions of a reference in a step.
+enum OtherRows {
+    None,
+    Computed(Vec<RowOutput>),
+    Saved(Vec<SavedRow>),
+}
+
+impl OtherRows {
+    fn get(&self, row: usize) -> Option<Reference<'_>> {
+        match self {
+            Self::None => None,
+            Self::Computed(rows) => Some(Reference::Logits(&rows[row].logits)),
+            Self::Saved(rows) => Some(Reference::Saved(&rows[row])),
+        }
+    }
+}
+
+/// The model and what it is compared with.
 struct Sides {
     model: Scorer,
-    reference: Option<Scorer>,
+    other: Option<Other>,
+    /// Where the model's predictions go.
+    writer: Option<saved::Writer>,
     /// Spent in the model.
     time: Duration,
 }
@@ -129,29 +184,39 @@ impl Sides {
         layout: Layout,
         threads: usize,
     ) -> Result<Vec<Prediction>, Error> {
-        let wanted = windows.scored();
         let mut all = Vec::with_capacity(windows.scored_tokens());
-        layout.each_step(windows, &wanted, &bar(windows.count(), "windows"), |step| {
-            let logits = |_, _| OutputKind::Logits;
+        layout.each_step(windows, &bar(windows.count(), "windows"), |step| {
             let started = Instant::now();
-            let rows = self.model.compute(windows, step, &wanted, logits)?;
+            let rows = self.model.compute(windows, step, |_, _| OutputKind::Logits)?;
             self.time += started.elapsed();
-            let reference = match &mut self.reference {
-                Some(reference) => reference.compute(windows, step, &wanted, logits)?,
-                None => Vec::new(),
-            };
-            let scored = rows.iter().zip(places(step, &wanted)).enumerate();
+            let other = self.other_rows(windows, step)?;
+            let scored = rows.iter().zip(places(windows, step)).enumerate();
             let scored: Vec<Scored> = scored
                 .map(|(i, (row, (window, position)))| Scored {
                     logits: &row.logits,
-                    reference: reference.get(i).map(|row| &row.logits[..]),
+                    reference: other.get(i),
                     target: windows.token(window, position + 1),
                 })
                 .collect();
             all.extend(predictions(&scored, threads).ok_or_else(not_finite)?);
-            Ok(())
+            match &mut self.writer {
+                Some(writer) => rows.iter().try_for_each(|row| writer.append(&row.logits)),
+                None => Ok(()),
+            }
         })?;
         Ok(all)
+    }
+
+    fn other_rows(&mut self, windows: &Windows, step: &[Part]) -> Result<OtherRows, Error> {
+        Ok(match &mut self.other {
+            None => OtherRows::None,
+            Some(Other::Computed(scorer)) => {
+                OtherRows::Computed(scorer.compute(windows, step, |_, _| OutputKind::Logits)?)
+            }
+            Some(Other::Saved(saved)) => {
+                OtherRows::Saved(places(windows, step).map(|_| saved.read()).collect::<Result<_, _>>()?)
+            }
+        })
     }
 }
 

@@ -1,6 +1,5 @@
 //! What `undine eval` prints.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
@@ -17,9 +16,11 @@ pub struct Subject<'a> {
     /// The reference's.
     pub reference: Option<String>,
     /// The text.
-    pub text: &'a Path,
-    /// Tokens of a window.
+    pub text: &'a str,
+    /// Most tokens of a window.
     pub context: usize,
+    /// Tokens from the beginning of a window to that of the next, if they slide.
+    pub stride: Option<u32>,
     /// Windows.
     pub windows: usize,
     /// Tokens of all windows.
@@ -31,11 +32,12 @@ pub struct Subject<'a> {
 /// The measurements for people.
 pub fn table(subject: &Subject, summary: &Summary) -> String {
     let mut lines = vec![
-        format!("{} on {}", subject.model, subject.text.display()),
+        format!("{} on {}", subject.model, subject.text),
         format!(
-            "{} windows of {} tokens, {} predictions, {:.0} tokens/s",
+            "{} windows of {} tokens{}, {} predictions, {:.0} tokens/s",
             grouped(subject.windows as u64),
             subject.context,
+            subject.stride.map_or_else(String::new, |stride| format!(", one every {stride}")),
             grouped(summary.tokens as u64),
             speed(subject.computed, subject.time)
         ),
@@ -73,8 +75,8 @@ fn comparison(found: &Divergence, reference: &str) -> Vec<String> {
         plain("mean |dp|", 100.0 * found.delta_p_abs, 3, " %"),
         plain("RMS dp", 100.0 * found.delta_p_rms, 3, " %"),
         plain("largest |dp|", 100.0 * found.delta_p_max, 3, " %"),
-        plain("largest logit change", found.logit_change_max, 4, ""),
     ]);
+    lines.extend(found.logit_change_max.map(|change| plain("largest logit change", change, 4, "")));
     lines
 }
 
@@ -88,8 +90,9 @@ pub fn json(subject: &Subject, summary: &Summary) -> Json {
     let mut object = json!({
         "model": subject.model,
         "reference": subject.reference,
-        "text": subject.text.display().to_string(),
+        "text": subject.text,
         "context": subject.context,
+        "stride": subject.stride,
         "windows": subject.windows,
         "predictions": summary.tokens,
         "tokens_per_second": speed(subject.computed, subject.time),

@@ -53,16 +53,16 @@ impl Layout {
     }
 
     /// The steps of some windows. The last token of a window is not computed: what follows it is not known. Positions
-    /// within `wanted` have an output.
-    pub fn steps(&self, group: Range<usize>, wanted: &Range<usize>) -> Vec<Vec<Part>> {
+    /// that count have an output.
+    fn steps(&self, windows: &Windows, group: Range<usize>) -> Vec<Vec<Part>> {
         let mut steps = Vec::new();
         let mut step = Vec::new();
         let (mut rows, mut outputs) = (self.rows, self.outputs);
         for window in group {
-            let mut start = 0;
-            while start + 1 < self.context {
-                let first_output = wanted.start.max(start);
-                let end = (self.context - 1).min(start + rows).min(first_output + outputs);
+            let (mut start, scored) = (0, windows.scored(window));
+            while start + 1 < windows.len(window) {
+                let first_output = scored.start.max(start);
+                let end = scored.end.min(start + rows).min(first_output + outputs);
                 if end == start {
                     steps.push(std::mem::take(&mut step));
                     (rows, outputs) = (self.rows, self.outputs);
@@ -74,7 +74,8 @@ impl Layout {
                 start = end;
             }
         }
-        steps.push(step);
+        // A window of one token has nothing to compute.
+        steps.extend((!step.is_empty()).then_some(step));
         steps
     }
 
@@ -82,13 +83,12 @@ impl Layout {
     pub fn each_step(
         &self,
         windows: &Windows,
-        wanted: &Range<usize>,
         bar: &ProgressBar,
         mut each: impl FnMut(&[Part]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         for first in (0..windows.count()).step_by(self.windows) {
             let group = first..(first + self.windows).min(windows.count());
-            for step in self.steps(group.clone(), wanted) {
+            for step in self.steps(windows, group.clone()) {
                 if interrupt::is_requested() {
                     return Err(Error::Interrupted);
                 }
@@ -108,11 +108,10 @@ pub fn bar(total: usize, what: &'static str) -> ProgressBar {
 }
 
 /// Window and position of every output of a step, in order.
-pub fn places<'a>(step: &'a [Part], wanted: &Range<usize>) -> impl Iterator<Item = (usize, usize)> + 'a {
-    let wanted = wanted.clone();
-    step.iter().flat_map(move |part| {
-        let wanted = wanted.clone();
-        let positions = part.positions.clone().filter(move |position| wanted.contains(position));
+pub fn places<'a>(windows: &'a Windows, step: &'a [Part]) -> impl Iterator<Item = (usize, usize)> + 'a {
+    step.iter().flat_map(|part| {
+        let scored = windows.scored(part.window);
+        let positions = part.positions.clone().filter(move |position| scored.contains(position));
         positions.map(|position| (part.window, position))
     })
 }
@@ -146,12 +145,11 @@ impl Scorer {
         &mut self.executor
     }
 
-    /// Computes a step and returns the output of every position within `wanted`, in order; `kind` says what it is.
+    /// Computes a step and returns the output of every position that counts, in order; `kind` says what it is.
     pub fn compute(
         &mut self,
         windows: &Windows,
         step: &[Part],
-        wanted: &Range<usize>,
         kind: impl Fn(usize, usize) -> OutputKind,
     ) -> Result<Vec<RowOutput>, Error> {
         let blocks_each = (self.layout.context as u32).div_ceil(BLOCK_SIZE);
@@ -170,8 +168,9 @@ impl Scorer {
                 cached_rows: 0,
                 blocks: table..table + blocks_each,
             });
+            let scored = windows.scored(*window);
             for (row, position) in (row..).zip(positions.clone()) {
-                if wanted.contains(&position) {
+                if scored.contains(&position) {
                     batch.outputs.push(OutputRow { row, kind: kind(*window, position) });
                 }
             }
@@ -183,31 +182,41 @@ impl Scorer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::windows::Scoring;
     use super::*;
 
     #[test]
     fn steps_keep_to_rows_and_outputs() {
-        for (windows, context, rows, outputs) in
-            [(1, 8, 512, 512), (3, 8, 5, 2), (4, 9, 16, 1), (2, 600, 512, 100)]
-        {
-            let layout = Layout { windows, context, rows, outputs };
-            let wanted = context / 2..context - 1;
-            let steps = layout.steps(0..windows, &wanted);
-            let mut next = vec![0; windows];
+        let sliding = |stride| Scoring::Sliding { stride };
+        for (tokens, scoring, context, rows, outputs) in [
+            (8, Scoring::SecondHalf, 8, 512, 512),
+            (24, Scoring::SecondHalf, 8, 5, 2),
+            (36, Scoring::SecondHalf, 9, 16, 1),
+            (1200, Scoring::SecondHalf, 600, 512, 100),
+            (24, Scoring::All, 8, 5, 2),
+            (21, sliding(3), 8, 5, 2),
+            (5, sliding(3), 8, 512, 512),
+            (9, sliding(4), 4, 512, 3),
+        ] {
+            let windows = Windows::cut((0..tokens).collect(), context, scoring, None, None).expect("windows");
+            let layout = Layout { windows: windows.count(), context, rows, outputs };
+            let mut next = vec![0; windows.count()];
+            let steps = layout.steps(&windows, 0..windows.count());
             for step in &steps {
-                let count = |part: &Part| part.positions.len();
-                assert!(step.iter().map(count).sum::<usize>() <= rows);
-                let scored =
-                    |part: &Part| part.positions.clone().filter(|position| wanted.contains(position)).count();
-                assert!(step.iter().map(scored).sum::<usize>() <= outputs);
+                assert!(step.iter().map(|part| part.positions.len()).sum::<usize>() <= rows);
+                assert!(places(&windows, step).count() <= outputs);
                 for (i, part) in step.iter().enumerate() {
                     assert_eq!(part.positions.start, next[part.window], "{layout:?}");
                     assert!(step[..i].iter().all(|other| other.window != part.window));
                     next[part.window] = part.positions.end;
                 }
             }
-            assert!(next.iter().all(|&end| end == context - 1), "{layout:?}");
+            for (window, &end) in next.iter().enumerate() {
+                assert_eq!(end, windows.len(window) - 1, "{layout:?} {scoring:?}");
+            }
             assert!(steps.iter().all(|step| !step.is_empty()));
+            let counted: usize = steps.iter().map(|step| places(&windows, step).count()).sum();
+            assert_eq!(counted, windows.scored_tokens());
         }
     }
 }

@@ -12,7 +12,7 @@ use undine_weights::ImatrixEntry;
 use crate::args::ExecutorArgs;
 use crate::calibrate;
 use crate::error::Error;
-use crate::eval::measures::{Mean, Scored, predictions};
+use crate::eval::measures::{Mean, Reference, Scored, predictions};
 use crate::eval::not_finite;
 use crate::eval::scorer::{Layout, Scorer, bar, places};
 use crate::eval::windows::Windows;
@@ -56,10 +56,9 @@ impl Judge {
         let kv = session::kv_type(&executor, reference.checkpoint());
         let mut scorer = Scorer::new(Arc::clone(reference), layout, &executor, kv)?;
         scorer.executor().collect_inputs();
-        let wanted = windows.scored();
         let mut logits = Vec::with_capacity(windows.scored_tokens() * vocab);
-        layout.each_step(&windows, &wanted, &bar(windows.count(), "windows"), |step| {
-            let rows = scorer.compute(&windows, step, &wanted, |_, _| OutputKind::Logits)?;
+        layout.each_step(&windows, &bar(windows.count(), "windows"), |step| {
+            let rows = scorer.compute(&windows, step, |_, _| OutputKind::Logits)?;
             rows.iter().for_each(|row| logits.extend_from_slice(&row.logits));
             Ok(())
         })?;
@@ -70,17 +69,16 @@ impl Judge {
     /// Mean KL(reference || model) in nats per token. Keys and values are in half precision, as a quantized file's.
     pub fn kl(&self, model: Arc<Model>) -> Result<Mean, Error> {
         let mut scorer = Scorer::new(model, self.layout, &self.executor, KvType::F16)?;
-        let wanted = self.windows.scored();
         let mut reference = self.reference.chunks_exact(self.vocab);
         let mut divergences = Vec::with_capacity(self.windows.scored_tokens());
-        self.layout.each_step(&self.windows, &wanted, &ProgressBar::hidden(), |step| {
-            let rows = scorer.compute(&self.windows, step, &wanted, |_, _| OutputKind::Logits)?;
+        self.layout.each_step(&self.windows, &ProgressBar::hidden(), |step| {
+            let rows = scorer.compute(&self.windows, step, |_, _| OutputKind::Logits)?;
             let scored: Vec<Scored> = rows
                 .iter()
-                .zip(places(step, &wanted))
+                .zip(places(&self.windows, step))
                 .map(|(row, (window, position))| Scored {
                     logits: &row.logits,
-                    reference: reference.next(),
+                    reference: reference.next().map(Reference::Logits),
                     target: self.windows.token(window, position + 1),
                 })
                 .collect();

@@ -24,7 +24,8 @@ use crate::args_target::{Sensitivity, Target, TargetArgs};
 use crate::error::Error;
 use crate::eval::measures::Mean;
 use crate::eval::scorer::{Layout, bar};
-use crate::eval::windows::Windows;
+use crate::eval::text::Text;
+use crate::eval::windows::{Scoring, Windows};
 use crate::format::Bytes;
 use crate::open::{self, ModelText};
 use crate::session;
@@ -77,20 +78,16 @@ pub fn choose(
     imatrix: Option<Imatrix>,
     fixed_bytes: u64,
 ) -> Result<Chosen, Error> {
-    let text = args.text.clone().ok_or_else(|| Error::usage("expected --text FILE to measure on"))?;
-    let dataset = text.display().to_string();
+    let text = args.text.as_deref().ok_or_else(|| Error::usage("expected --text FILE to measure on"))?;
+    let text = Text::read(text)?;
     let executor =
         ExecutorArgs { threads: args.threads, kv_cache_dtype: KvCacheDtype::Auto, dtype: ComputeDtype::Auto };
     let checkpoint = open::open(Some(input))?;
     let tokenizer = ModelText::new(&checkpoint)?.tokenizer;
-    let windows = WindowArgs {
-        text,
-        context: args.context,
-        chunks: Some(args.chunks),
-        batch: args.chunks.min(BATCH_MAX),
-    };
+    let windows =
+        WindowArgs { context: args.context, chunks: Some(args.chunks), batch: args.chunks.min(BATCH_MAX) };
     let (windows, layout) = {
-        let read = Windows::read(&windows, &tokenizer, checkpoint.config())?;
+        let read = Windows::new(&text, &windows, Scoring::SecondHalf, &tokenizer, checkpoint.config())?;
         let layout = Layout::new(&windows, read.count(), checkpoint.config().vocab);
         (read, layout)
     };
@@ -98,7 +95,7 @@ pub fn choose(
     let model = Arc::new(Model::bind(Arc::clone(&checkpoint)));
     let threads = session::threads(&executor);
     let (judge, entries) = Judge::new(&model, windows, layout, executor)?;
-    let made = || Imatrix { datasets: vec![dataset], chunks, chunk_tokens, entries };
+    let made = || Imatrix { datasets: vec![text.name], chunks, chunk_tokens, entries };
     let imatrix = imatrix.unwrap_or_else(made);
     let tensors = Tensor::all(&model, &imatrix)?;
     let search = Search { checkpoint, model, tensors, judge, threads };

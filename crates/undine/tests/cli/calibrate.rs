@@ -47,12 +47,43 @@ fn every_matrix_has_its_sums() {
 }
 
 #[test]
+fn without_a_text_there_is_one() {
+    let (model, place) = (models().chat_folder(), |name: &str| models().place(name));
+    let (matrix, auto, by_hand) =
+        (place("built-in.gguf"), place("auto-q4_0.gguf"), place("by-hand-q4_0.gguf"));
+    let output = run(&["calibrate", text(&model), "-o", text(&matrix)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("of the built-in calibration text; perplexity"), "{}", stderr(&output));
+    let imatrix = Imatrix::open(&matrix).expect("readable");
+    assert_eq!(
+        (imatrix.chunk_tokens, &imatrix.datasets[..]),
+        (512, &["the built-in calibration text".to_owned()][..])
+    );
+    assert!(imatrix.chunks >= 20, "{}", imatrix.chunks);
+    // The same in one go.
+    let quantize = |out: &Path, more: &[&str]| {
+        let words = ["quantize", text(&model), text(out), "--type", "Q4_0"];
+        let output = run(&[&words[..], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        (std::fs::read(out).expect("written"), stderr(&output))
+    };
+    let (expected, _) = quantize(&by_hand, &["--imatrix", text(&matrix)]);
+    let (found, said) = quantize(&auto, &["--imatrix", "auto"]);
+    assert!(said.contains("of the built-in calibration text"), "{said}");
+    assert!(found == expected, "the file of both ways is the same");
+    let (own_text, said) = quantize(&auto, &["--imatrix", "auto", "--text", text(&questions()), "--force"]);
+    assert!(said.contains("questions.jsonl") && own_text != expected, "{said}");
+    // A name is not a file: without one it is refused.
+    let refused = run(&["quantize", text(&model), text(&auto), "--imatrix", "./auto", "--force"]);
+    assert!(stderr(&refused).contains("./auto"), "{}", stderr(&refused));
+}
+
+#[test]
 fn calibrate_refuses_what_it_cannot_use() {
     let (model, questions) = (models().base(), questions());
     let out = models().place("never.gguf");
     for (words, code, expected) in [
         (&["--text", text(&questions)][..], 2, "--output"),
-        (&["-o", text(&out)], 2, "--text"),
         (&["--text", "/no/such/file", "-o", text(&out)], 1, "/no/such/file"),
         (
             &["--text", text(&questions), "-c", "16", "--chunks", "1", "-o", "/no/such/folder/x"],

@@ -23,14 +23,19 @@ fn questions() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/questions.jsonl")
 }
 
+/// The text as a checkpoint reads it.
+fn tokens(checkpoint: &Checkpoint) -> (Tokenizer, Vec<TokenId>) {
+    let tokenizer =
+        Tokenizer::new(checkpoint.vocabulary(), checkpoint.special_tokens()).expect("usable").expect("there");
+    let content = std::fs::read_to_string(questions()).expect("text");
+    let tokens = tokenizer.encode(&content, tokenizer.default_bos());
+    (tokenizer, tokens)
+}
+
 /// Log-probabilities of every token after each scored position, with the token that follows, in 64 bits.
 fn scored(checkpoint: &Path) -> Vec<(Vec<f64>, TokenId)> {
     let model = model(checkpoint);
-    let files = model.checkpoint();
-    let tokenizer =
-        Tokenizer::new(files.vocabulary(), files.special_tokens()).expect("usable").expect("there");
-    let content = std::fs::read_to_string(questions()).expect("text");
-    let tokens = tokenizer.encode(&content, tokenizer.default_bos());
+    let (tokenizer, tokens) = tokens(model.checkpoint());
     let mut oracle = Oracle::new(Arc::clone(&model), capacity(&model));
     let mut rows = Vec::new();
     for (i, window) in tokens.chunks_exact(CONTEXT).take(WINDOWS).enumerate() {
@@ -40,12 +45,16 @@ fn scored(checkpoint: &Path) -> Vec<(Vec<f64>, TokenId)> {
         }
         let found = logits(&mut oracle, &[Part { sequence: i as u32, start: 0, tokens: &fed }]);
         for position in CONTEXT / 2..CONTEXT - 1 {
-            let row: Vec<f64> = found[position].iter().map(|&logit| f64::from(logit)).collect();
-            let sum: f64 = row.iter().map(|logit| logit.exp()).sum();
-            rows.push((row.iter().map(|logit| logit - sum.ln()).collect(), window[position + 1]));
+            rows.push((log_probs(&found[position]), window[position + 1]));
         }
     }
     rows
+}
+
+fn log_probs(logits: &[f32]) -> Vec<f64> {
+    let row: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+    let sum: f64 = row.iter().map(|logit| logit.exp()).sum();
+    row.iter().map(|logit| logit - sum.ln()).collect()
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
@@ -59,8 +68,9 @@ fn close(found: &Value, expected: f64, relative: f64, what: &str) {
 }
 
 /// The dense oracle with its matrices rounded to Q4_0 and written in F32: another model, whose products are exact.
-fn rounded() -> PathBuf {
-    let (quantized, path) = (models().place("eval-q4_0.gguf"), models().place("eval-rounded.gguf"));
+fn rounded(name: &str) -> PathBuf {
+    let (quantized, path) =
+        (models().place(&format!("{name}-q4_0.gguf")), models().place(&format!("{name}.gguf")));
     let base = Checkpoint::open(&oracle("dense")).expect("opens");
     write_gguf(&base, |_, _| DType::Q4_0, &quantized).expect("writes");
     write_gguf(&Checkpoint::open(&quantized).expect("opens"), |_, _| DType::F32, &path).expect("writes");
@@ -69,7 +79,7 @@ fn rounded() -> PathBuf {
 
 #[test]
 fn eval_agrees_with_the_oracle() {
-    let (reference, other) = (oracle("dense"), rounded());
+    let (reference, other) = (oracle("dense"), rounded("eval-rounded"));
     let (ours, theirs) = (scored(&other), scored(&reference));
     let questions = questions();
     let (context, chunks) = (CONTEXT.to_string(), WINDOWS.to_string());
@@ -97,6 +107,170 @@ fn eval_agrees_with_the_oracle() {
     let alone = json(&run(&[&alone[..], &rest].concat()));
     assert_eq!(alone["perplexity"], found["perplexity"]);
     assert_eq!(alone["kl"], Value::Null);
+}
+
+/// The arguments of the oracle's tests.
+fn args(text: &str) -> Vec<String> {
+    let (context, chunks) = (CONTEXT.to_string(), WINDOWS.to_string());
+    ["--text", text, "--context", &context, "--chunks", &chunks, "--json"].map(str::to_owned).into()
+}
+
+/// Runs `undine eval` on a model with the arguments of the oracle's tests, and more.
+fn eval(model: &Path, more: &[&str]) -> std::process::Output {
+    let args = args(text(&questions()));
+    let rest: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    run(&[&["eval", text(model)], &rest[..]].concat())
+}
+
+#[test]
+fn saved_logits_stand_for_the_reference() {
+    let (reference, other) = (oracle("dense"), rounded("eval-saved"));
+    let file = models().place("reference.logits");
+    let output = eval(&reference, &["--save-logits", text(&file)]);
+    assert!(stderr(&output).contains("for --logits"), "{}", stderr(&output));
+    let perplexity = json(&output)["perplexity"].clone();
+    // The layout, as llama.cpp's perplexity tool reads it.
+    let bytes = std::fs::read(&file).expect("written");
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let float = |at: usize| f32::from_bits(number(at));
+    assert_eq!(&bytes[..8], b"_logits_");
+    let vocab = 1024;
+    assert_eq!([number(8), number(12), number(16)], [CONTEXT as u32, vocab as u32, WINDOWS as u32]);
+    let (_, expected) = tokens(&Checkpoint::open(&reference).expect("opens"));
+    let found: Vec<u32> = (0..CONTEXT * WINDOWS).map(|i| number(20 + 4 * i)).collect();
+    assert_eq!(found, expected[..CONTEXT * WINDOWS], "tokens as they stand in the text");
+    let (rows, row_bytes) = (20 + 4 * CONTEXT * WINDOWS, 2 * (vocab + 4));
+    let exact = scored(&reference);
+    assert_eq!(bytes.len(), rows + exact.len() * row_bytes);
+    for (i, (row, _)) in exact.iter().enumerate() {
+        let at = rows + i * row_bytes;
+        for (token, log_prob) in row.iter().enumerate() {
+            let code = &bytes[at + 8 + 2 * token..][..2];
+            let code = u16::from_le_bytes([code[0], code[1]]);
+            let above = f64::from(float(at) * f32::from(code) + float(at + 4)) - log_prob;
+            // What is further than 16 nats below the best is said to be there.
+            let is_cut_off = code == 0 && above > 0.0;
+            assert!(above.abs() < 3e-4 || is_cut_off, "row {i}, token {token}: {code} is {above} above");
+        }
+    }
+    // Compared with the file and with the checkpoint.
+    let saved = json(&eval(&other, &["--logits", text(&file)]));
+    let computed = json(&eval(&other, &["--against", text(&reference)]));
+    assert_eq!(saved["perplexity"], computed["perplexity"]);
+    assert_eq!(saved["reference"], "reference.logits");
+    assert_eq!(saved["logit_change_max"], Value::Null);
+    close(
+        &saved["reference_perplexity"]["value"],
+        perplexity["value"].as_f64().expect("a number"),
+        1e-4,
+        "it",
+    );
+    for (part, field, relative) in [
+        ("kl", "max", 1e-3),
+        ("same_top", "value", 1e-9),
+        ("delta_p", "rms", 1e-3),
+        ("delta_p", "max_abs", 1e-3),
+    ] {
+        close(&saved[part][field], computed[part][field].as_f64().expect("a number"), relative, field);
+    }
+    let mean = |found: &Value| found["kl"]["mean"]["value"].as_f64().expect("a number");
+    assert!((mean(&saved) / mean(&computed) - 1.0).abs() < 1e-3, "{saved} {computed}");
+    // A model is no distance from its own file, but for its rounding.
+    let itself = json(&eval(&reference, &["--logits", text(&file), "--save-logits", text(&file)]));
+    assert!(mean(&itself) < 1e-8, "{itself}");
+    assert!(std::fs::read(&file).expect("there") == bytes, "the same run writes the same file");
+}
+
+#[test]
+fn logits_of_something_else_are_refused() {
+    let (model, questions) = (oracle("dense"), questions());
+    let place = |name: &str| models().place(name);
+    let (file, cut, text_file) = (place("right.logits"), place("cut.logits"), place("not.logits"));
+    assert!(eval(&model, &["--save-logits", text(&file)]).status.success());
+    let bytes = std::fs::read(&file).expect("written");
+    std::fs::write(&cut, &bytes[..bytes.len() - 7]).expect("writes");
+    std::fs::write(&text_file, "Not logits, but as long as the head of such a file.").expect("writes");
+    let dialogues = dialogues("dialogues-logits.txt");
+    let (synthetic, base, demo) = (models().synthetic(), models().base(), undine_tests::demo());
+    let (right, questions) = (text(&file), text(&questions));
+    for (model, words, code, expected) in [
+        (&model, &["-f", questions, "-c", "32", "--logits", right][..], 1, "add --context 24"),
+        (&model, &["-f", text(&dialogues), "-c", "24", "--logits", right], 1, "the same text and tokenizer"),
+        (&model, &["-f", questions, "-c", "24", "--chunks", "9", "--logits", right], 1, "it has 3 windows"),
+        (&synthetic, &["-f", questions, "-c", "24", "--logits", right], 1, "the same text and tokenizer"),
+        (&demo, &["-f", questions, "-c", "24", "--logits", right], 1, "of a model with 1024 tokens"),
+        (&model, &["-f", questions, "-c", "24", "--logits", text(&cut)], 1, "was cut short"),
+        (
+            &model,
+            &["-f", questions, "-c", "24", "--logits", text(&text_file)],
+            1,
+            "expected a file that --save-logits",
+        ),
+        (&model, &["-f", questions, "-c", "24", "--logits", "/no/such/file"], 1, "/no/such/file"),
+        (
+            &model,
+            &["-f", questions, "-c", "24", "--save-logits", text(&text_file)],
+            1,
+            "holds something else",
+        ),
+        (&model, &["-f", questions, "-c", "24", "--save-logits", "/no/such/folder/x"], 1, "/no/such/folder"),
+        (&model, &["-f", questions, "--logits", right, "--against", text(&base)], 2, "cannot be used with"),
+        (&model, &["-f", questions, "--logits", right, "--stride", "8"], 2, "cannot be used with"),
+        (&model, &["-f", questions, "-c", "24", "--stride", "25"], 2, "at most --context"),
+        (&model, &["-f", questions, "--stride", "0"], 2, "at least 1"),
+    ] {
+        let output = run(&[&["eval", text(model)], words].concat());
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{words:?}: {}", stderr(&output));
+    }
+    // Fewer windows than the file has, and as many as it has of a longer text, are compared.
+    for (words, windows) in [(&["--chunks", "2"][..], 2), (&[], WINDOWS)] {
+        let words =
+            [&["eval", text(&model), "-f", questions, "-c", "24", "--json", "--logits", right], words]
+                .concat();
+        assert_eq!(json(&run(&words))["windows"], windows);
+    }
+    assert_eq!(std::fs::read(&file).expect("there"), bytes);
+}
+
+#[test]
+fn a_stride_slides_windows_over_the_text() {
+    let reference = oracle("dense");
+    let model = model(&reference);
+    let (_, mut tokens) = tokens(model.checkpoint());
+    tokens.truncate(50);
+    let file = models().place("stride.txt");
+    let short = {
+        let (tokenizer, _) = self::tokens(model.checkpoint());
+        tokenizer.decode(&tokens[1..], undine_text::SpecialText::Keep)
+    };
+    std::fs::write(&file, short).expect("writes");
+    for (context, stride) in [(16, 8), (16, 5), (24, 24), (64, 3)] {
+        // As the guide of transformers slides: what an earlier window had does not count.
+        let mut oracle = Oracle::new(Arc::clone(&model), capacity(&model));
+        let (mut nll, mut counted_to) = (Vec::new(), 1);
+        for (i, begin) in (0..tokens.len()).step_by(stride).enumerate() {
+            let window = &tokens[begin..(begin + context).min(tokens.len())];
+            let found = logits(&mut oracle, &[Part { sequence: i as u32, start: 0, tokens: window }]);
+            for position in 0..window.len() - 1 {
+                let token = begin + position + 1;
+                if token >= counted_to {
+                    nll.push(-log_probs(&found[position])[tokens[token] as usize]);
+                }
+            }
+            counted_to = begin + window.len();
+            if counted_to == tokens.len() {
+                break;
+            }
+        }
+        let (context, stride) = (context.to_string(), stride.to_string());
+        let words = ["eval", text(&reference), "-f", text(&file), "-c", &context, "--stride", &stride];
+        let found = json(&run(&[&words[..], &["--json"]].concat()));
+        assert_eq!(found["predictions"], nll.len(), "{context} {stride}");
+        close(&found["perplexity"]["value"], mean(nll.into_iter()).exp(), 1e-4, "perplexity");
+        let table = stdout(&run(&words));
+        assert!(table.contains(&format!("windows of {context} tokens, one every {stride},")), "{table}");
+    }
 }
 
 #[test]
