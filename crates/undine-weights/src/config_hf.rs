@@ -8,7 +8,8 @@ use crate::declared::{Declared, DeclaredMoe, Presence, within};
 use crate::limits::{LAYERS_MAX, WIDTH_MAX};
 
 /// Values of `model_type` whose language model Undine runs.
-const MODEL_TYPES: [&str; 6] = ["lfm2", "lfm2_moe", "lfm2_vl", "lfm2-vl", "lfm2_audio", "lfm2-audio"];
+pub(crate) const MODEL_TYPES: [&str; 6] =
+    ["lfm2", "lfm2_moe", "lfm2_vl", "lfm2-vl", "lfm2_audio", "lfm2-audio"];
 /// Keys under which composite models keep the configuration of their language model.
 const TEXT_KEYS: [&str; 2] = ["text_config", "lfm"];
 /// `rope_theta` of a configuration that names none: the reference implementation's default.

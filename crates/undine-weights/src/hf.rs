@@ -29,7 +29,7 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(crate) const TEMPLATE: &str = "chat_template.jinja";
 const PROCESSOR: &str = "processor_config.json";
-const PREPROCESSOR: &str = "preprocessor_config.json";
+pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
 const INDEX: &str = "model.safetensors.index.json";
 /// Depth to which nested objects of config.json become dotted keys.
 const FLATTEN_DEPTH_MAX: usize = 4;
@@ -44,6 +44,15 @@ pub fn read_config(path: &Path) -> Result<undine_core::Config, Error> {
         return Err(Error::io(path, std::io::ErrorKind::NotFound.into()));
     };
     HfConfig::new(&json(CONFIG, &bytes)?)?.declare()?.config_without_weights()
+}
+
+/// The `model_type` of the folder's config.json.
+pub(crate) fn model_type(folder: &Path) -> Result<String, Error> {
+    let Some(bytes) = read(folder, CONFIG, CONFIG_BYTES_MAX)? else {
+        return Err(Error::io(&folder.join(CONFIG), std::io::ErrorKind::NotFound.into()));
+    };
+    let found = json(CONFIG, &bytes)?.get("model_type").and_then(Json::as_str).map(str::to_owned);
+    found.ok_or_else(|| Error::config("model_type", "the key is required and absent"))
 }
 
 /// The contents of a folder.

@@ -1,49 +1,74 @@
-//! A language model as a Hugging Face folder: what `hf.rs` reads.
+//! A model as a Hugging Face folder: what `hf.rs` reads.
 
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
-use undine_core::{Config, DType, FeedForward, LayerKind, TokenId, Vocabulary};
+use undine_core::{Config, DType, FeedForward, LayerKind, TokenId, VisionConfig, Vocabulary};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::gguf_write::NewFile;
-use crate::hf::{CONFIG, GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS};
+use crate::hf::{CONFIG, GENERATION, PREPROCESSOR, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS};
+use crate::map::Bytes;
 use crate::names::Names;
 use crate::recode::Recoding;
 use crate::source::{Source, SourceTensor, TensorRole};
-use crate::tokenizer_json::tokenizer_json;
+use crate::tokenizer_json::{gguf_vocabulary, tokenizer_json};
+use crate::vision;
 use crate::weight::{ExpertPart, LayerWeight, WeightName};
 
-/// The spelling of published language models.
+/// The spellings of published models, without and with a vision tower.
 const NAMES: Names = Names::HuggingFace { prefix: "model." };
+const NAMES_WITH_TOWER: Names = Names::HuggingFace { prefix: "model.language_model." };
+/// The token that stands for a row of an image.
+const IMAGE_TEXT: &str = "<image>";
 /// The header of a safetensors file is padded to a multiple of this.
 const HEADER_ALIGNMENT: usize = 8;
 
-/// Writes the language model of `checkpoint` into the folder `out`, which is made if it does not exist, weights last.
+/// Float types of the matrices of a folder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FolderTypes {
+    /// Of the language model.
+    pub language: DType,
+    /// Of the vision tower; without it the tower is left out.
+    pub tower: Option<DType>,
+}
+
+/// Writes `checkpoint` into the folder `out`, which is made if it does not exist, weights last.
 ///
-/// Matrices get the type `dtype`, other tensors too where that loses nothing, else F32. `progress` gets the bytes of each
+/// Matrices get their part's type, other tensors too where that loses nothing, else F32. `progress` gets the bytes of each
 /// piece of the weights that was written and may end the writing.
 ///
 /// # Errors
-/// If the vocabulary splits text in another way than LFM2's, a value is too large for `dtype`, the system refuses, or
+/// If the vocabulary splits text in another way than LFM2's, a value is too large for its type, the system refuses, or
 /// `progress` says so.
 ///
 /// # Panics
-/// If `dtype` is not a float type.
+/// If a type is not a float type.
 pub fn write_folder(
     checkpoint: &Checkpoint,
-    dtype: DType,
+    types: FolderTypes,
     out: &Path,
     progress: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    assert!(dtype.is_float(), "safetensors files hold floats, not {dtype}");
+    for dtype in [Some(types.language), types.tower].into_iter().flatten() {
+        assert!(dtype.is_float(), "safetensors files hold floats, not {dtype}");
+    }
+    let tower = types.tower.and(checkpoint.vision_config());
     let tokenizer = tokenizer(checkpoint)?;
+    let mut config = config(checkpoint, types.language);
+    if let Some(tower) = tower {
+        config = vision::config_hf(checkpoint, tower, config, image_token(checkpoint)?);
+    }
     std::fs::create_dir_all(out).map_err(|source| Error::io(out, source))?;
-    put(out, CONFIG, &pretty(&config(checkpoint, dtype)))?;
+    put(out, CONFIG, &pretty(&config))?;
     put(out, GENERATION, &pretty(&generation(checkpoint)))?;
+    if let (Some(tower), Some(settings)) = (tower, checkpoint.image_settings()) {
+        put(out, PREPROCESSOR, &pretty(&vision::preprocessor_hf(settings, &tower.normalization)))?;
+    }
     if let Some(tokenizer) = tokenizer {
         put(out, TOKENIZER, &tokenizer)?;
         put(out, TOKENIZER_CONFIG, &pretty(&tokenizer_config(checkpoint)))?;
@@ -51,7 +76,17 @@ pub fn write_folder(
     if let Some(template) = checkpoint.chat_template() {
         put(out, TEMPLATE, template.as_bytes())?;
     }
-    weights(checkpoint, dtype, &out.join(WEIGHTS), progress)
+    weights(checkpoint, types, &out.join(WEIGHTS), progress)
+}
+
+/// The token that stands for a row of an image, if the vocabulary has it.
+fn image_token(checkpoint: &Checkpoint) -> Result<Option<TokenId>, Error> {
+    let vocabulary = match checkpoint.vocabulary() {
+        Vocabulary::HuggingFace(bytes) => gguf_vocabulary(bytes, checkpoint.config().vocab)?,
+        other => other.clone(),
+    };
+    let Vocabulary::Gguf { tokens, .. } = vocabulary else { return Ok(None) };
+    Ok(tokens.iter().position(|token| token == IMAGE_TEXT).map(|id| id as TokenId))
 }
 
 fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
@@ -65,8 +100,9 @@ fn pretty(value: &Json) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
 }
 
-/// The weights under their Hugging Face names.
-fn source(checkpoint: &Checkpoint) -> Source {
+/// The weights under their Hugging Face names, with the tower if there is one to be written.
+fn source(checkpoint: &Checkpoint, tower: Option<&VisionConfig>) -> Source {
+    let names = if tower.is_some() { NAMES_WITH_TOWER } else { NAMES };
     let mut tensors = Vec::new();
     let mut add = |name: WeightName| {
         let Some(weight) = checkpoint.weight(name) else { return };
@@ -76,7 +112,7 @@ fn source(checkpoint: &Checkpoint) -> Source {
             _ if weight.rows == 1 => vec![weight.cols],
             _ => vec![weight.rows, weight.cols],
         };
-        let spelling = NAMES.spellings(name).swap_remove(0);
+        let spelling = names.spellings(name).swap_remove(0);
         tensors.push(SourceTensor {
             name: spelling,
             shape,
@@ -92,19 +128,29 @@ fn source(checkpoint: &Checkpoint) -> Source {
             ExpertPart::ALL.into_iter().for_each(|part| add(WeightName::Expert { layer, expert, part }));
         }
     }
-    Source { metadata: Vec::new(), tensors, files: checkpoint.files.clone() }
+    let mut files = checkpoint.files.clone();
+    if let Some(tower) = tower {
+        let (of_tower, made) = vision::tensors_hf(checkpoint, tower, files.len());
+        tensors.extend(of_tower);
+        files.push(Arc::new(Bytes::Owned(made)));
+    }
+    Source { metadata: Vec::new(), tensors, files }
 }
 
 fn weights(
     checkpoint: &Checkpoint,
-    dtype: DType,
+    types: FolderTypes,
     path: &Path,
     mut progress: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    let source = source(checkpoint);
-    let choose = |tensor: &SourceTensor| match tensor.is_matrix() || holds(dtype, &source.values(tensor)) {
-        true => Recoding::plain(dtype),
-        false => Recoding::plain(DType::F32),
+    let source = source(checkpoint, types.tower.and(checkpoint.vision_config()));
+    let choose = |tensor: &SourceTensor| {
+        let dtype = match tensor.role {
+            TensorRole::Vision(_) => types.tower.unwrap_or(types.language),
+            TensorRole::Text(_) | TensorRole::Unknown => types.language,
+        };
+        let holds = tensor.is_matrix() || holds(dtype, &source.values(tensor));
+        Recoding::plain(if holds { dtype } else { DType::F32 })
     };
     let recodings: Vec<Recoding> = source.tensors.iter().map(choose).collect();
     let mut header = Map::new();
@@ -144,10 +190,11 @@ fn holds(dtype: DType, values: &[f32]) -> bool {
 }
 
 /// A number with the digits that it has as f32.
-fn short(x: f32) -> Json {
+pub(crate) fn short(x: f32) -> Json {
     x.to_string().parse::<f64>().map_or(Json::Null, Json::from)
 }
 
+/// The language model's part of config.json.
 fn config(checkpoint: &Checkpoint, dtype: DType) -> Json {
     let config: &Config = checkpoint.config();
     let has = |name| checkpoint.weight(name).is_some();

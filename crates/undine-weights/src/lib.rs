@@ -6,6 +6,7 @@
 //! `vision/names.rs`) is the only file that knows tensor names, `limits.rs` names every limit.
 #![deny(unsafe_code)]
 
+mod architecture;
 mod bind;
 mod checkpoint;
 mod config_gguf;
@@ -33,12 +34,13 @@ mod vision;
 mod vocabulary;
 mod weight;
 
+pub use architecture::Architecture;
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use convert::write_gguf;
 pub use error::Error;
 pub use gguf_write::{GgufWriter, NewFile, TensorDeclaration};
 pub use hf::read_config;
-pub use hf_write::write_folder;
+pub use hf_write::{FolderTypes, write_folder};
 pub use imatrix::{Imatrix, ImatrixEntry};
 pub use names::gguf_name;
 pub use recode::Recoding;

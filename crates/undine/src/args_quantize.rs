@@ -86,7 +86,9 @@ A file appears when it is complete; a run that was killed leaves no OUT, and the
 
 --target-size and --target-kl measure, over windows of the text, how far the model's predictions move when one tensor is
 put into a smaller type, and choose each tensor's type by that; the divergence of the finished file is measured and printed.
-The whole model is computed once per tensor. Measured is the language model; a vision tower is a file of its own.";
+The whole model is computed once per tensor. Measured is the language model; a vision tower is a file of its own.
+Memory holds one tensor in another type at a time, and the predictions of the original (at most 2 GiB); a choice that
+--target-kl tries is a file beside OUT while it is measured.";
 
 /// Float type of a conversion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -115,6 +117,13 @@ pub struct ConvertArgs {
     /// Float type of the matrices; norms and other small tensors of a GGUF file are always F32.
     #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t)]
     pub float_type: FloatType,
+    /// For a folder: the GGUF file with IN's vision tower [default: the first one beside IN with mmproj in its name that
+    /// fits].
+    #[arg(long, value_name = "FILE")]
+    pub mmproj: Option<PathBuf>,
+    /// Leave the vision tower out.
+    #[arg(long, conflicts_with = "mmproj")]
+    pub no_mmproj: bool,
     /// Take quantized matrices too: their values are written as floats (F16 unless --type says otherwise).
     #[arg(long)]
     pub dequantize: bool,
@@ -131,6 +140,8 @@ const CONVERT_EXAMPLES: &str = "Examples:
   undine convert LFM2-1.2B-BF16.gguf ./LFM2-1.2B
   undine convert LFM2-1.2B-Q4_0.gguf ./LFM2-1.2B-dequantized --dequantize --type bf16
   undine convert ./LFM2-VL-450M LFM2-VL-450M-BF16.gguf
+  undine convert LFM2-VL-450M-BF16.gguf ./LFM2-VL-450M --mmproj mmproj-LFM2-VL-450M-BF16.gguf
 
+A vision model is one folder, or two GGUF files: OUT and mmproj-OUT. Both ways the tower keeps its own float type.
 Weights in float types come back as they were: IN to GGUF and back to a folder gives the same values.
 To write quantized types, see `undine quantize`.";

@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use serde_json::json;
 use undine_core::DType;
-use undine_weights::{Checkpoint, Recoding, Source, SourceTensor, write_folder};
+use undine_weights::{Checkpoint, FolderTypes, Recoding, Source, SourceTensor, write_folder};
 
 use crate::args_quantize::{ConvertArgs, FloatType};
 use crate::error::Error;
 use crate::format::Bytes;
+use crate::progress::{self, Unit};
 use crate::recode::{Existing, check_place, check_room, mmproj_path, write};
-use crate::{hub, interrupt, memory, synth};
+use crate::{hub, interrupt, memory};
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<(), Error> {
@@ -65,7 +66,13 @@ fn existing(args: &ConvertArgs) -> Existing {
 }
 
 fn to_gguf(args: &ConvertArgs) -> Result<Vec<(PathBuf, u64)>, Error> {
+    if args.mmproj.is_some() {
+        return Err(Error::usage(
+            "--mmproj is for a folder: a GGUF file of a model has its vision tower beside it",
+        ));
+    }
     let (source, tower) = Source::open(&hub::locate(&args.input)?)?;
+    let tower = tower.filter(|_| !args.no_mmproj);
     let mut files = vec![(source, args.output.clone())];
     files.extend(tower.map(|tower| (tower, mmproj_path(&args.output))));
     for (_, path) in &files {
@@ -85,30 +92,46 @@ fn to_gguf(args: &ConvertArgs) -> Result<Vec<(PathBuf, u64)>, Error> {
     Ok(written)
 }
 
+/// The float type of a part of a folder: that of its largest matrix, unless --type says otherwise.
+fn part_type(args: &ConvertArgs, source: &Source) -> Result<DType, Error> {
+    let matrices = || source.tensors().iter().filter(|tensor| tensor.is_matrix());
+    if let Some(tensor) = matrices().find(|tensor| !tensor.dtype().is_float()) {
+        return float_of(args, &tensor.name, tensor.dtype());
+    }
+    let largest = matrices().max_by_key(|tensor| values(tensor));
+    Ok(wanted(args).or(largest.map(SourceTensor::dtype)).unwrap_or(DType::F32))
+}
+
+fn values(tensor: &SourceTensor) -> u64 {
+    tensor.rows() as u64 * tensor.cols() as u64
+}
+
 fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
     let out = args.output.as_path();
     check_folder(out, existing(args))?;
-    let checkpoint = Checkpoint::open(&hub::locate(&args.input)?)?;
-    if checkpoint.vision_config().is_some() {
-        eprintln!("note: the vision tower is left out; a folder is written of the language model only");
-    }
-    let source = Source::language(&checkpoint)?;
-    // One type for all: that of the largest matrix, the token embedding of every model.
-    let matrices = || source.tensors().iter().filter(|tensor| tensor.is_matrix());
-    let values = |tensor: &SourceTensor| tensor.rows() as u64 * tensor.cols() as u64;
-    let largest = matrices().max_by_key(|tensor| values(tensor));
-    let mut dtype = wanted(args).or(largest.map(SourceTensor::dtype)).unwrap_or(DType::F32);
-    if let Some(tensor) = matrices().find(|tensor| !tensor.dtype().is_float()) {
-        dtype = float_of(args, &tensor.name, tensor.dtype())?;
-    }
-    let total = source.tensors().iter().map(values).sum::<u64>() * dtype.block_bytes() as u64;
+    let input = hub::locate(&args.input)?;
+    let checkpoint = match &args.mmproj {
+        Some(mmproj) => Checkpoint::open_with_mmproj(&input, mmproj)?,
+        None => Checkpoint::open(&input)?,
+    };
+    let language = Source::language(&checkpoint)?;
+    let tower = if args.no_mmproj { None } else { Source::vision(&checkpoint)? };
+    let types = FolderTypes {
+        language: part_type(args, &language)?,
+        tower: tower.as_ref().map(|tower| part_type(args, tower)).transpose()?,
+    };
+    let bytes = |source: &Source, dtype: DType| {
+        source.tensors().iter().map(values).sum::<u64>() * dtype.block_bytes() as u64
+    };
+    let of_tower = tower.as_ref().zip(types.tower).map_or(0, |(tower, dtype)| bytes(tower, dtype));
+    let total = bytes(&language, types.language) + of_tower;
     check_room(out, total)?;
-    let bar = synth::progress_bar(total);
+    let bar = progress::bar(total, Unit::Bytes);
     let interrupted = interrupt::rearm();
     let stop = || {
         if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let written = write_folder(&checkpoint, dtype, out, |bytes| {
+    let written = write_folder(&checkpoint, types, out, |bytes| {
         bar.inc(bytes);
         stop()
     });

@@ -7,6 +7,7 @@ mod mmproj;
 mod names;
 mod settings;
 mod write;
+mod write_hf;
 
 use std::collections::HashMap;
 
@@ -25,6 +26,7 @@ pub(crate) use names::{VisionNames, from_gguf};
 pub(crate) use settings::settings_hf;
 pub use write::write_mmproj;
 pub(crate) use write::{metadata, tensors};
+pub(crate) use write_hf::{config_hf, preprocessor_hf, tensors_hf};
 
 /// A tower that has been checked completely.
 pub(crate) struct Vision {

@@ -34,14 +34,12 @@ pub(crate) fn tensors(
     config: &VisionConfig,
     file: usize,
 ) -> (Vec<SourceTensor>, Vec<u8>) {
-    let of_layer = |layer| VisionLayerWeight::ALL.map(|part| VisionWeight::Layer(layer, part));
-    let names = VisionWeight::OUTER.into_iter().chain((0..config.layers).flat_map(of_layer));
     let mut made = Vec::new();
-    let tensors = names.filter_map(|name| {
+    let tensors = names(config).filter_map(|name| {
         let mut weight = checkpoint.vision_weight(name)?;
         let shape = match name {
             VisionWeight::PatchEmbedding => {
-                made = patch_embedding(checkpoint, config, &weight);
+                made = patch_embedding(checkpoint, config, &weight, PatchOrder::ChannelRowColumn);
                 // Stored as rows of one line of a patch, because that is the innermost dimension of the kernel.
                 let (rows, cols) = (config.width * CHANNELS * config.patch, config.patch);
                 weight = Weight { dtype: DType::F32, rows, cols, file, start: 0, len: made.len() };
@@ -57,14 +55,26 @@ pub(crate) fn tensors(
     (tensors, made)
 }
 
-/// The patch embedding as a convolution kernel: channel, row, column.
-fn patch_embedding(checkpoint: &Checkpoint, config: &VisionConfig, weight: &Weight) -> Vec<u8> {
+/// The weights that a tower may have, in the order they are written.
+pub(super) fn names(config: &VisionConfig) -> impl Iterator<Item = VisionWeight> {
+    let of_layer = |layer| VisionLayerWeight::ALL.map(|part| VisionWeight::Layer(layer, part));
+    VisionWeight::OUTER.into_iter().chain((0..config.layers).flat_map(of_layer))
+}
+
+/// The patch embedding in F32, the values of each patch in another order.
+pub(super) fn patch_embedding(
+    checkpoint: &Checkpoint,
+    config: &VisionConfig,
+    weight: &Weight,
+    order: PatchOrder,
+) -> Vec<u8> {
     let mut values = vec![0.0; weight.rows * weight.cols];
     quant::decode(weight.dtype, checkpoint.bytes(weight), &mut values);
     let area = config.patch * config.patch;
-    let place = |at: usize| match config.patch_order {
-        PatchOrder::RowColumnChannel => at % area * CHANNELS + at / area,
-        PatchOrder::ChannelRowColumn => at,
+    let place = |at: usize| match (config.patch_order, order) {
+        (PatchOrder::RowColumnChannel, PatchOrder::ChannelRowColumn) => at % area * CHANNELS + at / area,
+        (PatchOrder::ChannelRowColumn, PatchOrder::RowColumnChannel) => at % CHANNELS * area + at / CHANNELS,
+        _ => at,
     };
     let permuted =
         values.chunks_exact(weight.cols).flat_map(|row| (0..weight.cols).map(move |at| row[place(at)]));

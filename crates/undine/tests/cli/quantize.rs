@@ -281,30 +281,14 @@ fn folder_to_gguf_and_back_is_exact() {
         let (before, after) = (tensors(&oracle(case)), tensors(&folder));
         assert!(before == after, "{case}: names, types and values are the same");
         // The tokenizer says the same, too.
+        let answer = |path: &Path| {
+            let words = ["run", text(path), "--raw", "-p", "The quick brown fox"];
+            run(&[&words[..], &["--max-tokens", "12", "--temperature", "0"]].concat())
+        };
+        let expected = stdout(&answer(&oracle(case)));
         for path in [&file, &folder] {
-            let answer = run(&[
-                "run",
-                text(path),
-                "--raw",
-                "-p",
-                "The quick brown fox",
-                "--max-tokens",
-                "12",
-                "--temperature",
-                "0",
-            ]);
-            let expected = run(&[
-                "run",
-                text(&oracle(case)),
-                "--raw",
-                "-p",
-                "The quick brown fox",
-                "--max-tokens",
-                "12",
-                "--temperature",
-                "0",
-            ]);
-            assert_eq!(stdout(&answer), stdout(&expected), "{case} {}: {}", path.display(), stderr(&answer));
+            let found = answer(path);
+            assert_eq!(stdout(&found), expected, "{case} {}: {}", path.display(), stderr(&found));
         }
         let refused = run(&["convert", text(&file), text(&folder)]);
         assert!(stderr(&refused).contains("is not empty"), "{}", stderr(&refused));
@@ -322,16 +306,68 @@ fn quantized_files_are_converted_on_request_only() {
     let values =
         |path: &Path| -> Vec<Vec<f32>> { tensors(path).into_iter().map(|(.., values)| values).collect() };
     assert!(values(&file) == values(&folder), "F32 holds what Q8_0 stands for");
-    // A vision tower beside the model is not asked.
+    // A vision tower beside the model is asked, unless it is to be left out.
     let (model, tower) = (place("beside/model.gguf"), place("beside/mmproj-model.gguf"));
     assert!(run(&["convert", text(&oracle("vl")), text(&model)]).status.success());
     let smaller = place("beside/smaller/mmproj-model.gguf");
     assert!(run(&["quantize", text(&tower), text(&smaller), "--type", "Q8_0"]).status.success());
     fs::rename(&smaller, &tower).expect("moves");
-    let output = run(&["convert", text(&model), text(&place("beside/folder"))]);
-    assert!(
-        output.status.success() && stderr(&output).contains("vision tower is left out"),
-        "{}",
-        stderr(&output)
-    );
+    for (more, code, expected) in [
+        (&[][..], 1, "is Q8_0, which would be written as floats"),
+        (&["--no-mmproj"], 0, "wrote"),
+        (&["--no-mmproj", "--mmproj", text(&tower)], 2, "cannot be used with"),
+        (&["--mmproj", text(&model), "--force"], 1, "expected \"clip\""),
+        (&["--dequantize", "--mmproj", text(&tower), "--force"], 0, "wrote"),
+    ] {
+        let output = run(&[&["convert", text(&model), text(&place("beside/folder"))], more].concat());
+        assert_eq!(output.status.code(), Some(code), "{more:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{more:?}: {}", stderr(&output));
+        if code == 0 {
+            let folder = Checkpoint::open(&place("beside/folder")).expect("opens");
+            assert_eq!(folder.vision_config().is_some(), !more.contains(&"--no-mmproj"));
+        }
+    }
+    let output = run(&["convert", text(&model), text(&place("beside/x.gguf")), "--mmproj", text(&tower)]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn a_vision_model_comes_back_as_one_folder() {
+    let (file, folder) = (place("vl/model.gguf"), place("vl-folder"));
+    assert!(run(&["convert", text(&oracle("vl")), text(&file)]).status.success());
+    let back = run(&["convert", text(&file), text(&folder)]);
+    assert!(back.status.success(), "{}", stderr(&back));
+    let (before, after) =
+        (Checkpoint::open(&oracle("vl")).expect("opens"), Checkpoint::open(&folder).expect("opens"));
+    assert_eq!(before.config(), after.config());
+    assert_eq!(before.vision_config(), after.vision_config());
+    assert_eq!(before.image_settings(), after.image_settings());
+    assert_eq!(after.repairs(), &[] as &[String]);
+    // As they are spelled in the folder. The oracle has a pooling head besides, which nothing uses.
+    let spelled = |checkpoint: &Checkpoint| -> Vec<(String, DType, Vec<usize>)> {
+        let own = checkpoint.tensors().filter(|tensor| !tensor.name.contains("vision_tower.head."));
+        let mut all: Vec<_> = own.map(|t| (t.name.to_owned(), t.dtype, t.shape.to_vec())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    };
+    assert_eq!(spelled(&before), spelled(&after));
+    assert!(tensors(&oracle("vl")) == tensors(&folder), "the language model's values are the same");
+    let tower = |path: &Path| -> Vec<Vec<f32>> {
+        let (_, tower) = Source::open(path).expect("opens");
+        let tower = tower.expect("a vision model");
+        tower.tensors().iter().map(|tensor| tower.values(tensor)).collect()
+    };
+    assert!(tower(&oracle("vl")) == tower(&folder), "the tower's values are the same");
+    for picture in ["48x40.png", "640x480.png"] {
+        let picture = oracle("vl").join(picture);
+        let answer = |model: &Path| {
+            let words = ["run", text(model), "--image", text(&picture), "-p", "Describe it.", "--json"];
+            let found = json(&run(&[&words[..], &["--max-tokens", "12", "--temperature", "0"]].concat()));
+            (found["text"].clone(), found["usage"]["prompt_tokens"].clone())
+        };
+        assert_eq!(answer(&folder), answer(&oracle("vl")), "{}", picture.display());
+    }
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("config.json")).expect("written")).expect("JSON");
+    assert_eq!((&config["model_type"], &config["image_token_id"]), (&"lfm2_vl".into(), &16.into()));
 }
