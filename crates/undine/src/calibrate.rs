@@ -79,7 +79,7 @@ fn collected(
 pub fn collect(scorer: &mut Scorer, windows: &Windows, layout: Layout) -> Result<Mean, Error> {
     scorer.executor().collect_inputs();
     let mut losses = Vec::with_capacity(windows.scored_tokens());
-    layout.each_step(windows, &bar(windows.count(), "windows"), |step| {
+    layout.each_step(windows, &bar(windows), |step| {
         let kind =
             |window, position| OutputKind::Score { target: windows.token(window, position + 1), top: 0 };
         let rows = scorer.compute(windows, step, kind)?;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use crate::error::{EXIT_INTERRUPTED, Error};
+use crate::progress;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// While it is set, Ctrl-C prints it and ends the program.
@@ -14,10 +15,9 @@ pub fn install() -> Result<(), Error> {
     static INSTALLED: Once = Once::new();
     let handler = || {
         let farewell = FAREWELL.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(farewell) = &farewell {
-            eprintln!("{farewell}");
-        }
         if farewell.is_some() || INTERRUPTED.swap(true, Ordering::Relaxed) {
+            progress::clear();
+            farewell.iter().for_each(|farewell| eprintln!("{farewell}"));
             std::process::exit(EXIT_INTERRUPTED.into());
         }
     };

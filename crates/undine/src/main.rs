@@ -37,6 +37,7 @@ mod memory;
 mod open;
 mod output;
 mod pictures;
+mod progress;
 mod quantize;
 mod recode;
 mod run;

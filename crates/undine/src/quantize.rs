@@ -8,12 +8,11 @@ use undine_quantize::{Mix, Options, Plan, plan};
 use undine_weights::{Imatrix, Source};
 
 use crate::args_quantize::{ImatrixSource, QuantizeArgs};
-use crate::args_target::Target;
 use crate::error::Error;
 use crate::eval::measures::Mean;
 use crate::format::{Bytes, grouped};
 use crate::recode::{Existing, check_place, mmproj_path, write};
-use crate::target::{self, Chosen};
+use crate::target::{self, Goal};
 use crate::{calibrate, hub, interrupt, memory};
 
 /// One file to write.
@@ -50,9 +49,14 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
         imatrix = Some(calibrate::automatic(&args.input, args.target.text.as_deref(), args.target.threads)?);
     }
     let chosen = match args.target.target() {
-        Some(target) => Some(choose(args, target, &source, &mut options, imatrix.take())?),
+        Some(target) => {
+            let (input, output) = (args.input.as_path(), output.as_deref());
+            let goal = Goal { target, input, source: &source, options: &options, output };
+            Some(target::choose(&args.target, goal, imatrix.take())?)
+        }
         None => None,
     };
+    options = chosen.as_ref().map_or(options, |chosen| chosen.options.clone());
     let imatrix = chosen.as_ref().map(|chosen| &chosen.imatrix).or(imatrix.as_ref());
     let made = plan(&source, &options, imatrix)?;
     let mut jobs = vec![Job { source, plan: made, mix: options.mix, output }];
@@ -88,28 +92,6 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
         (false, true) => jobs.iter().try_for_each(report),
         (false, false) => Ok(()),
     }
-}
-
-/// Chooses types by measuring and puts them into `options`.
-fn choose(
-    args: &QuantizeArgs,
-    target: Target,
-    source: &Source,
-    options: &mut Options,
-    imatrix: Option<Imatrix>,
-) -> Result<Chosen, Error> {
-    let chosen = target::choose(&args.target, target, &args.input, imatrix, source.fixed_bytes()?)?;
-    let values = |name: &str| {
-        let tensor = source.tensors().iter().find(|tensor| tensor.name == name);
-        tensor.map_or(0, |tensor| tensor.rows() as u64 * tensor.cols() as u64)
-    };
-    let most = chosen.most(values);
-    options.mix = Mix::ALL.iter().copied().find(|mix| mix.base() == most).unwrap_or(options.mix);
-    for (name, dtype) in &chosen.types {
-        let pattern = format!("^{}$={dtype}", name.replace('.', r"\."));
-        options.overrides.push(pattern.parse().expect("a name with its dots escaped is a pattern"));
-    }
-    Ok(chosen)
 }
 
 fn bytes_before(source: &Source) -> u64 {

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use undine_weights::{Recoding, Source};
 
 use crate::doctor::system::free_bytes;
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::{interrupt, synth};
+use crate::interrupt;
+use crate::progress::{self, Unit};
 
 /// What may be at the place of a new file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,10 +72,26 @@ pub fn write(
     output: &Path,
 ) -> Result<Duration, Error> {
     let started = Instant::now();
+    let bar = progress::bar(bytes(source, recodings), Unit::Bytes);
+    write_with(source, (recodings, file_type), output, &bar)?;
+    bar.finish_and_clear();
+    Ok(started.elapsed())
+}
+
+fn bytes(source: &Source, recodings: &[Recoding]) -> u64 {
     let tensors = source.tensors().iter().zip(recodings);
-    let total: u64 = tensors.map(|(tensor, recoding)| tensor.bytes_as(recoding.dtype).unwrap_or(0)).sum();
-    check_room(output, total)?;
-    let bar = synth::progress_bar(total);
+    tensors.map(|(tensor, recoding)| tensor.bytes_as(recoding.dtype).unwrap_or(0)).sum()
+}
+
+/// The same with a bar that is there; `file` is what becomes of the tensors, and the type that the file names.
+pub fn write_with(
+    source: &Source,
+    file: (&[Recoding], u32),
+    output: &Path,
+    bar: &ProgressBar,
+) -> Result<(), Error> {
+    let (recodings, file_type) = file;
+    check_room(output, bytes(source, recodings))?;
     let interrupted = interrupt::rearm();
     source
         .write(recodings, file_type, output, |bytes| {
@@ -87,9 +105,7 @@ pub fn write(
         .map_err(|error| match error {
             undine_weights::Error::Stopped => Error::Interrupted,
             other => other.into(),
-        })?;
-    bar.finish_and_clear();
-    Ok(started.elapsed())
+        })
 }
 
 /// Where the vision tower of a model file goes: beside it, under a name by which it is found.

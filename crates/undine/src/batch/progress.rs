@@ -1,13 +1,13 @@
 //! How far a batch is, and what it came to.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::results::{Kept, Outcome};
 use crate::format::grouped;
+use crate::progress::{self, Unit};
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -151,12 +151,11 @@ pub enum Progress {
 impl Progress {
     /// Starts.
     pub fn new(summary: &Summary) -> Self {
-        if !std::io::stderr().is_terminal() {
+        if !progress::is_shown() {
             return Self::Lines { last: Instant::now() };
         }
-        let style =
-            ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}").expect("the template is a constant");
-        Self::Bar(ProgressBar::new(summary.requests).with_style(style).with_position(summary.done()))
+        let bar = progress::bar(summary.requests, Unit::Count("requests"));
+        Self::Bar(bar.with_position(summary.done()))
     }
 
     /// Shows the counts.
@@ -177,7 +176,7 @@ impl Progress {
     /// Says something beside the bar.
     pub fn say(&self, text: &str) {
         match self {
-            Self::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
+            Self::Bar(_) => progress::suspend(|| eprintln!("{text}")),
             Self::Lines { .. } => eprintln!("{text}"),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fastrand::Rng;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Map, Value as Json, json};
 use undine_core::{GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa};
@@ -17,6 +17,7 @@ use super::serve::length;
 use super::statistics::{mean, percent_name, percentile};
 use crate::args_bench::{BenchLatencyArgs, BenchThroughputArgs, OfflineArgs};
 use crate::error::Error;
+use crate::progress::{self, Unit};
 use crate::{interrupt, open, session};
 
 /// Percentiles of latencies, as vLLM's tool prints them.
@@ -172,7 +173,7 @@ pub fn throughput(args: &BenchThroughputArgs) -> Result<(), Error> {
     let requests: Vec<Request> =
         lengths.iter().map(|&(input, output)| offline.request(input, output)).collect();
     interrupt::install()?;
-    let bar = bar(requests.len() as u64, "requests");
+    let bar = progress::bar(requests.len() as u64, Unit::Count("requests"));
     let (done, ended) = offline.run(&requests, interrupt::rearm(), &bar)?;
     bar.finish_and_clear();
     let per_second = |count: usize| if done.seconds > 0.0 { count as f64 / done.seconds } else { 0.0 };
@@ -209,7 +210,7 @@ pub fn latency(args: &BenchLatencyArgs) -> Result<(), Error> {
     interrupt::install()?;
     let interrupted = interrupt::rearm();
     let (warmups, total) = (args.num_iters_warmup, args.num_iters_warmup.saturating_add(args.num_iters));
-    let bar = bar(total.into(), "batches");
+    let bar = progress::bar(total.into(), Unit::Count("batches"));
     let mut latencies = Vec::new();
     let mut ended = Ended::ByItself;
     for iteration in 0..total {
@@ -240,13 +241,6 @@ pub fn latency(args: &BenchLatencyArgs) -> Result<(), Error> {
     }
     let result = json!({ "avg_latency": average, "latencies": latencies, "percentiles": percentiles });
     finish(&args.offline, &text, &result, ended)
-}
-
-/// Shown on a terminal only.
-fn bar(total: u64, what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed} eta {eta}")
-        .expect("the template is a constant");
-    ProgressBar::new(total).with_style(style).with_message(what)
 }
 
 /// Prints and writes what was measured.

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use undine_core::{
     Batch, BatchSequence, BlockId, Executor, OutputKind, OutputRow, SamplingParams, Slot, StateSource,
     StepOutput, TokenId,
@@ -18,6 +17,7 @@ use undine_model::Model;
 
 use super::test::{Kind, Test};
 use crate::error::Error;
+use crate::progress::{self, Unit};
 
 /// Seed of the random tokens: every run computes the same.
 const TOKEN_SEED: u64 = 1;
@@ -229,9 +229,7 @@ impl Runner {
     /// Computes keys and values of a sequence up to a depth, in large steps.
     fn fill(&mut self, s: u32, depth: u32) -> Result<(), Error> {
         let mut position = self.filled[s as usize];
-        let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} tokens {eta}")
-            .expect("the template is a constant");
-        let progress = ProgressBar::new(depth.into()).with_style(style).with_message("filling the context");
+        let progress = progress::bar(depth.into(), Unit::Count("tokens of context"));
         while position < depth {
             let end = depth.min(position + self.ubatch);
             self.batch.clear();

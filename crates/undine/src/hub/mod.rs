@@ -7,7 +7,6 @@ mod remove;
 mod show;
 
 use std::borrow::Cow;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use undine_hub::{Cache, Hub, HubName, ModelName, PullRequest, Settings, Token};
@@ -98,10 +97,7 @@ fn fetch(
     request: &PullRequest,
     on_event: impl Fn(undine_hub::Event<'_>) + Send + Sync + 'static,
 ) -> Result<undine_hub::Pulled, Error> {
-    // A line of its own below the bars.
-    let newline = if std::io::stderr().is_terminal() { "\n" } else { "" };
-    let farewell =
-        format!("{newline}interrupted; what has arrived is kept, the same command goes on from there");
+    let farewell = "interrupted; what has arrived is kept, the same command goes on from there";
     let request = PullRequest { free_bytes: free_bytes(&settings.cache), ..request.clone() };
-    interrupt::end_at_once(&farewell, || Ok(Hub::new(settings)?.pull(&request, on_event)?))
+    interrupt::end_at_once(farewell, || Ok(Hub::new(settings)?.pull(&request, on_event)?))
 }

@@ -1,24 +1,25 @@
 //! What a pull shows: a bar per file on a terminal, a line now and then elsewhere, or JSON.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use undine_hub::{Event, HubName, Progress};
 
 use crate::format::Bytes;
+use crate::progress::{self, Unit};
 
 /// Lines about one file on its way, where there is no terminal.
 const STEPS: u64 = 10;
 /// Characters of a file's name beside its bar.
-const NAME_CHARS_MAX: usize = 36;
+const NAME_CHARS_MAX: usize = 24;
 
 /// Bars, if standard error is a terminal, and lines otherwise.
 pub fn on_stderr(name: &HubName) -> impl Fn(Event<'_>) + Send + Sync + 'static {
     let name = name.to_string();
-    let bars = std::io::stderr().is_terminal().then(Bars::default);
+    let bars = progress::is_shown().then(Bars::default);
     let steps = Mutex::new(HashMap::new());
     move |event| {
         if let Event::Planned { commit, quant, files, bytes, missing_bytes } = event {
@@ -112,20 +113,16 @@ fn line(steps: &mut HashMap<String, u64>, path: &str, bytes: u64, progress: &Pro
 /// A bar for each file.
 #[derive(Default)]
 struct Bars {
-    screen: MultiProgress,
     bars: Mutex<HashMap<String, ProgressBar>>,
 }
 
 impl Bars {
-    fn update(&self, path: &str, bytes: u64, progress: &Progress) {
+    fn update(&self, path: &str, bytes: u64, event: &Progress) {
         let bars = &mut *self.bars.lock().unwrap_or_else(PoisonError::into_inner);
-        let bar = bars.entry(path.to_owned()).or_insert_with(|| {
-            let style =
-                "{prefix:36} {bar:24} {bytes:>11}/{total_bytes:11} {bytes_per_sec:>13} {eta:>4} {msg}";
-            let style = ProgressStyle::with_template(style).expect("the template is a constant");
-            self.screen.add(ProgressBar::new(bytes).with_style(style).with_prefix(shortened(path)))
-        });
-        match progress {
+        let bar = bars
+            .entry(path.to_owned())
+            .or_insert_with(|| progress::named(bytes, Unit::Bytes, shortened(path)));
+        match event {
             Progress::Waiting => bar.set_message("another process is fetching it"),
             Progress::Started { done } => {
                 bar.set_message("");
@@ -140,8 +137,8 @@ impl Bars {
             Progress::Retrying { reason, .. } => bar.set_message(reason.clone()),
             Progress::Checking => bar.set_message("checking"),
             Progress::Finished => {
-                bar.set_position(bytes);
-                bar.finish_with_message("done");
+                bar.finish_and_clear();
+                progress::suspend(|| eprintln!("{path}: done"));
             }
         }
     }

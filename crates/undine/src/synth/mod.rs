@@ -9,11 +9,11 @@ pub mod shapes;
 mod vision;
 mod vocabulary;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use undine_core::VisionConfig;
 use undine_quantize::Mix;
 use undine_weights::{GgufWriter, TensorDeclaration, Value};
 
@@ -23,6 +23,7 @@ use random::BlockSource;
 use crate::args::SynthArgs;
 use crate::error::Error;
 use crate::format::Bytes;
+use crate::progress::{self, Unit};
 use crate::recode::mmproj_path;
 
 /// Bytes made at a time; whole blocks of every type are cut from it.
@@ -55,6 +56,11 @@ pub fn run(args: &SynthArgs) -> Result<(), Error> {
 /// The tensors of a shape's vision tower, if it is asked for by the name of a model that has one.
 pub fn tower_tensors(name: &str, shape: &shapes::Shape, mix: Mix) -> Vec<Tensor> {
     vision::find(name).map(|tower| vision::tensors(&tower, mix, shape.hidden)).unwrap_or_default()
+}
+
+/// The vision tower of a shape, if it is asked for by the name of a model that has one.
+pub fn tower_config(name: &str, shape: &shapes::Shape) -> Option<VisionConfig> {
+    vision::find(name).map(|tower| tower.config(shape.hidden))
 }
 
 fn list() -> Result<(), Error> {
@@ -90,7 +96,7 @@ fn write(metadata: &[(String, Value)], tensors: &[Tensor], seed: u64, output: &P
     let declarations: Vec<TensorDeclaration> =
         tensors.iter().map(|tensor| tensor.declaration.clone()).collect();
     let total: u64 = tensors.iter().map(tensor_bytes).sum();
-    let progress = progress_bar(total);
+    let progress = progress::bar(total, Unit::Bytes);
     let mut writer = GgufWriter::create(output, metadata, &declarations)?;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -128,14 +134,4 @@ pub fn tensor_bytes(tensor: &Tensor) -> u64 {
     let TensorDeclaration { shape, dtype, .. } = &tensor.declaration;
     let elems: usize = shape.iter().product();
     (elems / dtype.block_elems() * dtype.block_bytes()) as u64
-}
-
-/// A bar of bytes on a terminal, nothing elsewhere.
-pub fn progress_bar(total: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-        .expect("the template is a constant");
-    ProgressBar::new(total).with_style(style)
 }

@@ -57,7 +57,7 @@ impl Judge {
         let mut scorer = Scorer::new(Arc::clone(reference), layout, &executor, kv)?;
         scorer.executor().collect_inputs();
         let mut logits = Vec::with_capacity(windows.scored_tokens() * vocab);
-        layout.each_step(&windows, &bar(windows.count(), "windows"), |step| {
+        layout.each_step(&windows, &bar(&windows), |step| {
             let rows = scorer.compute(&windows, step, |_, _| OutputKind::Logits)?;
             rows.iter().for_each(|row| logits.extend_from_slice(&row.logits));
             Ok(())

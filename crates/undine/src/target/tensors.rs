@@ -62,6 +62,11 @@ impl Tensor {
         Some(bytes.next_multiple_of(ALIGNMENT))
     }
 
+    /// Values in it.
+    pub fn values(&self) -> u64 {
+        (self.rows * self.cols * self.matrices.len()) as u64
+    }
+
     /// Type that the model has it in.
     pub fn dtype(&self, model: &Model) -> DType {
         model.matrix(self.matrices[0]).dtype

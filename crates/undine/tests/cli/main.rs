@@ -14,4 +14,5 @@ mod run;
 mod serve;
 mod serve_ops;
 mod target;
+mod terminal;
 mod tools;

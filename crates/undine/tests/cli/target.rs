@@ -25,6 +25,10 @@ fn reached(input: &Path, name: &str, target: &[&str]) -> (u64, f64) {
     let found = json(&output);
     let kl = found["kl"]["value"].as_f64().expect("a divergence");
     assert!(stderr(&output).contains("mean KL from"), "{}", stderr(&output));
+    // Choices that were tried are gone.
+    let beside = std::fs::read_dir(out.parent().expect("a folder")).expect("reads").flatten();
+    let tried = format!(".{name}.");
+    assert!(!beside.map(|entry| entry.file_name()).any(|file| file.to_string_lossy().starts_with(&tried)));
     // What the command says of the file is what `undine eval` says of it.
     let words = ["eval", text(&out), "--against", text(input), "--text", text(&questions)];
     let measured = json(&run(&[&words[..], &ARGS].concat()));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -32,13 +32,6 @@ pub struct Measured {
     pub duration: f64,
     /// Ctrl-C ended it; what was under way is left out.
     pub is_interrupted: bool,
-}
-
-/// The bar of a measurement; shown on a terminal only.
-pub fn progress(requests: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} requests {elapsed} eta {eta}")
-        .expect("the template is a constant");
-    ProgressBar::new(requests).with_style(style)
 }
 
 impl Load {

@@ -26,6 +26,7 @@ use undine_text::Tokenizer;
 use crate::args_bench::BenchServeArgs;
 use crate::error::Error;
 use crate::open;
+use crate::progress::{self, Unit};
 use arrivals::Rate;
 use chat::Chat;
 use client::Client;
@@ -92,8 +93,8 @@ async fn measure(
 ) -> Result<Measured, Error> {
     let max_concurrency = args.traffic.max_concurrency;
     let bar = |requests: usize, message: &'static str| {
-        let bar =
-            if args.report.no_progress { ProgressBar::hidden() } else { load::progress(requests as u64) };
+        let shown = || progress::bar(requests as u64, Unit::Count("requests"));
+        let bar = if args.report.no_progress { ProgressBar::hidden() } else { shown() };
         bar.with_message(message)
     };
     let warmups: Vec<Chat> = chats
