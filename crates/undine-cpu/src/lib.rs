@@ -20,7 +20,7 @@ pub use executor::{CpuExecutor, CpuOptions, Error, KvType, ReservedBytes, shared
 pub use inputs::MatrixInputs;
 pub use roofline::Roofline;
 pub use simd::Isa;
-pub use vision::CpuVision;
+pub use vision::{CpuVision, pass_bytes};
 
 /// Positions in a page of the K/V cache.
 pub const BLOCK_SIZE: u32 = kernels::attention::PAGE as u32;

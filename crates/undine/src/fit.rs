@@ -42,6 +42,7 @@ pub fn run(args: &FitArgs) -> Result<(), Error> {
         context,
         kv: session::kv_type_for(&args.executor, || subject.chosen.is_float()),
         threads: session::threads(&args.executor),
+        tower: subject.tower(&subject.chosen),
     };
     let listed = devices::find(&args.device)?;
     let measured = args.measure.then(|| measure::measure(&subject, load)).transpose()?;

@@ -70,10 +70,15 @@ pub struct Activations {
 }
 
 impl Activations {
+    /// Bytes of so many rows in the given kinds.
+    pub fn bytes_of(rows: usize, width: usize, kinds: ActivationKinds) -> usize {
+        let block_bytes = QK + 2 * size_of::<f32>() + 3 * size_of::<i32>();
+        rows * width * size_of::<f32>() + blocks(rows, width, kinds) * block_bytes
+    }
+
     /// Room for `rows` rows of at most `width` values, in the given kinds.
     pub fn new(rows: usize, width: usize, kinds: ActivationKinds) -> Self {
-        let quantized = kinds.contains(ActivationKind::Block32);
-        let blocks = if quantized { rows * groups(width) * LANES } else { 0 };
+        let blocks = blocks(rows, width, kinds);
         Self {
             f32s: SharedSlice::new(rows * width),
             q: SharedSlice::new(blocks * QK),
@@ -90,6 +95,10 @@ impl Activations {
         let Self { f32s, q, d, sum, sum_f32, low, high } = self;
         f32s.bytes() + q.bytes() + d.bytes() + sum.bytes() + sum_f32.bytes() + low.bytes() + high.bytes()
     }
+}
+
+fn blocks(rows: usize, width: usize, kinds: ActivationKinds) -> usize {
+    if kinds.contains(ActivationKind::Block32) { rows * groups(width) * LANES } else { 0 }
 }
 
 /// Quantizes a row of input, if that is wanted.

@@ -30,18 +30,18 @@ mod plan;
 use std::sync::Arc;
 
 use undine_core::vision::CHANNELS;
-use undine_core::{ExecutorError, Tile, VisionConfig, VisionExecutor};
+use undine_core::{DType, ExecutorError, Tile, VisionConfig, VisionExecutor};
 use undine_model::VisionModel;
 use undine_model::vision::resample_positions;
 
 use crate::executor::Error;
-use crate::kernels::activations::Activations;
+use crate::kernels::activations::{ActivationKinds, Activations};
 use crate::kernels::panels::Panel;
 use crate::memory::SharedSlice;
 use crate::pool::Pool;
 use crate::simd::Isa;
-use attention::{keys_len, values_len};
-use gemm::PanelMemory;
+use attention::{keys_len, scores_len, values_len};
+use gemm::{CHUNK, PANEL_ROWS_MAX, PanelMemory};
 use plan::{Length, VisionPlan};
 
 /// Patches of one pass, unless a single tile has more. Weights are read once a pass: with so many rows that costs nothing.
@@ -119,6 +119,30 @@ impl PassMemory {
             values: SharedSlice::new(heads * values_len(patches, dim)),
         }
     }
+}
+
+/// Bytes that a tower with matrices of these types works in for one tile of so many patches: what a pass touches of the
+/// memory that is reserved for it, and the position tables.
+pub fn pass_bytes(
+    config: &VisionConfig,
+    dtypes: impl IntoIterator<Item = DType>,
+    patches: usize,
+    threads: usize,
+) -> usize {
+    let tokens = patches / (config.downsample * config.downsample);
+    let (width, wide, heads, dim) = (config.width, config.feed_forward, config.heads, config.head_dim());
+    // Residual stream, queries with keys and values, what was attended to, the feed-forward; then tokens and projector.
+    let of_patches = patches * (width + 3 * width + width + wide);
+    let of_tokens = tokens * (config.token_elems() + config.projector + config.hidden);
+    let packed = heads * (keys_len(patches, dim) + values_len(patches, dim));
+    let of_threads = threads * (scores_len(patches) + CHUNK * PANEL_ROWS_MAX);
+    let tables = (config.grid * config.grid + patches) * width;
+    let floats = of_patches + of_tokens + packed + of_threads + tables;
+    let kinds = ActivationKinds::of(dtypes);
+    let of_input = |rows, width| Activations::bytes_of(rows, width, kinds);
+    let input = of_input(patches, wide.max(width).max(config.patch_elems()))
+        .max(of_input(tokens, config.token_elems().max(config.projector)));
+    floats * size_of::<f32>() + input
 }
 
 impl CpuVision {

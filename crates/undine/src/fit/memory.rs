@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use undine_core::{Config, DType, FeedForward};
+use undine_core::{Config, DType, FeedForward, VisionConfig};
 use undine_cpu::kernels::activations::{GROUP, groups};
-use undine_cpu::{BLOCK_SIZE, KvType, shared_attention_bytes};
+use undine_cpu::{BLOCK_SIZE, KvType, pass_bytes, shared_attention_bytes};
+use undine_engine::IMAGE_CACHE_BYTES;
+use undine_server::MediaConfig;
 
 use crate::format::{Bytes, grouped};
 use crate::serve_load::OUTPUTS_MIN;
@@ -26,6 +28,10 @@ const PROGRAM_BYTES: u64 = 14 << 20;
 const TOKEN_BYTES: u64 = 600;
 /// Name of the part that holds keys and values.
 pub const KV: &str = "K/V";
+/// Patches of the largest tile that images are cut into as checkpoints have it, and of a step.
+const TILE_PATCHES: usize = undine_engine::STEP_PATCHES;
+/// Name of the part that holds images.
+const IMAGES: &str = "images";
 /// Most sequences looked for.
 const USERS_MAX: u32 = 1 << 20;
 
@@ -40,6 +46,17 @@ pub struct Load {
     pub kv: KvType,
     /// Threads.
     pub threads: usize,
+    /// What sees, for a model with vision.
+    pub tower: Option<Tower>,
+}
+
+/// A vision tower.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Tower {
+    /// The shape.
+    pub config: VisionConfig,
+    /// Type of its matrices.
+    pub dtype: DType,
 }
 
 /// One part of the memory.
@@ -65,13 +82,14 @@ pub struct Demand {
 impl Demand {
     /// What a model with weights of these types takes under a load.
     pub fn new(config: &Config, types: &BTreeMap<DType, u64>, load: Load) -> Self {
-        let terms = vec![
+        let mut terms = vec![
             weights(types),
             keys_and_values(config, load),
             states(config, load),
             activations(config, types, load),
-            program(config),
         ];
+        terms.extend(load.tower.into_iter().flat_map(|tower| [vision(tower, load), images()]));
+        terms.push(program(config));
         // A hostile configuration may multiply to more than there is anywhere.
         let total_bytes = terms.iter().fold(0_u64, |sum, term| sum.saturating_add(term.bytes));
         Self { terms, total_bytes }
@@ -178,6 +196,31 @@ fn activations(config: &Config, types: &BTreeMap<DType, u64>, load: Load) -> Ter
     Term { name: "activations", bytes: rows_between + inputs + experts + rotary + shared, formula }
 }
 
+/// What the tower works in, for a full tile at a time.
+fn vision(tower: Tower, load: Load) -> Term {
+    let bytes = pass_bytes(&tower.config, [DType::F32, tower.dtype], TILE_PATCHES, load.threads);
+    let VisionConfig { width, feed_forward, downsample, projector, hidden, .. } = tower.config;
+    let tokens = TILE_PATCHES / (downsample * downsample);
+    let formula = format!(
+        "{} patches x (5 x {width} + {feed_forward}) x 4 B + {tokens} tokens x ({} + {projector} + {hidden}) x 4 B + \
+         inputs, packed keys and values, positions",
+        grouped(TILE_PATCHES as u64),
+        tower.config.token_elems(),
+    );
+    Term { name: "vision", bytes: bytes as u64, formula }
+}
+
+/// Images that are kept for the next question, once there have been so many.
+fn images() -> Term {
+    let pixels = MediaConfig::default().cache_bytes_max as u64;
+    let formula = format!(
+        "at most {} as the model sees them (--image-cache-memory-bytes) + {} of pixels (--mm-processor-cache-gb)",
+        Bytes(IMAGE_CACHE_BYTES),
+        Bytes(pixels)
+    );
+    Term { name: IMAGES, bytes: IMAGE_CACHE_BYTES + pixels, formula }
+}
+
 fn program(config: &Config) -> Term {
     let vocab = config.vocab as u64;
     let formula =
@@ -251,7 +294,7 @@ mod tests {
     ];
 
     fn load(users: u32, context: u32) -> Load {
-        Load { users, context, kv: KvType::F16, threads: 2 }
+        Load { users, context, kv: KvType::F16, threads: 2, tower: None }
     }
 
     #[test]

@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_line_for_each_number_of_users_stays_inside() {
         let subject = Subject::find(Some("LFM2-1.2B"), None).expect("a known shape");
-        let load = Load { users: 7, context: 4096, kv: KvType::F16, threads: 2 };
+        let load = Load { users: 7, context: 4096, kv: KvType::F16, threads: 2, tower: None };
         let svg = draw(&subject, load);
         assert_eq!(svg.matches("<polyline").count(), 5);
         for users in ["1 user<", "4 users<", "7 users<", "16 users<", "64 users<"] {

@@ -153,7 +153,8 @@ impl Report {
 fn type_demand(subject: &Subject, mix: Mix, load: Load, args: &FitArgs) -> Option<TypeDemand> {
     let variant: Variant = subject.variant(mix)?;
     // Float weights have keys and values of their own kind, unless asked for otherwise.
-    let load = Load { kv: session::kv_type_for(&args.executor, || variant.is_float()), ..load };
+    let kv = session::kv_type_for(&args.executor, || variant.is_float());
+    let load = Load { kv, tower: subject.tower(&variant), ..load };
     let total_bytes = Demand::new(&subject.config, &variant.types, load).total_bytes;
     Some(TypeDemand { r#type: mix.name(), weights_bytes: variant.bytes(), total_bytes })
 }

@@ -4,22 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use undine_core::{Config, DType, FeedForward, LayerKind, MoeConfig};
-use undine_model::Model;
+use undine_core::{Config, DType, FeedForward, LayerKind, MoeConfig, VisionConfig};
+use undine_model::{MatrixId, Model, VisionModel};
 use undine_quantize::Mix;
-use undine_weights::Checkpoint;
+use undine_weights::{Checkpoint, Weight};
 
+use super::memory::Tower;
 use crate::error::Error;
 use crate::synth::shapes::{self, MoeShape, Shape, SpecialLayout};
-use crate::synth::{plan, tensor_bytes, tower_tensors};
+use crate::synth::{plan, tensor_bytes, tower_config, tower_tensors};
 use crate::work::{self, Matrices, Part};
 use crate::{hub, inspect, open};
 
 /// Quantization where neither the model nor the command line says one.
 const MIX_DEFAULT: Mix = Mix::Q4_K_M;
-/// What memory does not count.
-const TOWER_NOTE: &str = "images are not counted: what the vision tower works in, and up to \
-                          --image-cache-memory-bytes of them that are kept";
 /// Name of the embedding table among the tensors of a shape.
 const EMBEDDING: &str = "token_embd.weight";
 
@@ -32,6 +30,8 @@ pub struct Variant {
     pub types: BTreeMap<DType, u64>,
     /// The matrices of the language model.
     pub matrices: Vec<Matrices>,
+    /// Type of a vision tower's matrices.
+    tower: Option<DType>,
 }
 
 /// A model to size.
@@ -50,6 +50,8 @@ pub struct Subject {
     pub note: Option<String>,
     /// The shape in the form that quantizations are planned for; some shapes have none.
     shape: Option<Shape>,
+    /// The shape of the vision tower.
+    tower: Option<VisionConfig>,
 }
 
 impl Variant {
@@ -71,17 +73,32 @@ impl Variant {
             *types.entry(tensor.declaration.dtype).or_default() += tensor_bytes(tensor);
         }
         let matrices = language.iter().flat_map(|tensor| matrices(shape, tensor)).collect();
-        Self { name: mix.name().to_owned(), types, matrices }
+        let sizes = tower.iter().map(|tensor| (tensor.declaration.dtype, tensor_bytes(tensor)));
+        Self { name: mix.name().to_owned(), types, matrices, tower: most(sizes) }
     }
 
-    fn of_model(model: &Model) -> Self {
+    fn of_model(model: &Model, checkpoint: &Arc<Checkpoint>) -> Self {
         let types: BTreeMap<DType, u64> = inspect::types(model.checkpoint())
             .into_iter()
             .map(|(dtype, total)| (dtype, total.bytes))
             .collect();
-        let most = types.iter().max_by_key(|(_, bytes)| **bytes).map_or("none", |(dtype, _)| dtype.name());
-        Self { name: format!("the file's own types, mostly {most}"), types, matrices: work::matrices(model) }
+        let main =
+            most(types.iter().map(|(dtype, bytes)| (*dtype, *bytes))).map_or("none", |dtype| dtype.name());
+        let name = format!("the file's own types, mostly {main}");
+        let tower = VisionModel::bind(Arc::clone(checkpoint)).and_then(|tower| {
+            let matrix = |i: usize| *tower.matrix(MatrixId(i as u32));
+            let values = |weight: Weight| (weight.dtype, (weight.rows * weight.cols) as u64);
+            most((0..tower.matrix_count()).map(matrix).map(values))
+        });
+        Self { name, types, matrices: work::matrices(model), tower }
     }
+}
+
+/// The type that most bytes have.
+fn most(sizes: impl Iterator<Item = (DType, u64)>) -> Option<DType> {
+    let mut totals: BTreeMap<DType, u64> = BTreeMap::new();
+    sizes.for_each(|(dtype, bytes)| *totals.entry(dtype).or_default() += bytes);
+    totals.into_iter().max_by_key(|&(_, bytes)| bytes).map(|(dtype, _)| dtype)
 }
 
 /// The matrices in a tensor of a shape: none for norms and filters, two for the embedding, which is the head too.
@@ -140,10 +157,8 @@ impl Subject {
             plan::tensors(&shape, MIX_DEFAULT).into_iter().chain(tower_tensors(&name, &shape, MIX_DEFAULT));
         let parameters = all.map(|tensor| tensor.declaration.shape.iter().product::<usize>() as u64).sum();
         let chosen = Variant::of_shape(&name, &shape, mix.unwrap_or(MIX_DEFAULT));
-        let tower = (!tower_tensors(&name, &shape, MIX_DEFAULT).is_empty()).then(|| TOWER_NOTE.to_owned());
-        let notes: Vec<String> = shape.note.clone().into_iter().chain(tower).collect();
-        let note = (!notes.is_empty()).then(|| notes.join("; "));
-        Self { name, config, parameters, chosen, model: None, note, shape: Some(shape) }
+        let (note, tower) = (shape.note.clone(), tower_config(&name, &shape));
+        Self { name, config, parameters, chosen, model: None, note, shape: Some(shape), tower }
     }
 
     fn of_config(path: &Path, shown: &Path, mix: Option<Mix>) -> Result<Self, Error> {
@@ -166,25 +181,33 @@ impl Subject {
         let checkpoint: Arc<Checkpoint> = open::open(path)?;
         let name = open::display_name(path);
         let config = checkpoint.config().clone();
-        let note = checkpoint.vision_config().map(|_| TOWER_NOTE.to_owned());
+        let tower = checkpoint.vision_config().copied();
         let shape = shape(&config);
         let parameters = inspect::parameters(&checkpoint);
         let (chosen, model) = match (mix, &shape) {
             (None, _) => {
-                let model = Arc::new(Model::bind(checkpoint));
-                (Variant::of_model(&model), Some(model))
+                let model = Arc::new(Model::bind(Arc::clone(&checkpoint)));
+                (Variant::of_model(&model, &checkpoint), Some(model))
             }
             (Some(mix), Some(shape)) => (Variant::of_shape(&name, shape, mix), None),
             (Some(_), None) => {
                 return Err(Error::refused("--type: this shape is not one whose quantizations are known"));
             }
         };
-        Ok(Self { name, config, parameters, chosen, model, note, shape })
+        Ok(Self { name, config, parameters, chosen, model, note: None, shape, tower })
     }
 
     /// The weights in another quantization.
     pub fn variant(&self, mix: Mix) -> Option<Variant> {
         self.shape.as_ref().map(|shape| Variant::of_shape(&self.name, shape, mix))
+    }
+
+    /// The vision tower as a quantization has it.
+    pub fn tower(&self, variant: &Variant) -> Option<Tower> {
+        let config = self.tower?;
+        // A file whose shape has no name is asked about its own types only, and other ones are taken to have as many bits.
+        let dtype = variant.tower.or(self.chosen.tower)?;
+        Some(Tower { config, dtype })
     }
 
     /// Parameters that one token is multiplied with, the head's included.

@@ -134,11 +134,16 @@ fn devices(report: &Report) -> Table {
     Table { head, rows }
 }
 
+/// Where something does not fit.
+const NONE: &str = "-";
+/// Where the device's vendor says too little.
+const UNKNOWN: &str = "unknown";
+
 fn row(report: &Report, fit: &DeviceFit) -> Vec<String> {
-    const NONE: &str = "-";
     let count = |count: Option<u32>| count.map_or(NONE.to_owned(), |count| grouped(count.into()));
     let speed = |of: fn(&super::speed::Speeds) -> Option<Speed>| {
-        fit.speeds.as_ref().and_then(of).map_or(NONE.to_owned(), speed_text)
+        let Some(speeds) = &fit.speeds else { return NONE.to_owned() };
+        of(speeds).map_or(UNKNOWN.to_owned(), speed_text)
     };
     let mut cells = vec![fit.device.name.clone(), Bytes(fit.device.usable_bytes).to_string()];
     if !report.types.is_empty() {
@@ -154,6 +159,7 @@ fn row(report: &Report, fit: &DeviceFit) -> Vec<String> {
             // What cannot be faster cannot be cheaper.
             (Some(cost), Some(Speed { certainty: Certainty::Bound, .. })) => format!(">{cost:.3}"),
             (Some(cost), _) => format!("{cost:.3}"),
+            (None, _) if fit.speeds.is_some() => UNKNOWN.to_owned(),
             (None, _) => NONE.to_owned(),
         };
         let Cost { output, prompt } =
@@ -214,6 +220,12 @@ fn foot(report: &Report) -> Vec<String> {
     }
     if has(Certainty::Bound) {
         line.push_str("; <: at most (a bound, not measured)");
+    }
+    let is_unknown = |speeds: super::speed::Speeds| {
+        [speeds.decode_one, speeds.decode_all, speeds.prefill].iter().any(Option::is_none)
+    };
+    if report.devices.iter().filter_map(|fit| fit.speeds).any(is_unknown) {
+        line.push_str("; unknown: no figure of its arithmetic or bandwidth is published or measured");
     }
     lines.push(line);
     let is_unmeasured = report.devices.iter().any(|fit| fit.device.bytes_per_s.is_none());

@@ -2,7 +2,7 @@
 //!
 //! Source: published configurations; layers and projectors of VL-1.6B and of the first VL-450M are not confirmed.
 
-use undine_core::DType;
+use undine_core::{DType, Normalization, PatchOrder, VisionConfig};
 use undine_quantize::{Mix, fitting};
 use undine_weights::{Array, TensorDeclaration, Value};
 
@@ -14,6 +14,10 @@ const PATCH: usize = 16;
 const GRID: usize = 16;
 /// Patches along the side of the square that becomes one token.
 const DOWNSAMPLE: usize = 2;
+/// Epsilon of layer norms.
+const NORM_EPS: f32 = 1e-6;
+/// The pixel value that becomes 0, and the difference that becomes 1.
+const PIXEL_MIDDLE: f32 = 127.5;
 /// Standard deviation of biases: small beside what they are added to.
 const BIAS_DEVIATION: f32 = 0.02;
 
@@ -64,6 +68,26 @@ pub fn find(name: &str) -> Option<Tower> {
     let spellings = [wanted.to_owned(), format!("LFM2-{wanted}")];
     let matches = |known: &str| spellings.iter().any(|spelling| known.eq_ignore_ascii_case(spelling));
     TOWERS.into_iter().find(|tower| tower.names.iter().any(|known| matches(known)))
+}
+
+impl Tower {
+    /// The same as a checkpoint of a language model of width `hidden` has it.
+    pub fn config(&self, hidden: usize) -> VisionConfig {
+        VisionConfig {
+            width: self.width,
+            layers: self.layers,
+            heads: self.heads,
+            feed_forward: self.feed_forward,
+            patch: PATCH,
+            grid: GRID,
+            norm_eps: NORM_EPS,
+            downsample: DOWNSAMPLE,
+            projector: self.projector,
+            hidden,
+            patch_order: PatchOrder::ChannelRowColumn,
+            normalization: Normalization { mean: [PIXEL_MIDDLE; 3], std: [PIXEL_MIDDLE; 3] },
+        }
+    }
 }
 
 /// Every tensor of `tower` in a file of type `mix`, for a language model of width `hidden`.
@@ -137,7 +161,7 @@ pub fn metadata(tower: &Tower, mix: Mix, hidden: usize) -> Vec<(String, Value)> 
         ("clip.vision.feed_forward_length", count(tower.feed_forward)),
         ("clip.vision.block_count", count(tower.layers)),
         ("clip.vision.attention.head_count", count(tower.heads)),
-        ("clip.vision.attention.layer_norm_epsilon", Value::F32(1e-6)),
+        ("clip.vision.attention.layer_norm_epsilon", Value::F32(NORM_EPS)),
         ("clip.vision.projection_dim", count(hidden)),
         ("clip.vision.projector.scale_factor", count(DOWNSAMPLE)),
         ("clip.vision.image_mean", half()),

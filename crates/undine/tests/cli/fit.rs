@@ -1,5 +1,7 @@
 //! `undine fit` and `undine doctor`.
 
+#[cfg(target_os = "linux")]
+use base64::Engine;
 use serde_json::json;
 
 use crate::common::{json, models, oracle, run, stderr, stdout, text};
@@ -94,30 +96,96 @@ fn measuring_says_how_far_the_estimate_was_off() {
     assert_eq!(here["speeds"]["prefill"]["certainty"], "measured");
 }
 
-/// Sized beforehand, then served with every context full: a shape of true size, and the process it becomes.
+/// Bytes that a process has in memory.
+#[cfg(target_os = "linux")]
+fn resident(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    1024.0 * line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number")
+}
+
+/// Sized beforehand, then served with every context full: shapes of true size, and the processes they become. What a
+/// vision tower works in is there after the first picture; of what is kept of pictures one is small beside the most.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_server_takes_the_memory_that_fit_says() {
-    let model = models().place("resident.gguf");
-    let written = run(&["synth", "LFM2.5-230M", "--type", "Q8_0", "-o", text(&model)]);
-    assert!(written.status.success(), "{}", stderr(&written));
-    let load = ["--users", "2", "--context", "512"];
-    let fit = json(&run(&[&["fit", "LFM2.5-230M", "--type", "Q8_0", "--json"], &load[..]].concat()));
-    let said = fit["memory"]["total_bytes"].as_f64().expect("a number");
-    let words: Vec<&str> = fit["command"].as_str().expect("a command").split(' ').skip(3).collect();
-    let server = Server::start(&[&[text(&model)], &words[..]].concat());
-    for user in 0..2 {
-        let prompt: Vec<u32> = (0..500).map(|i| 1000 + 7 * i + 31 * user).collect();
-        let body = json!({"prompt": prompt, "max_tokens": 8, "ignore_eos": true}).to_string();
-        let answer = server.ask("POST", "/v1/completions", &body);
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for (shape, mix, picture) in
+        [("LFM2.5-230M", "Q8_0", None), ("LFM2-VL-450M", "Q4_0", Some("640x480.png"))]
+    {
+        let model = models().place(&format!("resident-{mix}/model.gguf"));
+        std::fs::create_dir_all(model.parent().expect("a folder")).expect("made");
+        let written = run(&["synth", shape, "--type", mix, "-o", text(&model)]);
+        assert!(written.status.success(), "{}", stderr(&written));
+        let load = ["--users", "2", "--context", "512"];
+        let fit = json(&run(&[&["fit", shape, "--type", mix, "--json"], &load[..]].concat()));
+        let term = |name: &str| {
+            let terms = fit["memory"]["terms"].as_array().expect("a list");
+            let found = terms.iter().find(|term| term["name"] == name);
+            found.map_or(0.0, |term| term["bytes"].as_f64().expect("a number"))
+        };
+        assert_eq!(term("vision") > 0.0, picture.is_some());
+        let said = fit["memory"]["total_bytes"].as_f64().expect("a number") - term("images");
+        let words: Vec<&str> = fit["command"].as_str().expect("a command").split(' ').skip(3).collect();
+        let server = Server::start(&[&[text(&model)], &words[..]].concat());
+        for user in 0..2 {
+            let prompt: Vec<u32> = (0..500).map(|i| 1000 + 7 * i + 31 * user).collect();
+            let body = json!({"prompt": prompt, "max_tokens": 8, "ignore_eos": true}).to_string();
+            let answer = server.ask("POST", "/v1/completions", &body);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        if let Some(picture) = picture {
+            let bytes = std::fs::read(oracle("vl").join(picture)).expect("there");
+            let url =
+                format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes));
+            let content = json!([{"type": "image_url", "image_url": {"url": url}}]);
+            let body =
+                json!({"messages": [{"role": "user", "content": content}], "max_tokens": 2}).to_string();
+            let answer = server.ask("POST", "/v1/chat/completions", &body);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let resident = resident(server.child.id());
+        let ratio = said / resident;
+        assert!((0.95..1.05).contains(&ratio), "{shape}: {said} bytes said, {resident} taken: {ratio:.3}");
+        drop(std::fs::remove_dir_all(model.parent().expect("a folder")));
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    let resident: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    let ratio = said / (resident * 1024.0);
-    assert!((0.95..1.05).contains(&ratio), "{said} bytes said, {resident} KiB taken: {ratio:.3}");
-    drop(std::fs::remove_file(model));
+}
+
+#[test]
+fn what_is_not_known_is_said() {
+    // No arithmetic is published for the card, and its bandwidth is; a desktop has neither too little memory nor a peak.
+    let screen = stdout(&run(&["fit", "LFM2-350M", "--device", "RX 9070", "--price", "1/h"]));
+    let row = screen.lines().find(|line| line.starts_with("RX 9070")).expect("a row");
+    assert_eq!(row.matches("unknown").count(), 2, "prefill and its cost: {row}");
+    assert!(screen.contains("unknown: no figure"), "{screen}");
+    let known = stdout(&run(&["fit", "LFM2-350M", "--device", "H100"]));
+    assert!(!known.contains("unknown"), "{known}");
+    let large = stdout(&run(&["fit", "LFM2-24B-A2B", "--type", "BF16", "--device", "RX 9070"]));
+    assert!(!large.contains("unknown"), "what does not fit has no speed: {large}");
+}
+
+#[test]
+fn a_vision_tower_and_its_images_are_sized() {
+    let terms = |model: &str| {
+        let fit = json(&run(&["fit", model, "--threads", "2", "--json"]));
+        let names: Vec<String> = fit["memory"]["terms"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|term| term["name"].as_str().expect("a name").to_owned())
+            .collect();
+        (names, fit["memory"].clone(), fit["note"].clone())
+    };
+    let (names, memory, note) = terms("LFM2-VL-450M");
+    assert_eq!(names, ["weights", "K/V", "conv state", "activations", "vision", "images", "program"]);
+    assert_eq!(memory["terms"][5]["bytes"], 512 << 20, "both caches");
+    assert!(!note.as_str().unwrap_or_default().contains("not counted"), "{note}");
+    let formula = memory["terms"][4]["formula"].as_str().expect("a text");
+    assert!(formula.starts_with("1,024 patches x (5 x 768 + 3072) x 4 B + 256 tokens x"), "{formula}");
+    // A folder with its own tower.
+    let (names, ..) = terms(text(&oracle("vl")));
+    assert!(names.contains(&"vision".to_owned()), "{names:?}");
+    let (names, ..) = terms("LFM2-1.2B");
+    assert!(!names.contains(&"vision".to_owned()), "{names:?}");
 }
 
 #[test]
