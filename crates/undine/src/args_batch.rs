@@ -4,16 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::ExecutorArgs;
-use crate::args_serve::{AnswerArgs, CheckpointArgs, LimitArgs};
+use crate::args_serve::LoadArgs;
 use crate::format::parse_count_u32;
 
 /// `undine batch`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BatchArgs {
-    /// A .gguf file or a checkpoint folder [env: UNDINE_MODEL]; without one, the demo model inside the program.
-    pub model: Option<PathBuf>,
     /// Requests, one JSON object a line: custom_id, method, url and body.
     #[arg(short, long, value_name = "FILE")]
     pub input: PathBuf,
@@ -32,24 +29,9 @@ pub struct BatchArgs {
     /// Print one JSON object at the end.
     #[arg(long)]
     pub json: bool,
-    /// What is run.
+    /// What is run, and how.
     #[command(flatten)]
-    pub checkpoint: CheckpointArgs,
-    /// How to run.
-    #[command(flatten, next_help_heading = "Computing")]
-    pub executor: ExecutorArgs,
-    /// How much at once.
-    #[command(flatten)]
-    pub limits: LimitArgs,
-    /// How images are seen.
-    #[command(flatten)]
-    pub vision: crate::args_vision::VisionArgs,
-    /// Images in requests.
-    #[command(flatten)]
-    pub media: crate::args_media::MediaArgs,
-    /// What answers are like.
-    #[command(flatten)]
-    pub answers: AnswerArgs,
+    pub load: LoadArgs,
 }
 
 const EXAMPLES: &str = "Examples:

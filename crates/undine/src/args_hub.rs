@@ -52,11 +52,23 @@ Without a quantization, the largest file of 4 to 8 bits is taken that needs at m
 
 /// `undine list`.
 #[derive(Debug, Args)]
+#[command(after_help = LIST_EXAMPLES)]
 pub struct ListArgs {
+    /// List models of other architectures too, with the name of each one's; undine cannot run them.
+    #[arg(long)]
+    pub all: bool,
     /// Print a JSON list.
     #[arg(long)]
     pub json: bool,
 }
+
+const LIST_EXAMPLES: &str = "Examples:
+  undine list
+  undine list --all
+  undine list --json | jq '.[].name'
+
+The cache is that of all Hugging Face tools, so it may hold models that undine cannot run. A model whose files cannot be
+read is listed too.";
 
 /// `undine show`.
 #[derive(Debug, Args)]

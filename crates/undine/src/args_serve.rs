@@ -15,11 +15,31 @@ use crate::format::parse_count_u32;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeArgs {
+    /// What is served, and how it runs.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Where it is reached.
+    #[command(flatten)]
+    pub http: HttpArgs,
+    /// Who may ask.
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Flags of vLLM without a meaning here.
+    #[command(flatten)]
+    pub foreign: ForeignArgs,
+}
+
+/// What is loaded, and how it runs; shared with `undine batch`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
     /// A .gguf file, a checkpoint folder, or a name (see `undine models`) [env: UNDINE_MODEL]; without one, the demo model
     /// inside the program.
     // Not `env`: a value from there would count as given, and contradict --model.
     pub model: Option<PathBuf>,
-    /// What is served.
+    /// What is run.
     #[command(flatten)]
     pub checkpoint: CheckpointArgs,
     /// How to run.
@@ -37,18 +57,6 @@ pub struct ServeArgs {
     /// Images in requests.
     #[command(flatten)]
     pub media: MediaArgs,
-    /// Where it is reached.
-    #[command(flatten)]
-    pub http: HttpArgs,
-    /// Who may ask.
-    #[command(flatten)]
-    pub access: AccessArgs,
-    /// What is logged.
-    #[command(flatten)]
-    pub log: LogArgs,
-    /// Flags of vLLM without a meaning here.
-    #[command(flatten)]
-    pub foreign: ForeignArgs,
 }
 
 /// What is served.
@@ -397,9 +405,9 @@ mod tests {
             "--api-key a --served-model-name x model --api-key b,c --served-model-name=y,z",
         ] {
             let args = serve(line.split(' ')).unwrap();
-            assert_eq!(args.model.as_deref(), Some(Path::new("model")), "{line}");
+            assert_eq!(args.load.model.as_deref(), Some(Path::new("model")), "{line}");
             assert_eq!(args.access.api_key, ["a", "b,c"], "{line}");
-            assert_eq!(args.checkpoint.served_model_name, ["x", "y,z"], "{line}");
+            assert_eq!(args.load.checkpoint.served_model_name, ["x", "y,z"], "{line}");
         }
         for flag in ["--api-key", "--served-model-name"] {
             assert!(serve([flag, "", "model"]).is_err(), "an empty {flag}");

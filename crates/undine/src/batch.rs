@@ -18,7 +18,7 @@ use crate::args_serve::{LogArgs, LogFormat, LogLevel};
 use crate::error::Error;
 use crate::logging;
 use crate::serve::Signals;
-use crate::serve_load::{LoadArgs, LoadPlan};
+use crate::serve_load::LoadPlan;
 use input::Survey;
 use progress::Summary;
 use results::{Results, State};
@@ -34,15 +34,7 @@ pub fn run(args: &BatchArgs) -> Result<(), Error> {
         format: LogFormat::Text,
         disable_log_requests: true,
     });
-    let plan = LoadPlan::new(&LoadArgs {
-        model: args.model.as_deref(),
-        checkpoint: &args.checkpoint,
-        executor: &args.executor,
-        limits: &args.limits,
-        vision: &args.vision,
-        media: &args.media,
-        answers: &args.answers,
-    })?;
+    let plan = LoadPlan::new(&args.load)?;
     for (flag, path) in [("--output", Some(&args.output)), ("--error-file", args.error_file.as_ref())] {
         let is_input = path.is_some_and(|path| is_same_file(path, &args.input));
         if is_input {
@@ -95,11 +87,12 @@ async fn answer(
     summary: &mut Summary,
 ) -> Result<Ended, Error> {
     let signals = Signals::new()?;
-    let media = args.media.config()?;
+    let media = args.load.media.config()?;
     let config = ServerConfig { request_log: RequestLog::Off, media, ..ServerConfig::default() };
     let load = Box::new(move || plan.load(Box::new(|| ())).map_err(Into::into));
     let api = InProcess::start(load, config).await?;
-    let concurrency = args.concurrency.unwrap_or(args.limits.max_num_seqs.saturating_add(CONCURRENCY_BESIDE));
+    let concurrency =
+        args.concurrency.unwrap_or(args.load.limits.max_num_seqs.saturating_add(CONCURRENCY_BESIDE));
     let job = Job { input: &args.input, concurrency: concurrency as usize, results, summary };
     job.run(api, signals).await
 }

@@ -25,10 +25,10 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
     for warning in args.foreign.judge().map_err(Error::usage)? {
         tracing::warn!("{warning}");
     }
-    if args.limits.no_enable_chunked_prefill {
+    if args.load.limits.no_enable_chunked_prefill {
         tracing::warn!("--no-enable-chunked-prefill has no effect: a prompt never holds up other answers");
     }
-    let plan = LoadPlan::new(&args.load())?;
+    let plan = LoadPlan::new(&args.load)?;
     let config = ServerConfig {
         api_keys: api_keys(&args.access)?,
         cors: cors(&args.access),
@@ -36,7 +36,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         body_bytes_max: usize::try_from(args.http.max_body_bytes).unwrap_or(usize::MAX),
         connections_max: args.http.max_connections as usize,
         drain_timeout: Duration::from_secs(args.http.shutdown_timeout.into()),
-        media: args.media.config()?,
+        media: args.load.media.config()?,
         request_log: if args.log.disable_log_requests { RequestLog::Off } else { RequestLog::On },
         ..ServerConfig::default()
     };

@@ -18,11 +18,7 @@ use undine_server::{
 use undine_weights::Checkpoint;
 
 use crate::args::ExecutorArgs;
-use crate::args_media::MediaArgs;
-use crate::args_serve::{
-    AnswerArgs, CheckpointArgs, Context, LimitArgs, ReasoningParser, ServeArgs, ToolCallParser,
-};
-use crate::args_vision::VisionArgs;
+use crate::args_serve::{AnswerArgs, Context, LoadArgs, ReasoningParser, ToolCallParser};
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::{hub, memory, open, sampling, session};
@@ -76,43 +72,17 @@ enum SamplingBase {
     File(Map<String, Json>),
 }
 
-/// The arguments that say what is loaded, and how it runs.
-pub struct LoadArgs<'a> {
-    /// The positional argument.
-    pub model: Option<&'a Path>,
-    /// What is run.
-    pub checkpoint: &'a CheckpointArgs,
-    /// How.
-    pub executor: &'a ExecutorArgs,
-    /// How much at once.
-    pub limits: &'a LimitArgs,
-    /// How images are seen.
-    pub vision: &'a VisionArgs,
-    /// Images in requests.
-    pub media: &'a MediaArgs,
-    /// What answers are like.
-    pub answers: &'a AnswerArgs,
-}
-
-impl ServeArgs {
-    /// Those of a server.
-    pub fn load(&self) -> LoadArgs<'_> {
-        let Self { model, checkpoint, executor, limits, vision, media, answers, .. } = self;
-        LoadArgs { model: model.as_deref(), checkpoint, executor, limits, vision, media, answers }
-    }
-}
-
 impl LoadPlan {
     /// Reads the small files, so that mistakes show before anything is served.
-    pub fn new(args: &LoadArgs<'_>) -> Result<Self, Error> {
-        let given = args.model.map(Path::to_owned).or_else(|| args.checkpoint.flag.clone());
+    pub fn new(args: &LoadArgs) -> Result<Self, Error> {
+        let given = args.model.clone().or_else(|| args.checkpoint.flag.clone());
         let model = given.or_else(|| args.checkpoint.model_in_config.clone());
         let model = model.or_else(|| std::env::var_os("UNDINE_MODEL").map(PathBuf::from));
         let names = match args.checkpoint.served_model_name.as_slice() {
             [] => default_names(model.as_deref()),
             names => names.to_vec(),
         };
-        let limits = args.limits;
+        let limits = &args.limits;
         let context = match limits.max_model_len {
             Some(Context::Tokens(tokens)) => Some(tokens),
             Some(Context::Auto) | None => None,
@@ -148,7 +118,7 @@ impl LoadPlan {
             },
             chat_template: template.map(|path| read_text(path, TEMPLATE_BYTES_MAX)).transpose()?,
             executor: args.executor.clone(),
-            answers: answer_options(args.answers),
+            answers: answer_options(&args.answers),
             requests: RequestDefaults {
                 template_kwargs: object(args.answers.default_chat_template_kwargs.as_ref()),
                 seed: args.answers.seed,
@@ -156,7 +126,7 @@ impl LoadPlan {
                 tokens_as_ids: args.answers.return_tokens_as_token_ids,
             },
             image_options: args.media.mm_processor_kwargs.unwrap_or_default(),
-            sampling: SamplingSource::new(args.answers)?,
+            sampling: SamplingSource::new(&args.answers)?,
         })
     }
 

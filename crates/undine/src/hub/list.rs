@@ -1,11 +1,13 @@
 //! `undine list`: what is in the cache. `undine models`: what can be pulled by a short name, and what fits here.
 
+use std::fs::{File, FileTimes};
 use std::io::Write;
 use std::time::SystemTime;
 
 use serde_json::{Value as Json, json};
 use undine_hub::quant::{self, Candidate, Fit};
 use undine_hub::{Cached, HubName, ShortName, short_names};
+use undine_weights::Architecture;
 
 use super::cache;
 use crate::args_hub::{ListArgs, ModelsArgs};
@@ -15,30 +17,85 @@ use crate::memory;
 
 /// Quantizations that the repositories of the table have, as far as is known.
 const PUBLISHED: [&str; 5] = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"];
+/// Room for the name of an architecture.
+const ARCHITECTURE_CHARS: usize = 12;
 /// Shown where no name says a quantization.
 const NO_QUANT: &str = "-";
+
+/// A model in the cache, and what it is if its files can be read.
+struct Listed {
+    cached: Cached,
+    architecture: Option<Architecture>,
+}
+
+impl Listed {
+    fn new(cached: Cached) -> Self {
+        let file = if cached.path.is_dir() { cached.path.join("config.json") } else { cached.path.clone() };
+        let accessed = std::fs::metadata(&file).and_then(|file| file.accessed());
+        let architecture = Architecture::of(&cached.path).ok();
+        // To look at a model is not to use it. Where the time cannot be set, it is a little wrong.
+        if let (Ok(accessed), Ok(file)) = (accessed, File::open(&file)) {
+            drop(file.set_times(FileTimes::new().set_accessed(accessed)));
+        }
+        Self { cached, architecture }
+    }
+
+    fn is_foreign(&self) -> bool {
+        matches!(self.architecture, Some(Architecture::Foreign(_)))
+    }
+
+    fn architecture(&self) -> Option<&str> {
+        self.architecture.as_ref().map(Architecture::name)
+    }
+}
 
 /// Runs `undine list`.
 pub fn run_list(args: &ListArgs) -> Result<(), Error> {
     let cache = cache()?;
-    let models = cache.list()?;
+    let all = cache.list()?.into_iter().map(Listed::new);
+    let (foreign, mut models): (Vec<Listed>, Vec<Listed>) =
+        all.partition(|listed| listed.is_foreign() && !args.all);
+    models.sort_by_key(Listed::is_foreign);
     let mut out = std::io::stdout().lock();
     if args.json {
-        let json: Json = models.iter().map(listed_json).collect();
+        let describe = |listed: &Listed| {
+            let mut json = listed_json(&listed.cached);
+            json["architecture"] = listed.architecture().into();
+            json
+        };
+        let json: Json = models.iter().map(describe).collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&json).expect("a JSON value is JSON"))?;
         return Ok(());
     }
     if models.is_empty() {
         eprintln!("no models in {}; `undine models` lists some to pull", cache.root().display());
-        return Ok(());
+    } else {
+        table(&mut out, &models, args)?;
     }
-    let bare = |cached: &Cached| HubName { quant: None, ..cached.name.clone() }.to_string();
-    let width = models.iter().map(|cached| bare(cached).len()).max().unwrap_or(0);
-    writeln!(out, "{:<width$}  {:<8} {:>10}  {:<16}  PATH", "NAME", "QUANT", "SIZE", "LAST USED")?;
-    for cached in &models {
+    if !foreign.is_empty() {
+        let mut names: Vec<&str> = foreign.iter().filter_map(Listed::architecture).collect();
+        names.sort_unstable();
+        names.dedup();
+        let (count, names) = (foreign.len(), names.join(", "));
+        eprintln!(
+            "{count} of other architectures ({names}) not listed, which undine cannot run; --all lists them"
+        );
+    }
+    Ok(())
+}
+
+fn table(out: &mut impl Write, models: &[Listed], args: &ListArgs) -> Result<(), Error> {
+    let bare = |listed: &Listed| HubName { quant: None, ..listed.cached.name.clone() }.to_string();
+    let width = models.iter().map(|listed| bare(listed).len()).max().unwrap_or(0);
+    let kind = |name: &str| if args.all { format!("  {name:<ARCHITECTURE_CHARS$}") } else { String::new() };
+    let head = kind("ARCHITECTURE");
+    writeln!(out, "{:<width$}  {:<8} {:>10}  {:<16}{head}  PATH", "NAME", "QUANT", "SIZE", "LAST USED")?;
+    for listed in models {
+        let Listed { cached, .. } = listed;
         let quant = cached.name.quant.as_deref().unwrap_or(NO_QUANT);
-        let (name, size, used) = (bare(cached), Bytes(cached.bytes()), local_time(cached.last_used));
-        writeln!(out, "{name:<width$}  {quant:<8} {size:>10}  {used:<16}  {}", cached.path.display())?;
+        let (name, size, used) = (bare(listed), Bytes(cached.bytes()), local_time(cached.last_used));
+        let kind = kind(listed.architecture().unwrap_or("unknown"));
+        writeln!(out, "{name:<width$}  {quant:<8} {size:>10}  {used:<16}{kind}  {}", cached.path.display())?;
     }
     Ok(())
 }

@@ -6,10 +6,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
+use undine_core::DType;
 use undine_tests::local_hub::{Faults, HubRepo, LocalHub, noise};
+use undine_weights::{GgufWriter, TensorDeclaration, Value};
 
 use crate::common::{json, models, stderr, stdout, text, undine};
 use crate::serve::Server;
+use crate::terminal::{Screen, TERMINAL, start, utf8};
 
 /// Longest wait for a process under test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,6 +81,85 @@ impl Place {
         }
         child
     }
+}
+
+#[test]
+fn a_pull_leaves_a_terminal_tidy() {
+    let place = Place::new();
+    place.hub.set_faults(Faults { pause: Duration::from_millis(5), ..Faults::default() });
+    let home = text(place.home.path()).to_owned();
+    let hub = place.hub.url().to_owned();
+    let settings = [&TERMINAL[..], &[("HF_HOME", home.as_str()), ("HF_ENDPOINT", hub.as_str())]].concat();
+    let words = ["pull", "acme/large-GGUF"];
+    let is_clean = |output: &str, columns: usize| {
+        let left = Screen::after(columns, &utf8(output)).text();
+        assert!(!left.contains(['█', '░']) && !left.contains("/s"), "{left}");
+        left
+    };
+    // Ctrl-C first; what has arrived is kept.
+    let mut session = start(80, &words, &settings);
+    let before = session.exp_string("MiB/").expect("progress");
+    session.send_control('c').expect("types");
+    let after = session.exp_eof().expect("ends");
+    assert!(is_clean(&format!("{before}MiB/{after}"), 80).contains("interrupted; what has arrived is kept"));
+    let output = start(20, &words, &settings).exp_eof().expect("ends");
+    assert!(is_clean(&output, 20).replace('\n', "").contains("large-Q8_0.gguf: done"), "{output:?}");
+}
+
+/// A GGUF file of another architecture.
+fn foreign() -> Vec<u8> {
+    let metadata = [("general.architecture".to_owned(), Value::String("llama".to_owned()))];
+    let tensor = TensorDeclaration { name: "x".to_owned(), dtype: DType::F32, shape: vec![1] };
+    let mut writer = GgufWriter::new(Vec::new(), &metadata, &[tensor]).expect("begins");
+    writer.append(&[0; 4]).expect("appends");
+    writer.finish().expect("ends")
+}
+
+#[test]
+fn models_of_other_architectures_are_told_apart() {
+    let place = Place::new();
+    let config = b"{\"model_type\": \"qwen3\"}".to_vec();
+    let weights = fs::read(models().chat_folder().join("model.safetensors")).expect("reads");
+    let folder = [("config.json", config), ("model.safetensors", weights)];
+    place.hub.set_repo("acme/other", HubRepo::new(&folder));
+    place.hub.set_repo("acme/other-GGUF", HubRepo::new(&[("other-Q8_0.gguf", foreign())]));
+    let names = |more: &[&str]| -> Vec<(String, String)> {
+        let listed = json(&place.run(&[&["list", "--json"], more].concat()));
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("none").to_owned();
+        let all = listed.as_array().expect("a list").iter();
+        all.map(|model| (text(&model["name"]), text(&model["architecture"]))).collect()
+    };
+    for name in ["acme/other", "acme/other-GGUF"] {
+        succeeds(place.run(&["pull", name]));
+    }
+    // Nothing but foreign ones: said, and not shown.
+    let nothing = place.run(&["list"]);
+    assert_eq!(stdout(&nothing), "");
+    assert!(
+        stderr(&nothing).contains("2 of other architectures (llama, qwen3) not listed"),
+        "{}",
+        stderr(&nothing)
+    );
+    succeeds(place.run(&["pull", "acme/tiny-GGUF:Q4_K_M"]));
+    let ours = ("acme/tiny-GGUF:Q4_K_M".to_owned(), "lfm2".to_owned());
+    assert_eq!(names(&[]), std::slice::from_ref(&ours));
+    let all = names(&["--all"]);
+    assert_eq!((all.len(), &all[0]), (3, &ours), "foreign ones come last");
+    assert!(all.contains(&("acme/other".to_owned(), "qwen3".to_owned())), "{all:?}");
+    assert!(all.contains(&("acme/other-GGUF:Q8_0".to_owned(), "llama".to_owned())), "{all:?}");
+    let table = stdout(&place.run(&["list", "--all"]));
+    assert!(table.contains("ARCHITECTURE") && table.contains(" llama "), "{table}");
+    let plain = place.run(&["list"]);
+    assert!(!stdout(&plain).contains("other") && stderr(&plain).contains("--all"), "{}", stderr(&plain));
+    // A file that cannot be read is listed all the same, and looking is not using.
+    let path = PathBuf::from(stdout(&succeeds(place.run(&["pull", "acme/tiny-GGUF:Q4_K_M"]))).trim_end());
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = fs::File::options().append(true).open(&path).expect("opens");
+    file.set_times(fs::FileTimes::new().set_accessed(long_ago)).expect("sets");
+    assert_eq!(names(&[]).len(), 1);
+    assert_eq!(fs::metadata(&path).and_then(|file| file.accessed()).expect("known"), long_ago);
+    fs::write(&path, "damaged").expect("writes");
+    assert_eq!(names(&[])[0].1, "none");
 }
 
 fn succeeds(output: Output) -> Output {
