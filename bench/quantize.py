@@ -26,6 +26,8 @@ import gguf
 import llama_cpp as llama
 import numpy as np
 
+from llama import Opened, start
+
 TYPES = ["Q8_0", "Q6_K", "Q5_1", "Q5_K_S", "Q5_0", "Q4_1", "Q4_K_S", "IQ4_NL", "Q4_0", "IQ4_XS", "Q3_K_S", "Q2_K"]
 MIXES = ["F32", "BF16", "F16", "Q8_0", "Q6_K", "Q5_1", "Q5_K_M", "Q5_K_S", "Q5_0", "Q4_1", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "IQ4_XS"] + [
     "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "Q2_K_S"]
@@ -35,11 +37,6 @@ DEMO = Path(__file__).resolve().parent.parent / "demo" / "undine-demo.gguf"
 PROMPT = "<|startoftext|><|im_start|>user\nTell me a story about a fox in the forest.<|im_end|>\n<|im_start|>assistant\nOnce there was a fox"
 # Ties: the two sides sum errors in different orders.
 SLACK = 1.0005
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def silent(_level, _text, _data):
-    pass
 
 
 def ftype(name):
@@ -171,26 +168,9 @@ def compare_errors(args, folder):
 
 def logprobs(path):
     """Log-probabilities after each token of the prompt, by llama.cpp."""
-    params = llama.llama_model_default_params()
-    params.n_gpu_layers = 0
-    model = llama.llama_model_load_from_file(str(path).encode(), params)
-    if not model:
-        raise SystemExit(f"llama.cpp cannot load {path}")
-    vocab = llama.llama_model_get_vocab(model)
-    size = llama.llama_vocab_n_tokens(vocab)
-    options = llama.llama_context_default_params()
-    options.n_ctx, options.n_threads = 512, 2
-    context = llama.llama_init_from_model(model, options)
-    tokens = (llama.llama_token * 256)()
-    count = llama.llama_tokenize(vocab, PROMPT.encode(), len(PROMPT.encode()), tokens, 256, False, True)
-    rows = []
-    for token in tokens[:count]:
-        one = (llama.llama_token * 1)(token)
-        assert llama.llama_decode(context, llama.llama_batch_get_one(one, 1)) == 0
-        logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), shape=(size,)).astype(np.float64)
-        rows.append(logits - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
-    llama.llama_free(context)
-    llama.llama_model_free(model)
+    opened = Opened(path)
+    rows = [opened.decode([token]) for token in opened.tokens(PROMPT)]
+    opened.close()
     return np.array(rows)
 
 
@@ -222,8 +202,7 @@ def main():
     parser.add_argument("--imatrix", action="store_true")
     parser.add_argument("--only", choices=["errors", "answers"])
     args = parser.parse_args()
-    llama.llama_log_set(silent, ctypes.c_void_p(0))
-    llama.llama_backend_init()
+    start()
     worse = []
     with tempfile.TemporaryDirectory() as folder:
         if args.only != "answers":
