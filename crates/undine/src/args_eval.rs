@@ -85,7 +85,8 @@ change of a logit. Sums are made in 64 bits from the 32-bit logits. Both models 
 --save-logits and --logits do the same in two runs, so that the reference is computed once and need not be there again.
 The file has the form of llama-perplexity's --kl-divergence-base, and either program reads the other's: the tokens of the
 windows, and of each prediction all log-probabilities in 16 bits, over 16 nats below the best. That rounds each by at most
-0.00013, and what is further below counts as nothing. Another text, tokenizer or --context is refused.
+0.00013, and what is further below counts as nothing; where the text surprises the reference more than that, its own
+perplexity comes out too low, which is said, and nothing else. Another text, tokenizer or --context is refused.
 
 --stride is the sliding window of the perplexity guide of transformers: windows of --context tokens begin every --stride
 tokens, the last one ends with the text, and of each the tokens count that no earlier one had. The beginning-of-sequence

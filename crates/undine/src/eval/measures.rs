@@ -26,6 +26,8 @@ pub struct Prediction {
 pub struct Difference {
     /// The reference's `-ln p`.
     pub reference_nll: f64,
+    /// How it is to be read.
+    pub known: Known,
     /// KL(reference || model), in nats.
     pub kl: f64,
     /// Whether both find the same token best.
@@ -34,6 +36,15 @@ pub struct Difference {
     pub delta_p: f64,
     /// Largest change of a logit, where the reference's are known.
     pub logit_change: Option<f64>,
+}
+
+/// How well a reference's prediction is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    /// As it is.
+    Exactly,
+    /// It is further off than its file tells.
+    AtLeast,
 }
 
 /// Whether two models find the same token best.
@@ -86,10 +97,11 @@ impl Reference<'_> {
     }
 
     /// The same of the token that really follows, which counts at its most.
-    fn of_target(self, target: usize) -> f64 {
+    fn of_target(self, target: usize) -> (f64, Known) {
         match self {
-            Self::Logits(logits) => f64::from(logits[target]),
-            Self::Saved(row) => row.log_prob(target),
+            Self::Logits(logits) => (f64::from(logits[target]), Known::Exactly),
+            Self::Saved(row) if row.is_cut_off(target) => (row.log_prob(target), Known::AtLeast),
+            Self::Saved(row) => (row.log_prob(target), Known::Exactly),
         }
     }
 
@@ -117,7 +129,8 @@ impl Scored<'_> {
             return Some(Prediction { nll: -log_prob, against: None });
         };
         let reference_norm = reference.log_sum_exp()?;
-        let reference_log_prob = reference.of_target(target) - reference_norm;
+        let (reference_log_prob, known) = reference.of_target(target);
+        let reference_log_prob = reference_log_prob - reference_norm;
         let mut kl = 0.0;
         for (token, &model) in self.logits.iter().enumerate() {
             let Some(log_p) = reference.get(token) else { continue };
@@ -127,6 +140,7 @@ impl Scored<'_> {
         let same_top = if argmax(self.logits) == reference.best() { SameTop::Yes } else { SameTop::No };
         let against = Difference {
             reference_nll: -reference_log_prob,
+            known,
             // Rounding may bring a divergence of nothing below 0.
             kl: kl.max(0.0),
             same_top,
@@ -208,6 +222,9 @@ pub struct Summary {
 pub struct Divergence {
     /// Of the reference.
     pub reference_perplexity: Mean,
+    /// Predictions of the reference that are further off than its file tells, so that its perplexity is at least what is
+    /// said, and the ratio at most.
+    pub cut_off: usize,
     /// The model's perplexity divided by the reference's.
     pub perplexity_ratio: Mean,
     /// KL(reference || model) per token, in nats.
@@ -253,6 +270,7 @@ fn divergence(predictions: &[Prediction], differences: &[Difference]) -> Diverge
     let changes: Vec<f64> = all(|d| d.delta_p.abs()).collect();
     Divergence {
         reference_perplexity: Mean::of(all(|d| d.reference_nll)).exp(),
+        cut_off: differences.iter().filter(|d| d.known == Known::AtLeast).count(),
         perplexity_ratio: Mean::of(log_ratios).exp(),
         kl: Mean::of(all(|d| d.kl)),
         kl_percentiles: KL_PERCENTS.map(|percent| percentile(&kl, percent)),
@@ -311,6 +329,7 @@ mod tests {
     fn means_and_percentiles_over_a_text() {
         let difference = |reference_nll, kl, same_top, delta_p| Difference {
             reference_nll,
+            known: Known::Exactly,
             kl,
             same_top,
             delta_p,

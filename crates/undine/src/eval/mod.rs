@@ -185,7 +185,7 @@ impl Sides {
         threads: usize,
     ) -> Result<Vec<Prediction>, Error> {
         let mut all = Vec::with_capacity(windows.scored_tokens());
-        layout.each_step(windows, &bar(windows.count(), "windows"), |step| {
+        layout.each_step(windows, &bar(windows), |step| {
             let started = Instant::now();
             let rows = self.model.compute(windows, step, |_, _| OutputKind::Logits)?;
             self.time += started.elapsed();

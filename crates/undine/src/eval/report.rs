@@ -57,10 +57,15 @@ fn comparison(found: &Divergence, reference: &str) -> Vec<String> {
     let mut lines = vec![
         line("perplexity of reference", found.reference_perplexity, 4, ""),
         line("perplexity ratio", found.perplexity_ratio, 6, ""),
-        String::new(),
-        format!("against {reference}"),
-        line("mean KL", found.kl, 6, " nats"),
     ];
+    if found.cut_off > 0 {
+        lines.push(format!(
+            "{} predictions of the reference are further off than its file tells: its perplexity is at least this, the \
+             ratio at most",
+            grouped(found.cut_off as u64)
+        ));
+    }
+    lines.extend([String::new(), format!("against {reference}"), line("mean KL", found.kl, 6, " nats")]);
     for (percent, value) in KL_PERCENTS.iter().zip(found.kl_percentiles) {
         let name = match percent_name(*percent).as_str() {
             "50" => "median KL".to_owned(),
@@ -107,6 +112,7 @@ pub fn json(subject: &Subject, summary: &Summary) -> Json {
             kl.insert(name, value.into());
         }
         object["reference_perplexity"] = mean(found.reference_perplexity);
+        object["reference_cut_off"] = found.cut_off.into();
         object["perplexity_ratio"] = mean(found.perplexity_ratio);
         object["kl"] = kl.into();
         object["same_top"] = mean(found.same_top);

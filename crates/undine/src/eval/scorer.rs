@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::ProgressBar;
 use undine_core::{
     Batch, BatchSequence, BlockId, Executor, OutputKind, OutputRow, RowOutput, Slot, StateSource,
 };
@@ -14,6 +14,7 @@ use super::windows::Windows;
 use crate::args::ExecutorArgs;
 use crate::args_eval::WindowArgs;
 use crate::error::Error;
+use crate::progress::{self, Unit};
 use crate::{interrupt, session};
 
 /// Most rows of a step.
@@ -100,11 +101,9 @@ impl Layout {
     }
 }
 
-/// A bar that is shown on a terminal only, until it is dropped.
-pub fn bar(total: usize, what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed} eta {eta}")
-        .expect("the template is a constant");
-    ProgressBar::new(total as u64).with_style(style).with_message(what).with_finish(ProgressFinish::AndClear)
+/// Progress over the windows of a text.
+pub fn bar(windows: &Windows) -> ProgressBar {
+    progress::bar(windows.count() as u64, Unit::Count("windows"))
 }
 
 /// Window and position of every output of a step, in order.

@@ -123,12 +123,11 @@ fn eval(model: &Path, more: &[&str]) -> std::process::Output {
 }
 
 #[test]
-fn saved_logits_stand_for_the_reference() {
-    let (reference, other) = (oracle("dense"), rounded("eval-saved"));
+fn saved_logits_have_llama_cpps_form() {
+    let reference = oracle("dense");
     let file = models().place("reference.logits");
     let output = eval(&reference, &["--save-logits", text(&file)]);
     assert!(stderr(&output).contains("for --logits"), "{}", stderr(&output));
-    let perplexity = json(&output)["perplexity"].clone();
     // The layout, as llama.cpp's perplexity tool reads it.
     let bytes = std::fs::read(&file).expect("written");
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
@@ -153,20 +152,35 @@ fn saved_logits_stand_for_the_reference() {
             assert!(above.abs() < 3e-4 || is_cut_off, "row {i}, token {token}: {code} is {above} above");
         }
     }
-    // Compared with the file and with the checkpoint.
-    let saved = json(&eval(&other, &["--logits", text(&file)]));
-    let computed = json(&eval(&other, &["--against", text(&reference)]));
+    // The same run writes the same file again.
+    assert!(eval(&reference, &["--save-logits", text(&file), "--logits", text(&file)]).status.success());
+    assert!(std::fs::read(&file).expect("there") == bytes);
+}
+
+#[test]
+fn a_comparison_with_saved_logits_is_one_with_their_model() {
+    let (reference, text_file) = (undine_tests::demo(), dialogues("dialogues-saved.txt"));
+    let place = |name: &str| models().place(name);
+    let (other, file) = (place("eval-demo-q4_0.gguf"), place("demo.logits"));
+    let quantize = ["quantize", text(&reference), text(&other), "--type", "Q4_0", "--force"];
+    assert!(run(&quantize).status.success());
+    let eval = |model: &Path, more: &[&str]| {
+        json(&run(&[&["eval", text(model), "-f", text(&text_file), "-c", "64", "--json"], more].concat()))
+    };
+    let perplexity = eval(&reference, &["--save-logits", text(&file)])["perplexity"]["value"].as_f64();
+    let saved = eval(&other, &["--logits", text(&file)]);
+    let computed = eval(&other, &["--against", text(&reference)]);
     assert_eq!(saved["perplexity"], computed["perplexity"]);
-    assert_eq!(saved["reference"], "reference.logits");
+    assert_eq!(saved["reference"], "demo.logits");
     assert_eq!(saved["logit_change_max"], Value::Null);
-    close(
-        &saved["reference_perplexity"]["value"],
-        perplexity["value"].as_f64().expect("a number"),
-        1e-4,
-        "it",
-    );
+    // Some tokens surprise the model by more than the file can tell, which is said.
+    assert!(saved["reference_cut_off"].as_u64() > Some(0), "{saved}");
+    assert!(saved["reference_perplexity"]["value"].as_f64() < perplexity, "{saved}");
+    assert_eq!(computed["reference_cut_off"], 0);
+    assert_eq!(computed["reference_perplexity"]["value"].as_f64(), perplexity);
     for (part, field, relative) in [
         ("kl", "max", 1e-3),
+        ("kl", "p90", 1e-3),
         ("same_top", "value", 1e-9),
         ("delta_p", "rms", 1e-3),
         ("delta_p", "max_abs", 1e-3),
@@ -174,11 +188,10 @@ fn saved_logits_stand_for_the_reference() {
         close(&saved[part][field], computed[part][field].as_f64().expect("a number"), relative, field);
     }
     let mean = |found: &Value| found["kl"]["mean"]["value"].as_f64().expect("a number");
-    assert!((mean(&saved) / mean(&computed) - 1.0).abs() < 1e-3, "{saved} {computed}");
+    assert!((mean(&saved) - mean(&computed)).abs() < 1e-5, "{saved} {computed}");
     // A model is no distance from its own file, but for its rounding.
-    let itself = json(&eval(&reference, &["--logits", text(&file), "--save-logits", text(&file)]));
-    assert!(mean(&itself) < 1e-8, "{itself}");
-    assert!(std::fs::read(&file).expect("there") == bytes, "the same run writes the same file");
+    let itself = eval(&reference, &["--logits", text(&file)]);
+    assert!(mean(&itself) < 1e-5, "{itself}");
 }
 
 #[test]
