@@ -93,8 +93,8 @@ pub struct BenchServeArgs {
     /// The name to ask for, if it is not --model.
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
-    /// A .gguf file or a checkpoint folder whose tokenizer makes prompts of exact length.
-    #[arg(long, value_name = "PATH")]
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`) whose tokenizer makes prompts of exact length.
+    #[arg(long, value_name = "MODEL")]
     pub tokenizer: Option<PathBuf>,
     /// A header of each request; $OPENAI_API_KEY is sent as a bearer token unless one is given.
     #[arg(long, value_name = "KEY=VALUE", num_args = 1.., value_parser = parse_pair)]
