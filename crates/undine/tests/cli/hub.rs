@@ -93,7 +93,7 @@ fn a_pull_leaves_a_terminal_tidy() {
     let words = ["pull", "acme/large-GGUF"];
     let is_clean = |output: &str, columns: usize| {
         let left = Screen::after(columns, &utf8(output)).text();
-        assert!(!left.contains(['█', '░']) && !left.contains("/s"), "{left}");
+        assert!(!left.contains(['█', '░']) && !left.contains("iB/s"), "{left}");
         left
     };
     // Ctrl-C first; what has arrived is kept.
