@@ -141,7 +141,7 @@ mod tests {
     fn config(words: &[&str]) -> Result<MediaConfig, String> {
         let line = ["undine", "serve", "m"].iter().chain(words);
         match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
-            Command::Serve(args) => args.media.config().map_err(|error| error.chain()),
+            Command::Serve(args) => args.load.media.config().map_err(|error| error.chain()),
             _ => panic!("serve"),
         }
     }
