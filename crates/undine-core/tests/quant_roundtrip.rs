@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use undine_core::dtype::QK_K;
+use undine_core::quant::{CORRELATED_COLUMNS, Correlations};
 use undine_core::{DType, quant};
 
 /// Values in the Gaussian sample.
@@ -182,7 +183,7 @@ fn non_finite_values_are_zero_to_quantized_types() {
 
 fn encode_weighted(dtype: DType, values: &[f32], importance: &[f32]) -> Vec<u8> {
     let mut blocks = vec![0; dtype.row_bytes(values.len()).expect("whole blocks")];
-    quant::encode_weighted(dtype, values, importance, &mut blocks);
+    quant::encode_weighted(dtype, values, importance, None, &mut blocks);
     blocks
 }
 
@@ -221,10 +222,133 @@ fn importances_that_say_nothing_change_nothing() {
     }
 }
 
+/// Inputs of `cols` columns that share a few signals, as those of a model do: `rows x cols`.
+fn correlated_inputs(rows: usize, cols: usize) -> Vec<f32> {
+    const SIGNALS: usize = 12;
+    let mut random = Random(6);
+    let mixing: Vec<f32> = (0..SIGNALS * cols).map(|_| random.gaussian()).collect();
+    let mut inputs = Vec::with_capacity(rows * cols);
+    for _ in 0..rows {
+        let signals: Vec<f32> = (0..SIGNALS).map(|_| random.gaussian()).collect();
+        for column in 0..cols {
+            let shared: f32 =
+                signals.iter().zip(mixing[column..].iter().step_by(cols)).map(|(s, m)| s * m).sum();
+            inputs.push(shared + random.gaussian());
+        }
+    }
+    inputs
+}
+
+/// Mean squares, and the coefficients that [`Correlations::new`] takes.
+fn statistics(inputs: &[f32], cols: usize) -> (Vec<f32>, Vec<f32>) {
+    let rows = inputs.len() / cols;
+    let mean_product = |a: usize, b: usize| {
+        inputs.chunks_exact(cols).map(|row| f64::from(row[a]) * f64::from(row[b])).sum::<f64>() / rows as f64
+    };
+    let squares: Vec<f64> = (0..cols).map(|column| mean_product(column, column)).collect();
+    let mut coefficients = vec![0.0; cols * CORRELATED_COLUMNS];
+    for a in 0..cols {
+        let start = a - a % CORRELATED_COLUMNS;
+        for b in start..cols.min(start + CORRELATED_COLUMNS) {
+            let coefficient = mean_product(a, b) / (squares[a] * squares[b]).sqrt();
+            coefficients[a * CORRELATED_COLUMNS + b - start] = coefficient as f32;
+        }
+    }
+    (squares.into_iter().map(|square| square as f32).collect(), coefficients)
+}
+
+/// Squared error of the products of weight rows with inputs.
+fn product_error(inputs: &[f32], x: &[f32], y: &[f32], cols: usize) -> f64 {
+    let rows = x.chunks_exact(cols).zip(y.chunks_exact(cols));
+    rows.flat_map(|(x, y)| {
+        inputs.chunks_exact(cols).map(move |input| {
+            let dot: f64 = input.iter().zip(x.iter().zip(y)).map(|(i, (x, y))| f64::from(i * (x - y))).sum();
+            dot * dot
+        })
+    })
+    .sum()
+}
+
+/// Types whose codes are chosen with regard to each other.
+fn coded() -> impl Iterator<Item = DType> {
+    quantized().filter(|&dtype| dtype != DType::Q8_0)
+}
+
+#[test]
+fn correlations_lower_the_error_of_products() {
+    // Whole runs of columns, and for blocks of 32 a last run that is shorter.
+    for cols in [512, 288] {
+        let inputs = correlated_inputs(1024, cols);
+        let (squares, coefficients) = statistics(&inputs, cols);
+        let correlations = Correlations::new(&squares, &coefficients, 1024.0);
+        let x = &gaussian_sample()[..16 * cols];
+        for dtype in coded().filter(|dtype| dtype.row_bytes(cols).is_some()) {
+            let error = |correlations| {
+                let mut blocks = vec![0; dtype.row_bytes(cols).expect("whole blocks") * 16];
+                quant::encode_weighted(dtype, x, &squares, correlations, &mut blocks);
+                product_error(&inputs[..64 * cols], x, &decode(dtype, &blocks), cols)
+            };
+            let (alone, together) = (error(None), error(Some(&correlations)));
+            assert!(together < 0.5 * alone, "{dtype}, {cols} columns: {together} together, {alone} alone");
+        }
+    }
+}
+
+#[test]
+fn columns_that_have_nothing_in_common_are_rounded_alone() {
+    let x = &gaussian_sample()[..8 * 512];
+    let squares: Vec<f32> = (0..512).map(|i| 1.0 + (i % 7) as f32).collect();
+    let mut coefficients = vec![0.0; 512 * CORRELATED_COLUMNS];
+    for (column, row) in coefficients.chunks_exact_mut(CORRELATED_COLUMNS).enumerate() {
+        row[column % CORRELATED_COLUMNS] = 1.0;
+    }
+    let correlations = Correlations::new(&squares, &coefficients, 1e6);
+    for &dtype in DType::ALL {
+        let mut blocks = vec![0; dtype.row_bytes(x.len()).expect("whole blocks")];
+        quant::encode_weighted(dtype, x, &squares, Some(&correlations), &mut blocks);
+        assert!(blocks == encode_weighted(dtype, x, &squares), "{dtype}");
+    }
+}
+
+/// A file may say anything of its columns.
+#[test]
+fn coefficients_of_no_inputs_still_give_blocks() {
+    let mut random = Random(7);
+    let mut x = gaussian_sample()[..512].to_vec();
+    (x[3], x[300]) = (f32::NAN, 3e38);
+    let len = 256 * CORRELATED_COLUMNS;
+    let cases: [(&str, Vec<f32>, f32); 6] = [
+        ("all alike", vec![1.0; len], 1.0),
+        ("all opposite", vec![-1.0; len], 1.0),
+        ("large", vec![1e30; len], 1.0),
+        ("at random", (0..len).map(|_| random.gaussian()).collect(), 1.0),
+        ("not a number", vec![f32::NAN; len], 1.0),
+        ("nothing went in", vec![0.0; len], 0.0),
+    ];
+    for (name, coefficients, square) in cases {
+        let squares = vec![square; 256];
+        for rows in [0.0, 1e9] {
+            let correlations = Correlations::new(&squares, &coefficients, rows);
+            for dtype in coded() {
+                let mut blocks = vec![0; dtype.row_bytes(512).expect("whole blocks")];
+                quant::encode_weighted(dtype, &x, &squares, Some(&correlations), &mut blocks);
+                assert!(decode(dtype, &blocks).iter().all(|y| y.is_finite()), "{dtype} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "as many columns")]
+fn correlations_are_of_as_many_columns() {
+    let correlations = Correlations::new(&[1.0; 256], &vec![0.0; 256 * CORRELATED_COLUMNS], 1.0);
+    quant::encode_weighted(DType::Q4_0, &[0.0; 512], &[1.0; 512], Some(&correlations), &mut [0; 288]);
+}
+
 #[test]
 #[should_panic(expected = "not whole blocks")]
 fn importances_are_of_whole_blocks() {
-    quant::encode_weighted(DType::Q4_K, &[0.0; 512], &[1.0; 128], &mut [0; 288]);
+    quant::encode_weighted(DType::Q4_K, &[0.0; 512], &[1.0; 128], None, &mut [0; 288]);
 }
 
 #[test]

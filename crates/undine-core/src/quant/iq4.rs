@@ -14,6 +14,7 @@ use super::fit::{self, Importance, round_to_f16};
 use super::planes::{pack, unpack};
 use super::scales::{pack_scales_iq4, read_f16, unpack_scales_iq4, write_f16};
 use super::two_level;
+use super::{Aim, BlockFormat};
 use crate::dtype::{QK, QK_K};
 
 /// The levels of IQ4_NL and IQ4_XS, ascending (`kvalues_iq4nl` in ggml).
@@ -84,38 +85,70 @@ fn codes(x: &[f32; QK], d: f32) -> [u8; QK] {
     fit::codes(x, |v| NEAREST_CODE[bin(v * inverse)])
 }
 
-pub(super) fn decode_iq4_nl(block: &[u8; 18], out: &mut [f32; QK]) {
-    let mut codes = [0; QK];
-    unpack::<4, 16>(&block[2..], 0, &mut codes);
-    levels(read_f16(block, 0), &codes, out);
-}
+pub(super) struct Iq4Nl;
 
-pub(super) fn encode_iq4_nl(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 18]) {
-    let d = fit::search_scale(x, importance.run(0), &PEAKS, snap, round_to_f16);
-    write_f16(block, 0, d);
-    pack::<4, 16>(&codes(x, d), 0, &mut block[2..]);
-}
+impl BlockFormat<18, QK> for Iq4Nl {
+    const CODE_MAX: u8 = 15;
+    const AIM: Aim = Aim::LargeValues;
 
-pub(super) fn decode_iq4_xs(block: &[u8; 136], out: &mut [f32; QK_K]) {
-    let d = read_f16(block, 0);
-    let scales = unpack_scales_iq4(&block[2..4], &block[4..8]);
-    let mut codes = [0; QK_K];
-    unpack::<4, 16>(&block[8..], 0, &mut codes);
-    for ((out, codes), scale) in out.chunks_exact_mut(QK).zip(codes.chunks_exact(QK)).zip(scales) {
-        levels(d * f32::from(scale), codes, out);
+    fn codes(block: &[u8; 18]) -> [u8; QK] {
+        let mut codes = [0; QK];
+        unpack::<4, 16>(&block[2..], 0, &mut codes);
+        codes
+    }
+
+    fn set_codes(codes: &[u8; QK], block: &mut [u8; 18]) {
+        pack::<4, 16>(codes, 0, &mut block[2..]);
+    }
+
+    fn values(block: &[u8; 18], codes: &[u8; QK], out: &mut [f32; QK]) {
+        levels(read_f16(block, 0), codes, out);
+    }
+
+    fn encode(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 18]) {
+        let d = fit::search_scale(x, importance.run(0), &PEAKS, snap, round_to_f16);
+        write_f16(block, 0, d);
+        Self::set_codes(&codes(x, d), block);
     }
 }
 
-pub(super) fn encode_iq4_xs(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 136]) {
-    let subs = x.as_chunks::<QK>().0;
-    let fitted = two_level::fit_symmetric(subs, importance, 32.0, &PEAKS, snap);
-    let (scales, _) = fitted.scales.split_first_chunk().expect("16 scales");
-    let (high, low) = pack_scales_iq4(scales);
-    write_f16(block, 0, fitted.d);
-    block[2..4].copy_from_slice(&high);
-    block[4..8].copy_from_slice(&low);
-    for ((x, bytes), scale) in subs.iter().zip(block[8..].chunks_exact_mut(QK / 2)).zip(scales) {
-        pack::<4, 16>(&codes(x, fitted.d * f32::from(*scale)), 0, bytes);
+pub(super) struct Iq4Xs;
+
+impl BlockFormat<136, QK_K> for Iq4Xs {
+    const CODE_MAX: u8 = 15;
+    const AIM: Aim = Aim::LargeValues;
+
+    fn codes(block: &[u8; 136]) -> [u8; QK_K] {
+        let mut codes = [0; QK_K];
+        unpack::<4, 16>(&block[8..], 0, &mut codes);
+        codes
+    }
+
+    fn set_codes(codes: &[u8; QK_K], block: &mut [u8; 136]) {
+        pack::<4, 16>(codes, 0, &mut block[8..]);
+    }
+
+    fn values(block: &[u8; 136], codes: &[u8; QK_K], out: &mut [f32; QK_K]) {
+        let d = read_f16(block, 0);
+        let scales = unpack_scales_iq4(&block[2..4], &block[4..8]);
+        for ((out, codes), scale) in out.chunks_exact_mut(QK).zip(codes.chunks_exact(QK)).zip(scales) {
+            levels(d * f32::from(scale), codes, out);
+        }
+    }
+
+    fn encode(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 136]) {
+        let subs = x.as_chunks::<QK>().0;
+        let fitted = two_level::fit_symmetric(subs, importance, 32.0, &PEAKS, snap);
+        let (scales, _) = fitted.scales.split_first_chunk().expect("16 scales");
+        let (high, low) = pack_scales_iq4(scales);
+        write_f16(block, 0, fitted.d);
+        block[2..4].copy_from_slice(&high);
+        block[4..8].copy_from_slice(&low);
+        let mut all = [0; QK_K];
+        for ((x, into), scale) in subs.iter().zip(all.as_chunks_mut().0).zip(scales) {
+            *into = codes(x, fitted.d * f32::from(*scale));
+        }
+        Self::set_codes(&all, block);
     }
 }
 

@@ -25,6 +25,7 @@ use super::scales::{
     pack_scales_6bit, pack_scales_q3, read_f16, unpack_scales_6bit, unpack_scales_q3, write_f16,
 };
 use super::two_level::{self, WithMin};
+use super::{Aim, BlockFormat};
 use crate::dtype::QK_K;
 
 /// Candidate positions of the ends of a sub-block's range; see [`fit::search_affine`].
@@ -90,42 +91,6 @@ fn codes_with_min<const SUB: usize, const HI: i32>(subs: &[[f32; SUB]], fitted: 
     codes
 }
 
-pub(super) fn decode_q2_k(block: &[u8; 84], out: &mut [f32; QK_K]) {
-    let mut codes = [0; QK_K];
-    unpack::<2, 32>(&block[16..80], 0, &mut codes);
-    let scales_and_mins = block[..16].iter().map(|byte| (byte & 15, byte >> 4));
-    scaled_less_min::<16>((read_f16(block, 80), read_f16(block, 82)), scales_and_mins, &codes, out);
-}
-
-pub(super) fn encode_q2_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 84]) {
-    let subs = x.as_chunks::<16>().0;
-    let fitted = two_level::fit_with_min::<16, 3, _>(subs, importance, 15.0, &Q2_K_INSETS);
-    for (j, byte) in block[..16].iter_mut().enumerate() {
-        *byte = fitted.scales[j] | (fitted.mins[j] << 4);
-    }
-    pack::<2, 32>(&codes_with_min::<16, 3>(subs, &fitted), 0, &mut block[16..80]);
-    write_f16(block, 80, fitted.d);
-    write_f16(block, 82, fitted.dmin);
-}
-
-pub(super) fn decode_q3_k(block: &[u8; 110], out: &mut [f32; QK_K]) {
-    let mut codes = [0; QK_K];
-    unpack::<1, 32>(&block[..32], 2, &mut codes);
-    unpack::<2, 32>(&block[32..96], 0, &mut codes);
-    let scales = unpack_scales_q3(block[96..108].first_chunk().expect("12 bytes"));
-    scaled::<16>(read_f16(block, 108), &scales, 4, &codes, out);
-}
-
-pub(super) fn encode_q3_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 110]) {
-    let subs = x.as_chunks::<16>().0;
-    let fitted = two_level::fit_symmetric(subs, importance, 32.0, &Q3_K_PEAKS, linear::<-4, 3>);
-    let codes = codes_symmetric::<-4, 3>(subs, &fitted);
-    pack::<1, 32>(&codes, 2, &mut block[..32]);
-    pack::<2, 32>(&codes, 0, &mut block[32..96]);
-    block[96..108].copy_from_slice(&pack_scales_q3(&fitted.scales));
-    write_f16(block, 108, fitted.d);
-}
-
 /// Writes the 16 bytes that Q4_K and Q5_K begin with.
 #[inline(always)]
 fn write_header_6bit(fitted: &WithMin, block: &mut [u8]) {
@@ -144,49 +109,157 @@ fn decode_header_6bit(block: &[u8], codes: &[u8; QK_K], out: &mut [f32; QK_K]) {
     scaled_less_min::<32>((read_f16(block, 0), read_f16(block, 2)), scales_and_mins, codes, out);
 }
 
-pub(super) fn decode_q4_k(block: &[u8; 144], out: &mut [f32; QK_K]) {
-    let mut codes = [0; QK_K];
-    unpack::<4, 32>(&block[16..], 0, &mut codes);
-    decode_header_6bit(block, &codes, out);
+pub(super) struct Q2K;
+
+impl BlockFormat<84, QK_K> for Q2K {
+    const CODE_MAX: u8 = 3;
+    const AIM: Aim = Aim::LargeValues;
+
+    fn codes(block: &[u8; 84]) -> [u8; QK_K] {
+        let mut codes = [0; QK_K];
+        unpack::<2, 32>(&block[16..80], 0, &mut codes);
+        codes
+    }
+
+    fn set_codes(codes: &[u8; QK_K], block: &mut [u8; 84]) {
+        pack::<2, 32>(codes, 0, &mut block[16..80]);
+    }
+
+    fn values(block: &[u8; 84], codes: &[u8; QK_K], out: &mut [f32; QK_K]) {
+        let scales_and_mins = block[..16].iter().map(|byte| (byte & 15, byte >> 4));
+        scaled_less_min::<16>((read_f16(block, 80), read_f16(block, 82)), scales_and_mins, codes, out);
+    }
+
+    fn encode(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 84]) {
+        let subs = x.as_chunks::<16>().0;
+        let fitted = two_level::fit_with_min::<16, 3, _>(subs, importance, 15.0, &Q2_K_INSETS);
+        for (j, byte) in block[..16].iter_mut().enumerate() {
+            *byte = fitted.scales[j] | (fitted.mins[j] << 4);
+        }
+        write_f16(block, 80, fitted.d);
+        write_f16(block, 82, fitted.dmin);
+        Self::set_codes(&codes_with_min::<16, 3>(subs, &fitted), block);
+    }
 }
 
-pub(super) fn encode_q4_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 144]) {
-    let subs = x.as_chunks::<32>().0;
-    let fitted = two_level::fit_with_min::<32, 15, _>(subs, importance, 63.0, &Q4_K_INSETS);
-    write_header_6bit(&fitted, block);
-    pack::<4, 32>(&codes_with_min::<32, 15>(subs, &fitted), 0, &mut block[16..]);
+pub(super) struct Q3K;
+
+impl BlockFormat<110, QK_K> for Q3K {
+    const CODE_MAX: u8 = 7;
+    const AIM: Aim = Aim::LargeValues;
+
+    fn codes(block: &[u8; 110]) -> [u8; QK_K] {
+        let mut codes = [0; QK_K];
+        unpack::<1, 32>(&block[..32], 2, &mut codes);
+        unpack::<2, 32>(&block[32..96], 0, &mut codes);
+        codes
+    }
+
+    fn set_codes(codes: &[u8; QK_K], block: &mut [u8; 110]) {
+        pack::<1, 32>(codes, 2, &mut block[..32]);
+        pack::<2, 32>(codes, 0, &mut block[32..96]);
+    }
+
+    fn values(block: &[u8; 110], codes: &[u8; QK_K], out: &mut [f32; QK_K]) {
+        let scales = unpack_scales_q3(block[96..108].first_chunk().expect("12 bytes"));
+        scaled::<16>(read_f16(block, 108), &scales, 4, codes, out);
+    }
+
+    fn encode(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 110]) {
+        let subs = x.as_chunks::<16>().0;
+        let fitted = two_level::fit_symmetric(subs, importance, 32.0, &Q3_K_PEAKS, linear::<-4, 3>);
+        block[96..108].copy_from_slice(&pack_scales_q3(&fitted.scales));
+        write_f16(block, 108, fitted.d);
+        Self::set_codes(&codes_symmetric::<-4, 3>(subs, &fitted), block);
+    }
 }
 
-pub(super) fn decode_q5_k(block: &[u8; 176], out: &mut [f32; QK_K]) {
-    let mut codes = [0; QK_K];
-    unpack::<1, 32>(&block[16..48], 4, &mut codes);
-    unpack::<4, 32>(&block[48..], 0, &mut codes);
-    decode_header_6bit(block, &codes, out);
+pub(super) struct Q4K;
+
+impl BlockFormat<144, QK_K> for Q4K {
+    const CODE_MAX: u8 = 15;
+    const AIM: Aim = Aim::Squares;
+
+    fn codes(block: &[u8; 144]) -> [u8; QK_K] {
+        let mut codes = [0; QK_K];
+        unpack::<4, 32>(&block[16..], 0, &mut codes);
+        codes
+    }
+
+    fn set_codes(codes: &[u8; QK_K], block: &mut [u8; 144]) {
+        pack::<4, 32>(codes, 0, &mut block[16..]);
+    }
+
+    fn values(block: &[u8; 144], codes: &[u8; QK_K], out: &mut [f32; QK_K]) {
+        decode_header_6bit(block, codes, out);
+    }
+
+    fn encode(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 144]) {
+        let subs = x.as_chunks::<32>().0;
+        let fitted = two_level::fit_with_min::<32, 15, _>(subs, importance, 63.0, &Q4_K_INSETS);
+        write_header_6bit(&fitted, block);
+        Self::set_codes(&codes_with_min::<32, 15>(subs, &fitted), block);
+    }
 }
 
-pub(super) fn encode_q5_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 176]) {
-    let subs = x.as_chunks::<32>().0;
-    let fitted = two_level::fit_with_min::<32, 31, _>(subs, importance, 63.0, &Q5_K_INSETS);
-    let codes = codes_with_min::<32, 31>(subs, &fitted);
-    write_header_6bit(&fitted, block);
-    pack::<1, 32>(&codes, 4, &mut block[16..48]);
-    pack::<4, 32>(&codes, 0, &mut block[48..]);
+pub(super) struct Q5K;
+
+impl BlockFormat<176, QK_K> for Q5K {
+    const CODE_MAX: u8 = 31;
+    const AIM: Aim = Aim::Squares;
+
+    fn codes(block: &[u8; 176]) -> [u8; QK_K] {
+        let mut codes = [0; QK_K];
+        unpack::<1, 32>(&block[16..48], 4, &mut codes);
+        unpack::<4, 32>(&block[48..], 0, &mut codes);
+        codes
+    }
+
+    fn set_codes(codes: &[u8; QK_K], block: &mut [u8; 176]) {
+        pack::<1, 32>(codes, 4, &mut block[16..48]);
+        pack::<4, 32>(codes, 0, &mut block[48..]);
+    }
+
+    fn values(block: &[u8; 176], codes: &[u8; QK_K], out: &mut [f32; QK_K]) {
+        decode_header_6bit(block, codes, out);
+    }
+
+    fn encode(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 176]) {
+        let subs = x.as_chunks::<32>().0;
+        let fitted = two_level::fit_with_min::<32, 31, _>(subs, importance, 63.0, &Q5_K_INSETS);
+        write_header_6bit(&fitted, block);
+        Self::set_codes(&codes_with_min::<32, 31>(subs, &fitted), block);
+    }
 }
 
-pub(super) fn decode_q6_k(block: &[u8; 210], out: &mut [f32; QK_K]) {
-    let mut codes = [0; QK_K];
-    unpack::<4, 64>(&block[..128], 0, &mut codes);
-    unpack::<2, 32>(&block[128..192], 4, &mut codes);
-    let scales = std::array::from_fn(|j| block[192 + j] as i8);
-    scaled::<16>(read_f16(block, 208), &scales, 32, &codes, out);
-}
+pub(super) struct Q6K;
 
-pub(super) fn encode_q6_k(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 210]) {
-    let subs = x.as_chunks::<16>().0;
-    let fitted = two_level::fit_symmetric(subs, importance, 128.0, &Q6_K_PEAKS, linear::<-32, 31>);
-    let codes = codes_symmetric::<-32, 31>(subs, &fitted);
-    pack::<4, 64>(&codes, 0, &mut block[..128]);
-    pack::<2, 32>(&codes, 4, &mut block[128..192]);
-    block[192..208].copy_from_slice(&fitted.scales.map(|scale| scale as u8));
-    write_f16(block, 208, fitted.d);
+impl BlockFormat<210, QK_K> for Q6K {
+    const CODE_MAX: u8 = 63;
+    const AIM: Aim = Aim::Squares;
+
+    fn codes(block: &[u8; 210]) -> [u8; QK_K] {
+        let mut codes = [0; QK_K];
+        unpack::<4, 64>(&block[..128], 0, &mut codes);
+        unpack::<2, 32>(&block[128..192], 4, &mut codes);
+        codes
+    }
+
+    fn set_codes(codes: &[u8; QK_K], block: &mut [u8; 210]) {
+        pack::<4, 64>(codes, 0, &mut block[..128]);
+        pack::<2, 32>(codes, 4, &mut block[128..192]);
+    }
+
+    fn values(block: &[u8; 210], codes: &[u8; QK_K], out: &mut [f32; QK_K]) {
+        let scales = std::array::from_fn(|j| block[192 + j] as i8);
+        scaled::<16>(read_f16(block, 208), &scales, 32, codes, out);
+    }
+
+    fn encode(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; 210]) {
+        let subs = x.as_chunks::<16>().0;
+        let fitted = two_level::fit_symmetric(subs, importance, 128.0, &Q6_K_PEAKS, linear::<-32, 31>);
+        block[192..208].copy_from_slice(&fitted.scales.map(|scale| scale as u8));
+        write_f16(block, 208, fitted.d);
+        Self::set_codes(&codes_symmetric::<-32, 31>(subs, &fitted), block);
+    }
 }

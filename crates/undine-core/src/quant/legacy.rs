@@ -16,6 +16,7 @@
 use super::fit::{self, Affine, Importance, linear, round_to_f16};
 use super::planes::{pack, unpack};
 use super::scales::{read_f16, write_f16};
+use super::{Aim, BlockFormat};
 use crate::dtype::QK;
 
 /// Where the largest value may sit. -8 uses the full range; 7 to 4 let every block of exact multiples be found again
@@ -56,59 +57,134 @@ fn fit_affine<const HI: i32>(x: &[f32; QK], importance: impl Importance) -> (Aff
     (affine, fit::codes(x, |v| fit::level_byte(linear::<0, HI>((v - affine.offset) * inverse))))
 }
 
-pub(super) fn decode_q4_0(block: &[u8; 18], out: &mut [f32; QK]) {
+/// 4-bit codes from byte `at` on.
+#[inline(always)]
+fn nibbles(block: &[u8], at: usize) -> [u8; QK] {
     let mut codes = [0; QK];
-    unpack::<4, 16>(&block[2..], 0, &mut codes);
-    scaled(read_f16(block, 0), 8, &codes, out);
+    unpack::<4, 16>(&block[at..], 0, &mut codes);
+    codes
 }
 
-pub(super) fn encode_q4_0(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 18]) {
-    let d = fit::search_scale(x, importance.run(0), &Q4_PEAKS, linear::<-8, 7>, round_to_f16);
-    write_f16(block, 0, d);
-    pack::<4, 16>(&codes_symmetric::<-8, 7>(x, d), 0, &mut block[2..]);
+/// 5-bit codes: bit 4 in the four bytes from `at` on, the others behind them.
+#[inline(always)]
+fn five_bits(block: &[u8], at: usize) -> [u8; QK] {
+    let mut codes = nibbles(block, at + 4);
+    unpack::<1, 1>(&block[at..at + 4], 4, &mut codes);
+    codes
 }
 
-pub(super) fn decode_q4_1(block: &[u8; 20], out: &mut [f32; QK]) {
-    let mut codes = [0; QK];
-    unpack::<4, 16>(&block[4..], 0, &mut codes);
-    scaled_and_moved(read_f16(block, 0), read_f16(block, 2), &codes, out);
+/// Inverse of [`five_bits`].
+#[inline(always)]
+fn set_five_bits(codes: &[u8; QK], at: usize, block: &mut [u8]) {
+    pack::<1, 1>(codes, 4, &mut block[at..at + 4]);
+    pack::<4, 16>(codes, 0, &mut block[at + 4..]);
 }
 
-pub(super) fn encode_q4_1(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 20]) {
-    let (affine, codes) = fit_affine::<15>(x, importance);
+/// Writes scale and offset.
+#[inline(always)]
+fn write_affine(affine: Affine, block: &mut [u8]) {
     write_f16(block, 0, affine.scale);
     write_f16(block, 2, affine.offset);
-    pack::<4, 16>(&codes, 0, &mut block[4..]);
 }
 
-pub(super) fn decode_q5_0(block: &[u8; 22], out: &mut [f32; QK]) {
-    let mut codes = [0; QK];
-    unpack::<1, 1>(&block[2..6], 4, &mut codes);
-    unpack::<4, 16>(&block[6..], 0, &mut codes);
-    scaled(read_f16(block, 0), 16, &codes, out);
+pub(super) struct Q4_0;
+
+impl BlockFormat<18, QK> for Q4_0 {
+    const CODE_MAX: u8 = 15;
+    const AIM: Aim = Aim::Squares;
+
+    fn codes(block: &[u8; 18]) -> [u8; QK] {
+        nibbles(block, 2)
+    }
+
+    fn set_codes(codes: &[u8; QK], block: &mut [u8; 18]) {
+        pack::<4, 16>(codes, 0, &mut block[2..]);
+    }
+
+    fn values(block: &[u8; 18], codes: &[u8; QK], out: &mut [f32; QK]) {
+        scaled(read_f16(block, 0), 8, codes, out);
+    }
+
+    fn encode(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 18]) {
+        let d = fit::search_scale(x, importance.run(0), &Q4_PEAKS, linear::<-8, 7>, round_to_f16);
+        write_f16(block, 0, d);
+        Self::set_codes(&codes_symmetric::<-8, 7>(x, d), block);
+    }
 }
 
-pub(super) fn encode_q5_0(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 22]) {
-    let d = fit::search_scale(x, importance.run(0), &Q5_PEAKS, linear::<-16, 15>, round_to_f16);
-    let codes = codes_symmetric::<-16, 15>(x, d);
-    write_f16(block, 0, d);
-    pack::<1, 1>(&codes, 4, &mut block[2..6]);
-    pack::<4, 16>(&codes, 0, &mut block[6..]);
+pub(super) struct Q4_1;
+
+impl BlockFormat<20, QK> for Q4_1 {
+    const CODE_MAX: u8 = 15;
+    const AIM: Aim = Aim::Squares;
+
+    fn codes(block: &[u8; 20]) -> [u8; QK] {
+        nibbles(block, 4)
+    }
+
+    fn set_codes(codes: &[u8; QK], block: &mut [u8; 20]) {
+        pack::<4, 16>(codes, 0, &mut block[4..]);
+    }
+
+    fn values(block: &[u8; 20], codes: &[u8; QK], out: &mut [f32; QK]) {
+        scaled_and_moved(read_f16(block, 0), read_f16(block, 2), codes, out);
+    }
+
+    fn encode(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 20]) {
+        let (affine, codes) = fit_affine::<15>(x, importance);
+        write_affine(affine, block);
+        Self::set_codes(&codes, block);
+    }
 }
 
-pub(super) fn decode_q5_1(block: &[u8; 24], out: &mut [f32; QK]) {
-    let mut codes = [0; QK];
-    unpack::<1, 1>(&block[4..8], 4, &mut codes);
-    unpack::<4, 16>(&block[8..], 0, &mut codes);
-    scaled_and_moved(read_f16(block, 0), read_f16(block, 2), &codes, out);
+pub(super) struct Q5_0;
+
+impl BlockFormat<22, QK> for Q5_0 {
+    const CODE_MAX: u8 = 31;
+    const AIM: Aim = Aim::Squares;
+
+    fn codes(block: &[u8; 22]) -> [u8; QK] {
+        five_bits(block, 2)
+    }
+
+    fn set_codes(codes: &[u8; QK], block: &mut [u8; 22]) {
+        set_five_bits(codes, 2, block);
+    }
+
+    fn values(block: &[u8; 22], codes: &[u8; QK], out: &mut [f32; QK]) {
+        scaled(read_f16(block, 0), 16, codes, out);
+    }
+
+    fn encode(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 22]) {
+        let d = fit::search_scale(x, importance.run(0), &Q5_PEAKS, linear::<-16, 15>, round_to_f16);
+        write_f16(block, 0, d);
+        Self::set_codes(&codes_symmetric::<-16, 15>(x, d), block);
+    }
 }
 
-pub(super) fn encode_q5_1(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 24]) {
-    let (affine, codes) = fit_affine::<31>(x, importance);
-    write_f16(block, 0, affine.scale);
-    write_f16(block, 2, affine.offset);
-    pack::<1, 1>(&codes, 4, &mut block[4..8]);
-    pack::<4, 16>(&codes, 0, &mut block[8..]);
+pub(super) struct Q5_1;
+
+impl BlockFormat<24, QK> for Q5_1 {
+    const CODE_MAX: u8 = 31;
+    const AIM: Aim = Aim::Squares;
+
+    fn codes(block: &[u8; 24]) -> [u8; QK] {
+        five_bits(block, 4)
+    }
+
+    fn set_codes(codes: &[u8; QK], block: &mut [u8; 24]) {
+        set_five_bits(codes, 4, block);
+    }
+
+    fn values(block: &[u8; 24], codes: &[u8; QK], out: &mut [f32; QK]) {
+        scaled_and_moved(read_f16(block, 0), read_f16(block, 2), codes, out);
+    }
+
+    fn encode(x: &[f32; QK], importance: impl Importance, block: &mut [u8; 24]) {
+        let (affine, codes) = fit_affine::<31>(x, importance);
+        write_affine(affine, block);
+        Self::set_codes(&codes, block);
+    }
 }
 
 pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; QK]) {
