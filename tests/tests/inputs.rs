@@ -1,22 +1,26 @@
-//! What the CPU backend sums of each matrix's inputs, against the same worked out beside the oracle in 64 bits, for dense
+//! What the CPU backend sums of each matrix's inputs, squares and products, against the same worked out beside the oracle in 64 bits, for dense
 //! models and mixtures of experts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its data has failed")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use undine_core::quant::CORRELATED_COLUMNS;
 use undine_core::{Executor, quant};
 use undine_cpu::{CpuExecutor, Isa, KvType, MatrixInputs};
 use undine_model::{
     Linear, MatrixId, Model, Moe, Oracle, Qkv, Recorder, Rows, ShortConv, Swiglu, VectorId, lfm2,
 };
 use undine_tests::{Expected, Part, batch, capacity, cpu_options, data, model};
+use undine_weights::WeightName;
 
 /// The oracle with sums beside it. It reads what the oracle has computed and norms, routes and multiplies by itself.
 struct Tap<'a> {
     model: &'a Model,
     oracle: Oracle,
     inputs: HashMap<u32, (u64, Vec<f64>)>,
+    /// By matrix: `cols x cols`, of all columns.
+    products: HashMap<u32, Vec<f64>>,
 }
 
 impl Tap<'_> {
@@ -25,6 +29,12 @@ impl Tap<'_> {
         let (count, squares) = self.inputs.entry(id.0).or_insert_with(|| (0, vec![0.0; cols]));
         *count += rows.len() as u64;
         rows.iter().for_each(|row| squares.iter_mut().zip(row).for_each(|(sum, x)| *sum += x * x));
+        let products = self.products.entry(id.0).or_insert_with(|| vec![0.0; cols * cols]);
+        for row in rows {
+            for (x, products) in row.iter().zip(products.chunks_exact_mut(cols)) {
+                products.iter_mut().zip(row).for_each(|(sum, y)| *sum += x * y);
+            }
+        }
     }
 
     fn rows(&self, x: Rows, width: usize) -> Vec<Vec<f64>> {
@@ -140,7 +150,7 @@ fn sums_are_those_beside_the_oracle() {
             batch(&[Part { sequence: 0, start: first.len() as u32, tokens: second }]),
         ];
         let oracle = Oracle::new(Arc::clone(&model), capacity(&model));
-        let mut tap = Tap { model: &model, oracle, inputs: HashMap::new() };
+        let mut tap = Tap { model: &model, oracle, inputs: HashMap::new(), products: HashMap::new() };
         for step in &steps {
             tap.oracle.begin(step);
             lfm2::record(&model, &mut tap);
@@ -161,7 +171,7 @@ fn sums_are_those_beside_the_oracle() {
 fn check(tap: &Tap, cpu: &CpuExecutor, what: &str) {
     for id in (0..tap.model.matrix_count() as u32).map(MatrixId) {
         let what = format!("{what}, {:?}", tap.model.matrix_name(id));
-        let MatrixInputs { rows, squares } = cpu.inputs(id).unwrap();
+        let MatrixInputs { rows, squares, products } = cpu.inputs(id).unwrap();
         // An expert may have had no rows.
         let nothing = (0, vec![0.0; squares.len()]);
         let (expected_rows, expected) = tap.inputs.get(&id.0).unwrap_or(&nothing);
@@ -173,6 +183,27 @@ fn check(tap: &Tap, cpu: &CpuExecutor, what: &str) {
                 difference <= 1e-4 * expected + 1e-6 * scale,
                 "{what}, column {column}: {found}, expected {expected}"
             );
+        }
+        if matches!(tap.model.matrix_name(id), WeightName::Expert { .. }) {
+            assert!(products.is_empty(), "{what}");
+            continue;
+        }
+        let cols = squares.len();
+        assert_eq!(products.len(), cols * CORRELATED_COLUMNS, "{what}");
+        for (column, products) in products.chunks_exact(CORRELATED_COLUMNS).enumerate() {
+            let start = column - column % CORRELATED_COLUMNS;
+            for (i, &found) in products.iter().enumerate() {
+                let other = start + i;
+                let all = tap.products.get(&id.0).filter(|_| other <= column);
+                let expected = all.map_or(0.0, |all| all[column * cols + other]);
+                let bound =
+                    1e-4 * (squares[column] * squares.get(other).unwrap_or(&0.0)).sqrt() + 1e-6 * scale;
+                let difference = (f64::from(found) - expected).abs();
+                assert!(
+                    difference <= bound,
+                    "{what}, columns {column} and {other}: {found}, expected {expected}"
+                );
+            }
         }
     }
 }

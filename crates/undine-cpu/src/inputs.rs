@@ -1,11 +1,15 @@
-//! What goes into each matrix: sums of squares per column, of which importance matrices are made.
+//! What goes into each matrix: sums of squares per column, of which importance matrices are made, and sums of products of
+//! columns near each other.
 //!
 //! Nothing is collected unless it was asked for; then each operation adds its input rows before they are replaced. A
-//! column is summed by one thread, rows in order.
+//! column is summed by one thread, rows in order. The experts of a layer have sums of squares only: with products they
+//! would take more memory than their weights.
 
 use std::ops::Range;
 
+use undine_core::quant::CORRELATED_COLUMNS;
 use undine_model::{MatrixId, Model};
+use undine_weights::WeightName;
 
 use crate::kernels::activations::Activations;
 use crate::memory::SharedSlice;
@@ -19,6 +23,9 @@ pub struct MatrixInputs {
     pub rows: u64,
     /// Per column, the sum of the squares of its values.
     pub squares: Vec<f64>,
+    /// `columns x CORRELATED_COLUMNS`: in row `c` the sums of the products of column `c` with each column up to itself of its
+    /// run of [`CORRELATED_COLUMNS`], then zeros. Nothing for the matrix of an expert.
+    pub products: Vec<f32>,
 }
 
 /// The same of all matrices, while threads add to it.
@@ -26,6 +33,7 @@ pub(crate) struct Inputs(Vec<Sums>);
 
 struct Sums {
     squares: SharedSlice<f64>,
+    products: SharedSlice<f32>,
     /// One value.
     rows: SharedSlice<u64>,
 }
@@ -33,11 +41,17 @@ struct Sums {
 impl Inputs {
     /// Nothing has gone into the matrices of `model`.
     pub fn new(model: &Model) -> Self {
-        let sums = |i: usize| Sums {
-            squares: SharedSlice::new(model.matrix(MatrixId(i as u32)).cols),
-            rows: SharedSlice::new(1),
+        let sums = |id: MatrixId| {
+            let cols = model.matrix(id).cols;
+            let is_expert = matches!(model.matrix_name(id), WeightName::Expert { .. });
+            let width = if is_expert { 0 } else { CORRELATED_COLUMNS };
+            Sums {
+                squares: SharedSlice::new(cols),
+                products: SharedSlice::new(cols * width),
+                rows: SharedSlice::new(1),
+            }
         };
-        Self((0..model.matrix_count()).map(sums).collect())
+        Self((0..model.matrix_count()).map(|i| sums(MatrixId(i as u32))).collect())
     }
 
     /// Adds this thread's columns of some rows, which nobody writes before all threads have met again.
@@ -54,6 +68,16 @@ impl Inputs {
                 *sum += f64::from(x) * f64::from(x);
             }
         }
+        if sums.products.len() > 0 {
+            let range = columns.start * CORRELATED_COLUMNS..columns.end * CORRELATED_COLUMNS;
+            // SAFETY: as the sums of squares.
+            let products = unsafe { sums.products.write(range) };
+            for (column, products) in columns.zip(products.as_chunks_mut().0) {
+                // SAFETY: as above, of whole rows.
+                let row = |row: usize| unsafe { input.f32s.read(row * width..(row + 1) * width) };
+                add_products(products, column, rows.clone().map(row));
+            }
+        }
         if worker.index == 0 {
             // SAFETY: as above.
             unsafe { sums.rows.write(0..1)[0] += rows.len() as u64 };
@@ -68,7 +92,26 @@ impl Inputs {
             MatrixInputs {
                 rows: sums.rows.read(0..1)[0],
                 squares: sums.squares.read(0..sums.squares.len()).to_vec(),
+                products: sums.products.read(0..sums.products.len()).to_vec(),
             }
         }
     }
+}
+
+/// Adds the products of one column with the columns before it in its run, and with itself. The rows of a step are summed
+/// by themselves first, so that sums over a long text stay exact enough in 32 bits.
+fn add_products<'a>(
+    products: &mut [f32; CORRELATED_COLUMNS],
+    column: usize,
+    rows: impl Iterator<Item = &'a [f32]>,
+) {
+    let start = column - column % CORRELATED_COLUMNS;
+    let mut step = [0.0; CORRELATED_COLUMNS];
+    for row in rows {
+        let x = row[column];
+        for (sum, &other) in step.iter_mut().zip(&row[start..=column]) {
+            *sum += x * other;
+        }
+    }
+    products.iter_mut().zip(&step).for_each(|(sum, step)| *sum += step);
 }

@@ -50,18 +50,19 @@ pub fn plan(source: &Source, options: &Options, imatrix: Option<&Imatrix>) -> Re
         }
         let wanted = !dtype.is_float() && dtype != tensor.dtype();
         let entry = imatrix.filter(|_| wanted).map(|imatrix| imatrix.entries.get(&tensor.name));
-        let importance = match entry {
-            None => None,
-            Some(None) => {
-                notes.without_importance += 1;
-                None
-            }
+        let mut recoding = Recoding::plain(dtype);
+        match entry {
+            None => (),
+            Some(None) => notes.without_importance += 1,
             Some(Some(entry)) => {
                 let means = entry.mean_squares(tensor.matrices(), tensor.cols());
-                Some(means.map_err(|source| Error::Importance { tensor: tensor.name.clone(), source })?)
+                let means =
+                    means.map_err(|source| Error::Importance { tensor: tensor.name.clone(), source })?;
+                recoding.importance = Some(means);
+                recoding.coefficients = entry.coefficients();
             }
-        };
-        recodings.push(Recoding { dtype, importance });
+        }
+        recodings.push(recoding);
     }
     if let Some(imatrix) = imatrix {
         check_model(source, imatrix)?;

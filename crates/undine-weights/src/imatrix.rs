@@ -4,11 +4,16 @@
 //! weights the squared error of a weight in that column: it is what the error adds to the squared error of the output.
 //! Read are the GGUF form (`general.type` `imatrix`, tensors `NAME.in_sum2` of `matrices x columns` and `NAME.counts` of
 //! `matrices x 1`) and the older `.dat` form; written is the GGUF form. Source: llama.cpp's imatrix tool.
+//!
+//! Beside them the GGUF form may have, for tensors of one matrix, `NAME.in_corr`, F16 of `columns x 256`: how the input columns
+//! of a run of 256 go together (see [`quant::Correlations`]). Other programs pass over these tensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use undine_core::DType;
+use undine_core::quant::CORRELATED_COLUMNS;
+use undine_core::{DType, quant};
 
 use crate::Error;
 use crate::config_gguf::Metadata;
@@ -25,6 +30,7 @@ const CHUNK_COUNT: &str = "imatrix.chunk_count";
 const CHUNK_SIZE: &str = "imatrix.chunk_size";
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
+const CORRELATIONS: &str = ".in_corr";
 
 /// What text drives through each matrix of a model.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -46,6 +52,24 @@ pub struct ImatrixEntry {
     counts: Vec<f32>,
     /// `matrices x columns`: sums of squares.
     sums: Vec<f32>,
+    /// F16, `columns x CORRELATED_COLUMNS`: see [`quant::Correlations::new`]. Of a single matrix only.
+    coefficients: Option<Arc<[u8]>>,
+}
+
+/// How the input columns of a matrix go together, as it lies in a file.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Coefficients {
+    f16s: Arc<[u8]>,
+    rows: f32,
+}
+
+impl Coefficients {
+    /// Prepares them for encoding; `mean_squares` are those of the same entry.
+    pub fn correlations(&self, mean_squares: &[f32]) -> quant::Correlations {
+        let mut values = vec![0.0; self.f16s.len() / 2];
+        quant::decode(DType::F16, &self.f16s, &mut values);
+        quant::Correlations::new(mean_squares, &values, self.rows)
+    }
 }
 
 impl ImatrixEntry {
@@ -64,8 +88,42 @@ impl ImatrixEntry {
         }
         match counts.iter().chain(&sums).find(|x| !(x.is_finite() && **x >= 0.0)) {
             Some(bad) => fail(format!("expected finite numbers of at least 0, found {bad}")),
-            None => Ok(Self { counts, sums }),
+            None => Ok(Self { counts, sums, coefficients: None }),
         }
+    }
+
+    /// Adds how the columns of a single matrix go together. `products` is `columns x CORRELATED_COLUMNS`: in row `c` the sums of
+    /// the products of column `c` with each column up to itself of its run.
+    ///
+    /// # Panics
+    /// If there are several matrices, or sums of another number of columns.
+    pub fn with_products(mut self, products: &[f32]) -> Self {
+        let cols = self.sums.len();
+        assert!(
+            self.counts.len() == 1 && products.len() == cols * CORRELATED_COLUMNS,
+            "products of one matrix"
+        );
+        let mut coefficients = vec![0.0; products.len()];
+        for (column, products) in products.chunks_exact(CORRELATED_COLUMNS).enumerate() {
+            let start = column - column % CORRELATED_COLUMNS;
+            for (other, product) in (start..=column).zip(products) {
+                let root = (f64::from(self.sums[column]) * f64::from(self.sums[other])).sqrt();
+                // A column that nothing went through goes together with none.
+                let coefficient = if root > 0.0 { (f64::from(*product) / root) as f32 } else { 0.0 };
+                coefficients[column * CORRELATED_COLUMNS + other - start] = coefficient;
+                coefficients[other * CORRELATED_COLUMNS + column - start] = coefficient;
+            }
+        }
+        let mut f16s = vec![0; 2 * coefficients.len()];
+        quant::encode(DType::F16, &coefficients, &mut f16s);
+        self.coefficients = Some(f16s.into());
+        self
+    }
+
+    /// How the columns go together, if that is known: of a single matrix that something went through.
+    pub fn coefficients(&self) -> Option<Coefficients> {
+        let f16s = self.coefficients.clone()?;
+        (self.counts[0] > 0.0).then(|| Coefficients { f16s, rows: self.counts[0] })
     }
 
     /// Tokens that went through each matrix.
@@ -145,22 +203,27 @@ impl Imatrix {
             (CHUNK_SIZE, Value::U32(self.chunk_tokens)),
         ];
         let metadata: Vec<_> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let declare = |name: String, shape| TensorDeclaration { name, dtype: DType::F32, shape };
-        let declarations: Vec<_> = self
-            .entries
-            .iter()
-            .flat_map(|(name, entry)| {
-                let matrices = entry.counts.len();
-                [
-                    declare(format!("{name}{SUMS}"), vec![matrices, entry.sums.len() / matrices]),
-                    declare(format!("{name}{COUNTS}"), vec![matrices, 1]),
-                ]
-            })
-            .collect();
+        let declare = |name: String, dtype, shape| TensorDeclaration { name, dtype, shape };
+        let mut declarations = Vec::new();
+        for (name, entry) in &self.entries {
+            let (matrices, f32) = (entry.counts.len(), DType::F32);
+            let cols = entry.sums.len() / matrices;
+            declarations.push(declare(format!("{name}{SUMS}"), f32, vec![matrices, cols]));
+            declarations.push(declare(format!("{name}{COUNTS}"), f32, vec![matrices, 1]));
+            if entry.coefficients.is_some() {
+                let shape = vec![cols, CORRELATED_COLUMNS];
+                declarations.push(declare(format!("{name}{CORRELATIONS}"), DType::F16, shape));
+            }
+        }
         let mut writer = GgufWriter::create(path, &metadata, &declarations)?;
-        for values in self.entries.values().flat_map(|entry| [&entry.sums, &entry.counts]) {
-            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            writer.append(&bytes)?;
+        for entry in self.entries.values() {
+            for values in [&entry.sums, &entry.counts] {
+                let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+                writer.append(&bytes)?;
+            }
+            if let Some(coefficients) = &entry.coefficients {
+                writer.append(coefficients)?;
+            }
         }
         writer.commit()
     }
@@ -192,8 +255,11 @@ impl Imatrix {
         {
             let counts = by_name.get(format!("{name}{COUNTS}").as_str());
             let counts = counts.ok_or_else(|| Error::Imatrix(format!("{name}{COUNTS} is missing")))?;
-            let entry = ImatrixEntry::new(floats(bytes, counts)?, floats(bytes, tensor)?)
+            let mut entry = ImatrixEntry::new(floats(bytes, counts)?, floats(bytes, tensor)?)
                 .map_err(|error| about(name, &error))?;
+            if let Some(tensor) = by_name.get(format!("{name}{CORRELATIONS}").as_str()) {
+                entry.coefficients = Some(coefficients(bytes, tensor, &entry)?);
+            }
             imatrix.entries.insert(name.to_owned(), entry);
         }
         Ok(imatrix)
@@ -238,11 +304,38 @@ fn decode(bytes: &[u8]) -> Vec<f32> {
 }
 
 fn floats(bytes: &[u8], tensor: &Tensor) -> Result<Vec<f32>, Error> {
-    if tensor.dtype != DType::F32 {
-        let (name, found) = (tensor.name.clone(), tensor.dtype.to_string());
-        return Err(Error::TensorType { name, found, expected: DType::F32.to_string() });
-    }
+    check_type(tensor, DType::F32)?;
     Ok(decode(&bytes[tensor.bytes.clone()]))
+}
+
+fn check_type(tensor: &Tensor, expected: DType) -> Result<(), Error> {
+    if tensor.dtype == expected {
+        return Ok(());
+    }
+    let (name, found) = (tensor.name.clone(), tensor.dtype.to_string());
+    Err(Error::TensorType { name, found, expected: expected.to_string() })
+}
+
+/// The coefficients of an entry: as many as its columns need, and numbers.
+fn coefficients(bytes: &[u8], tensor: &Tensor, entry: &ImatrixEntry) -> Result<Arc<[u8]>, Error> {
+    check_type(tensor, DType::F16)?;
+    let f16s = &bytes[tensor.bytes.clone()];
+    let expected = entry.sums.len() * CORRELATED_COLUMNS;
+    if entry.counts.len() != 1 || f16s.len() != 2 * expected {
+        return Err(Error::Imatrix(format!(
+            "{}: expected {expected} values for one matrix of {} columns, found {} for {} matrices",
+            tensor.name,
+            entry.sums.len(),
+            f16s.len() / 2,
+            entry.counts.len()
+        )));
+    }
+    let mut values = vec![0.0; expected];
+    quant::decode(DType::F16, f16s, &mut values);
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(bad) => Err(Error::Imatrix(format!("{}: expected finite numbers, found {bad}", tensor.name))),
+        None => Ok(f16s.into()),
+    }
 }
 
 /// A reading position in the older form.

@@ -41,7 +41,7 @@ pub use error::Error;
 pub use gguf_write::{GgufWriter, NewFile, TensorDeclaration};
 pub use hf::read_config;
 pub use hf_write::{FolderTypes, write_folder};
-pub use imatrix::{Imatrix, ImatrixEntry};
+pub use imatrix::{Coefficients, Imatrix, ImatrixEntry};
 pub use names::gguf_name;
 pub use recode::Recoding;
 pub use source::{Source, SourceTensor, TensorRole};

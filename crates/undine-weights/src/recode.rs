@@ -11,11 +11,13 @@ use std::sync::Mutex;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread::{self, available_parallelism};
 
+use undine_core::quant::Correlations;
 use undine_core::{DType, quant};
 
 use crate::Error;
 use crate::gguf::ALIGNMENT_DEFAULT;
 use crate::gguf_write::{GgufWriter, TensorDeclaration};
+use crate::imatrix::Coefficients;
 use crate::source::{Source, SourceTensor};
 use crate::weight::Weight;
 
@@ -34,12 +36,35 @@ pub struct Recoding {
     pub dtype: DType,
     /// How much the error of each input column counts, `matrices x cols`; without it all count the same.
     pub importance: Option<Vec<f32>>,
+    /// How the columns of a tensor of one matrix go together; only with importances.
+    pub coefficients: Option<Coefficients>,
 }
 
 impl Recoding {
     /// A type, with every column counting the same.
     pub fn plain(dtype: DType) -> Self {
-        Self { dtype, importance: None }
+        Self { dtype, importance: None, coefficients: None }
+    }
+}
+
+/// What a thread works with.
+#[derive(Default)]
+struct Workplace<'a> {
+    values: Vec<f32>,
+    /// Of the matrix that the last chunk was of. They take longer to prepare than to use for one chunk, and several times
+    /// the memory of a row.
+    correlations: Option<(&'a Recoding, Correlations)>,
+}
+
+impl<'a> Workplace<'a> {
+    fn correlations(&mut self, recoding: &'a Recoding) -> Option<&Correlations> {
+        let (coefficients, importance) = recoding.coefficients.as_ref().zip(recoding.importance.as_ref())?;
+        if !self.correlations.as_ref().is_some_and(|(of, _)| std::ptr::eq(*of, recoding)) {
+            // Freed first: both together would be the peak.
+            self.correlations = None;
+            self.correlations = Some((recoding, coefficients.correlations(importance)));
+        }
+        self.correlations.as_ref().map(|(_, correlations)| correlations)
     }
 }
 
@@ -110,14 +135,14 @@ impl Source {
             for _ in 0..threads {
                 let finished = finished.clone();
                 scope.spawn(move || {
-                    let mut values = Vec::new();
+                    let mut workplace = Workplace::default();
                     loop {
                         let mut queue = queue.lock().expect("no thread panics with the lock");
                         // The writer has left when there is no buffer to come.
                         let Ok(mut buffer) = queue.0.recv() else { return };
                         let Some((number, chunk)) = queue.1.next() else { return };
                         drop(queue);
-                        let result = self.encode(chunk, &mut values, &mut buffer).map(|()| buffer);
+                        let result = self.encode(chunk, &mut workplace, &mut buffer).map(|()| buffer);
                         if finished.send((number, result)).is_err() {
                             return;
                         }
@@ -202,27 +227,36 @@ impl Source {
     }
 
     /// Decodes the rows of a chunk and appends them to the empty `buffer` in their new type.
-    fn encode(&self, chunk: &Chunk<'_>, values: &mut Vec<f32>, buffer: &mut Vec<u8>) -> Result<(), Error> {
-        let Chunk { tensor, recoding: Recoding { dtype, importance }, part, rows, matrix } = chunk;
+    fn encode<'a>(
+        &self,
+        chunk: &Chunk<'a>,
+        workplace: &mut Workplace<'a>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let &Chunk { tensor, recoding, part, ref rows, matrix } = chunk;
+        let dtype = recoding.dtype;
         let row_bytes = |dtype: DType| dtype.row_bytes(part.cols).expect("shapes were checked when declared");
         let start = part.start + rows.start * row_bytes(part.dtype);
         let range = start..start + rows.len() * row_bytes(part.dtype);
         let file = &self.files[part.file];
         buffer.clear();
-        if part.dtype == *dtype && !dtype.is_float() {
+        if part.dtype == dtype && !dtype.is_float() {
             buffer.extend_from_slice(&file[range.clone()]);
         } else {
+            let mut values = std::mem::take(&mut workplace.values);
             values.resize(rows.len() * part.cols, 0.0);
-            buffer.resize(rows.len() * row_bytes(*dtype), 0);
-            quant::decode(part.dtype, &file[range.clone()], values);
-            check_values(&tensor.name, *dtype, values)?;
-            match importance {
+            buffer.resize(rows.len() * row_bytes(dtype), 0);
+            quant::decode(part.dtype, &file[range.clone()], &mut values);
+            check_values(&tensor.name, dtype, &values)?;
+            match &recoding.importance {
                 Some(importance) => {
                     let importance = &importance[matrix * part.cols..][..part.cols];
-                    quant::encode_weighted(*dtype, values, importance, buffer);
+                    let correlations = workplace.correlations(recoding);
+                    quant::encode_weighted(dtype, &values, importance, correlations, buffer);
                 }
-                None => quant::encode(*dtype, values, buffer),
+                None => quant::encode(dtype, &values, buffer),
             }
+            workplace.values = values;
         }
         file.release(range);
         Ok(())

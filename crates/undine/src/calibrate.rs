@@ -93,17 +93,26 @@ pub fn collect(scorer: &mut Scorer, windows: &Windows, layout: Layout) -> Result
 /// and the experts of a layer if none was chosen.
 pub fn entries(model: &Model, executor: &CpuExecutor) -> Result<BTreeMap<String, ImatrixEntry>, Error> {
     let mut collected: BTreeMap<String, (Vec<f32>, Vec<f32>)> = BTreeMap::new();
+    let inputs = |id| executor.inputs(id).expect("collecting was asked for before the first step");
+    let mut entries = BTreeMap::new();
     for id in (0..model.matrix_count()).map(|i| MatrixId(i as u32)) {
-        let MatrixInputs { rows, squares } =
-            executor.inputs(id).expect("collecting was asked for before the first step");
-        // Matrices of a layer's experts come in their order.
-        let (counts, sums) = collected.entry(gguf_name(model.matrix_name(id))).or_default();
-        counts.push(rows as f32);
-        sums.extend(squares.into_iter().map(|square| square as f32));
+        let MatrixInputs { rows, squares, products } = inputs(id);
+        let name = gguf_name(model.matrix_name(id));
+        let sums = squares.into_iter().map(|square| square as f32);
+        if products.is_empty() {
+            // Matrices of a layer's experts come in their order.
+            let (counts, all) = collected.entry(name).or_default();
+            counts.push(rows as f32);
+            all.extend(sums);
+        } else if rows > 0 {
+            let entry = ImatrixEntry::new(vec![rows as f32], sums.collect())?;
+            entries.insert(name, entry.with_products(&products));
+        }
     }
-    collected
-        .into_iter()
-        .filter(|(_, (counts, _))| counts.iter().any(|&count| count > 0.0))
-        .map(|(name, (counts, sums))| Ok::<_, Error>((name, ImatrixEntry::new(counts, sums)?)))
-        .collect()
+    for (name, (counts, sums)) in collected {
+        if counts.iter().any(|&count| count > 0.0) {
+            entries.insert(name, ImatrixEntry::new(counts, sums)?);
+        }
+    }
+    Ok(entries)
 }

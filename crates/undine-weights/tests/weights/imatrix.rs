@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use undine_core::DType;
+use undine_core::quant::CORRELATED_COLUMNS;
 use undine_weights::{GgufWriter, Imatrix, ImatrixEntry, TensorDeclaration, Value};
 
 const DENSE: &str = "blk.0.ffn_down.weight";
@@ -36,6 +37,34 @@ fn written(imatrix: &Imatrix) -> Vec<u8> {
 #[test]
 fn what_is_written_is_read() {
     assert_eq!(Imatrix::read(&written(&imatrix())).unwrap(), imatrix());
+}
+
+#[test]
+fn how_columns_go_together_is_kept() {
+    // Two columns that are equal but for their sign, and one that has nothing to do with them.
+    let mut products = vec![0.0; 3 * CORRELATED_COLUMNS];
+    products[0] = 4.0;
+    products[CORRELATED_COLUMNS..][..2].copy_from_slice(&[-8.0, 16.0]);
+    products[2 * CORRELATED_COLUMNS..][..3].copy_from_slice(&[0.0, 0.0, 1.0]);
+    let mut imatrix = imatrix();
+    assert_eq!(imatrix.entries[DENSE].coefficients(), None);
+    let known = entry(&[4.0], &[4.0, 16.0, 1.0]).with_products(&products);
+    let coefficients = known.coefficients().expect("just given");
+    imatrix.entries.insert(DENSE.to_owned(), known);
+    let bytes = written(&imatrix);
+    let read = Imatrix::read(&bytes).unwrap();
+    assert_eq!(read, imatrix);
+    assert_eq!(read.entries[DENSE].coefficients(), Some(coefficients));
+    // As it lies in the file: both halves, F16.
+    let header = [1.0f32, -1.0, 0.0].map(|x| half_bits(x).to_le_bytes()).concat();
+    assert!(bytes.windows(6).any(|window| window == header));
+    let unseen = entry(&[0.0], &[0.0; 3]).with_products(&products);
+    assert_eq!(unseen.coefficients(), None, "nothing went in");
+}
+
+/// The bits of 1, -1 and 0 as F16.
+fn half_bits(x: f32) -> u16 {
+    if x == 0.0 { 0 } else { 0x3c00 | if x < 0.0 { 0x8000 } else { 0 } }
 }
 
 #[test]
@@ -124,6 +153,30 @@ fn hostile_files_are_refused() {
             "a wrong type",
             gguf("imatrix", &[("t.in_sum2", DType::F16, vec![2], vec![0; 4]), counts(&[1.0])]),
             "has type F16",
+        ),
+        (
+            "coefficients of another type",
+            gguf(
+                "imatrix",
+                &[sums(1.0), counts(&[1.0]), ("t.in_corr", DType::F32, vec![1, 256], vec![0; 1024])],
+            ),
+            "has type F32",
+        ),
+        (
+            "too few coefficients",
+            gguf(
+                "imatrix",
+                &[sums(1.0), counts(&[1.0]), ("t.in_corr", DType::F16, vec![1, 255], vec![0; 510])],
+            ),
+            "expected 256 values",
+        ),
+        (
+            "coefficients that are no numbers",
+            gguf(
+                "imatrix",
+                &[sums(1.0), counts(&[1.0]), ("t.in_corr", DType::F16, vec![1, 256], vec![0xff; 512])],
+            ),
+            "expected finite",
         ),
         ("more counts than sums", gguf("imatrix", &[sums(1.0), counts(&[1.0, 1.0])]), "1 sums of 2 matrices"),
     ];

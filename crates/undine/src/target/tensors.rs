@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
+use undine_core::quant::Correlations;
 use undine_core::{DType, quant};
 use undine_model::{MatrixId, Model};
-use undine_weights::{Imatrix, LayerWeight, WeightName, gguf_name};
+use undine_weights::{Coefficients, Imatrix, ImatrixEntry, LayerWeight, WeightName, gguf_name};
 
 use super::ladder::Candidate;
 use crate::error::Error;
@@ -29,6 +30,8 @@ pub struct Tensor {
     cols: usize,
     /// `matrices x cols`: mean squares of inputs, if they are known.
     importance: Option<Vec<f32>>,
+    /// How the columns of a single matrix go together, if that is known.
+    coefficients: Option<Coefficients>,
 }
 
 impl Tensor {
@@ -47,11 +50,10 @@ impl Tensor {
         let tensor = |(name, matrices): (String, Vec<MatrixId>)| -> Result<Self, Error> {
             let weight = model.matrix(matrices[0]);
             let (rows, cols) = (weight.rows, weight.cols);
-            let importance = match imatrix.entries.get(&name) {
-                Some(entry) => Some(entry.mean_squares(matrices.len(), cols)?),
-                None => None,
-            };
-            Ok(Self { name, matrices, rows, cols, importance })
+            let entry = imatrix.entries.get(&name);
+            let importance = entry.map(|entry| entry.mean_squares(matrices.len(), cols)).transpose()?;
+            let coefficients = entry.and_then(ImatrixEntry::coefficients);
+            Ok(Self { name, matrices, rows, cols, importance, coefficients })
         };
         matrices.into_iter().map(tensor).collect()
     }
@@ -76,6 +78,7 @@ impl Tensor {
     pub fn quantized(&self, model: &Model, dtype: DType, threads: usize) -> Quantized {
         let row_bytes = dtype.row_bytes(self.cols).expect("candidates have whole blocks");
         let rows_each = self.rows.div_ceil(threads);
+        let correlations = &self.correlations();
         let quantize = |(matrix, &id): (usize, &MatrixId)| {
             let mut bytes = vec![0; self.rows * row_bytes];
             thread::scope(|scope| {
@@ -84,7 +87,7 @@ impl Tensor {
                         let mut values = vec![0.0; self.cols];
                         for (row, out) in (part * rows_each..).zip(out.chunks_exact_mut(row_bytes)) {
                             read_row(model, id, row, &mut values);
-                            self.encode(matrix, dtype, &values, out);
+                            self.encode(matrix, dtype, &values, correlations.as_ref(), out);
                         }
                     });
                 }
@@ -94,12 +97,25 @@ impl Tensor {
         self.matrices.iter().enumerate().map(quantize).collect()
     }
 
+    /// How the columns go together, prepared for encoding.
+    fn correlations(&self) -> Option<Correlations> {
+        let (coefficients, importance) = self.coefficients.as_ref().zip(self.importance.as_ref())?;
+        Some(coefficients.correlations(importance))
+    }
+
     /// Encodes a row of one of the matrices.
-    fn encode(&self, matrix: usize, dtype: DType, values: &[f32], out: &mut [u8]) {
+    fn encode(
+        &self,
+        matrix: usize,
+        dtype: DType,
+        values: &[f32],
+        correlations: Option<&Correlations>,
+        out: &mut [u8],
+    ) {
         match &self.importance {
             Some(importance) if !dtype.is_float() => {
                 let importance = &importance[matrix * self.cols..(matrix + 1) * self.cols];
-                quant::encode_weighted(dtype, values, importance, out);
+                quant::encode_weighted(dtype, values, importance, correlations, out);
             }
             _ => quant::encode(dtype, values, out),
         }
@@ -107,7 +123,7 @@ impl Tensor {
 
     /// The weighted squared error of a type, estimated from some rows: what it adds to the squares of the outputs of
     /// all rows, per token.
-    pub fn error(&self, model: &Model, dtype: DType) -> f64 {
+    fn error(&self, model: &Model, dtype: DType, correlations: Option<&Correlations>) -> f64 {
         let all = self.rows * self.matrices.len();
         let stride = all.div_ceil(SAMPLE_ROWS);
         let (mut values, mut decoded) = (vec![0.0; self.cols], vec![0.0; self.cols]);
@@ -116,7 +132,7 @@ impl Tensor {
         for row in (stride / 2..all).step_by(stride) {
             let matrix = row / self.rows;
             read_row(model, self.matrices[matrix], row % self.rows, &mut values);
-            self.encode(matrix, dtype, &values, &mut blocks);
+            self.encode(matrix, dtype, &values, correlations, &mut blocks);
             quant::decode(dtype, &blocks, &mut decoded);
             for (column, (value, decoded)) in values.iter().zip(&decoded).enumerate() {
                 let weight = self.importance.as_ref().map_or(1.0, |all| all[matrix * self.cols + column]);
@@ -143,11 +159,12 @@ pub fn candidates(
 ) -> Vec<Vec<Candidate>> {
     let of = |tensor: &Tensor| -> Vec<Candidate> {
         let own = tensor.dtype(model);
+        let correlations = tensor.correlations();
         let dtypes = dtypes(tensor).iter().copied().filter(|&dtype| dtype != own).chain([own]);
         dtypes
             .filter_map(|dtype| {
                 let bytes = tensor.bytes(dtype)?;
-                let loss = if dtype == own { 0.0 } else { tensor.error(model, dtype) };
+                let loss = if dtype == own { 0.0 } else { tensor.error(model, dtype, correlations.as_ref()) };
                 Some(Candidate { dtype, bytes, loss })
             })
             .collect()

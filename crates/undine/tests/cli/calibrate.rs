@@ -1,10 +1,11 @@
 //! `undine calibrate`: what is in its file. That the sums are right is for `tests/tests/inputs.rs` to say.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use undine_weights::Imatrix;
+use undine_weights::{Imatrix, ImatrixEntry};
 
-use crate::common::{models, oracle, run, stderr, text};
+use crate::common::{json, models, oracle, run, stderr, text};
 
 fn questions() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/questions.jsonl")
@@ -40,6 +41,8 @@ fn every_matrix_has_its_sums() {
                 assert_eq!(counts, [3.0 * 31.0], "{name}");
             }
             assert!(entry.sums().iter().any(|&sum| sum > 0.0), "{name}");
+            // What goes together is kept of single matrices.
+            assert_eq!(entry.coefficients().is_none(), name.contains("_exps"), "{name}");
         }
         // Convolution filters and norms are no matrices; the embedding table is there as the head.
         assert!(imatrix.entries.keys().all(|name| !name.contains("norm") && !name.contains("conv.conv")));
@@ -76,6 +79,40 @@ fn without_a_text_there_is_one() {
     // A name is not a file: without one it is refused.
     let refused = run(&["quantize", text(&model), text(&auto), "--imatrix", "./auto", "--force"]);
     assert!(stderr(&refused).contains("./auto"), "{}", stderr(&refused));
+}
+
+#[test]
+fn what_goes_together_lowers_the_divergence() {
+    let place = |name: &str| models().place(&format!("together-{name}"));
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/undine-demo.gguf");
+    // One half of the questions is learned from, the other measured on.
+    let questions = fs::read_to_string(questions()).expect("readable");
+    let texts = ["learned.txt", "measured.txt"].map(place);
+    for (half, path) in texts.iter().enumerate() {
+        let lines: Vec<&str> = questions.lines().skip(half).step_by(2).collect();
+        fs::write(path, lines.join("\n")).expect("written");
+    }
+    let [together, alone] = ["together.gguf", "alone.gguf"].map(place);
+    let output =
+        run(&["calibrate", text(&demo), "--text", text(&texts[0]), "-c", "128", "-o", text(&together)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut imatrix = Imatrix::open(&together).expect("readable");
+    for entry in imatrix.entries.values_mut() {
+        *entry = ImatrixEntry::new(entry.counts().to_vec(), entry.sums().to_vec()).expect("as before");
+    }
+    imatrix.write(&alone).expect("written");
+    let divergence = |imatrix: &Path| -> f64 {
+        let path = place("q4_0.gguf");
+        let words =
+            ["quantize", text(&demo), text(&path), "--type", "Q4_0", "--force", "--imatrix", text(imatrix)];
+        let output = run(&words);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let words =
+            ["eval", text(&path), "--against", text(&demo), "--text", text(&texts[1]), "-c", "128", "--json"];
+        json(&run(&words))["kl"]["mean"]["value"].as_f64().expect("a number")
+    };
+    let (together, alone) = (divergence(&together), divergence(&alone));
+    assert!(together < 0.8 * alone, "{together} with what goes together, {alone} without");
 }
 
 #[test]
