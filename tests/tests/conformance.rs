@@ -53,7 +53,7 @@ impl Distance {
 
 /// Bounds for any verb. Quantized weights meet activations of 8 bits while the oracle's stay f32, and that is nearly
 /// all of the difference. Measured, mean and worst:
-const TOLERANCES: [(DType, Distance); 15] = [
+const TOLERANCES: [(DType, Distance); 17] = [
     (DType::F32, Distance { mean: 6.5e-7, worst: 2.5e-6 }), // 3.8e-7, 1.5e-6
     (DType::F16, Distance { mean: 6.3e-7, worst: 5.7e-6 }), // 3.7e-7, 3.3e-6
     (DType::BF16, Distance { mean: 5.4e-7, worst: 2.6e-6 }), // 3.1e-7, 1.5e-6
@@ -67,6 +67,8 @@ const TOLERANCES: [(DType, Distance); 15] = [
     (DType::Q4_K, Distance { mean: 0.024, worst: 0.097 }),  // 0.0139, 0.0559
     (DType::Q5_K, Distance { mean: 0.028, worst: 0.19 }),   // 0.0162, 0.1098
     (DType::Q6_K, Distance { mean: 0.025, worst: 0.2 }),    // 0.0145, 0.1162
+    (DType::IQ2_XXS, Distance { mean: 0.04, worst: 0.2 }),
+    (DType::IQ3_S, Distance { mean: 0.04, worst: 0.2 }),
     (DType::IQ4_NL, Distance { mean: 0.036, worst: 0.23 }), // 0.0209, 0.1351
     (DType::IQ4_XS, Distance { mean: 0.037, worst: 0.1 }),  // 0.0215, 0.0586
 ];

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// Elements in a super-block of the K-quants and of IQ4_XS.
+/// Elements in a super-block of the K-quants and of most codebook formats.
 pub const QK_K: usize = 256;
 /// Elements in a block of the simple quantized formats.
 pub const QK: usize = 32;
@@ -62,6 +62,8 @@ dtypes! {
     Q4_K = 12, "Q4_K", QK_K, 144;
     Q5_K = 13, "Q5_K", QK_K, 176;
     Q6_K = 14, "Q6_K", QK_K, 210;
+    IQ2_XXS = 16, "IQ2_XXS", QK_K, 66;
+    IQ3_S = 21, "IQ3_S", QK_K, 110;
     IQ4_NL = 20, "IQ4_NL", QK, 18;
     IQ4_XS = 23, "IQ4_XS", QK_K, 136;
 }
@@ -101,7 +103,7 @@ mod tests {
             assert_eq!(DType::from_ggml(dtype.ggml()), Some(dtype));
             assert_eq!(DType::parse(&dtype.name().to_lowercase()), Some(dtype));
         }
-        assert_eq!(DType::from_ggml(16), None, "IQ2_XXS is not supported");
+        assert_eq!(DType::from_ggml(17), None, "IQ2_XS is not supported");
     }
 
     #[test]

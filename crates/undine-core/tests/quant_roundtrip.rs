@@ -119,10 +119,15 @@ fn simple_blocks_round_trip() {
     for dtype in quantized() {
         let tolerance = match dtype {
             DType::Q2_K | DType::Q4_K | DType::Q5_K => 2e-3,
-            DType::IQ4_NL | DType::IQ4_XS => 1e-2,
+            DType::IQ4_NL | DType::IQ4_XS | DType::IQ3_S | DType::IQ2_XXS => 1e-2,
             _ => 0.0,
         };
         for (name, pattern) in patterns {
+            // A codebook has no level for zero, and none of its points has one large value among small ones.
+            let is_codebook = matches!(dtype, DType::IQ3_S | DType::IQ2_XXS);
+            if is_codebook && ["ternary", "one non-zero", "alternating sub-blocks"].contains(&name) {
+                continue;
+            }
             // Ternary values need a level at zero between two that are equally far away under an f16 scale.
             let lacks_ternary =
                 matches!(dtype, DType::IQ4_NL | DType::IQ4_XS | DType::Q2_K | DType::Q4_K | DType::Q5_K);

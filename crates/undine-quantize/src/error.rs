@@ -35,6 +35,17 @@ pub enum Error {
         /// The type that was named.
         dtype: undine_core::DType,
     },
+    /// A type that cannot be chosen well blindly.
+    #[error(
+        "tensor {tensor} as {dtype} needs an importance matrix that has it; make one with `undine calibrate` and give it with \
+         --imatrix"
+    )]
+    NeedsImatrix {
+        /// The tensor.
+        tensor: String,
+        /// The type.
+        dtype: undine_core::DType,
+    },
     /// A pattern matches nothing that could have another type.
     #[error(
         "--tensor-type {pattern}: no matrix of this model has a name that matches; see --dry-run for the names"

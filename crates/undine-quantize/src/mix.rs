@@ -55,7 +55,10 @@ mixes! {
     Q3_K_M = "Q3_K_M", Q3_K, 12;
     Q3_K_S = "Q3_K_S", Q3_K, 11;
     Q2_K = "Q2_K", Q2_K, 10;
+    IQ3_M = "IQ3_M", IQ3_S, 27;
+    IQ3_S = "IQ3_S", IQ3_S, 26;
     Q2_K_S = "Q2_K_S", Q2_K, 21;
+    IQ2_XXS = "IQ2_XXS", IQ2_XXS, 19;
 }
 
 /// What a matrix is, as far as its type depends on it.
@@ -85,12 +88,12 @@ pub struct Place {
 }
 
 /// What else a type depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Circumstances {
-    /// All columns count the same.
-    Plain,
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Circumstances {
     /// There is an importance matrix, which lets some matrices do with less.
-    WithImatrix,
+    pub imatrix: bool,
+    /// There are experts, beside which attention is small.
+    pub experts: bool,
 }
 
 impl Mix {
@@ -104,6 +107,11 @@ impl Mix {
         let early = index < count / 8;
         match (role, self) {
             (Role::Head, Self::Q8_0) => DType::Q8_0,
+            (Role::Head, Self::IQ2_XXS) => DType::Q5_K,
+            (Role::Embedding, Self::IQ2_XXS) => DType::Q2_K,
+            (Role::Value, Self::IQ2_XXS) if circumstances.experts => DType::Q4_K,
+            (Role::Value, Self::IQ2_XXS) => DType::Q2_K,
+            (Role::Value | Role::AttentionOut, Self::IQ3_M) => DType::Q4_K,
             (Role::Head, _) => DType::Q6_K,
             (Role::Value | Role::Down, Self::Q3_K_L) => DType::Q5_K,
             (Role::Value | Role::Down, Self::Q4_K_M | Self::Q5_K_M) if place.deserves_more_bits() => {
@@ -116,11 +124,12 @@ impl Mix {
             (Role::Value | Role::AttentionOut | Role::Down, Self::Q3_K_M) => DType::Q4_K,
             (Role::AttentionOut, Self::Q3_K_L) => DType::Q5_K,
             (Role::Down, Self::Q4_K_S) if early => DType::Q5_K,
-            (Role::Down, Self::Q2_K_S) if early => DType::Q4_K,
-            (Role::Down, _) if early => match (self, circumstances) {
-                (Self::IQ4_NL | Self::IQ4_XS, Circumstances::Plain) => DType::Q5_K,
-                (Self::Q4_0, Circumstances::WithImatrix) => DType::Q4_1,
-                (Self::Q5_0, Circumstances::WithImatrix) => DType::Q5_1,
+            (Role::Down, Self::Q2_K_S | Self::IQ3_M) if early => DType::Q4_K,
+            (Role::Down, Self::IQ2_XXS) if early => DType::Q2_K,
+            (Role::Down, _) if early => match (self, circumstances.imatrix) {
+                (Self::IQ4_NL | Self::IQ4_XS, false) => DType::Q5_K,
+                (Self::Q4_0, true) => DType::Q4_1,
+                (Self::Q5_0, true) => DType::Q5_1,
                 _ => base,
             },
             _ => base,
@@ -144,7 +153,7 @@ pub fn fitting(dtype: DType, cols: usize) -> DType {
         DType::Q4_K => DType::Q5_0,
         DType::Q5_K => DType::Q5_1,
         DType::Q6_K => DType::Q8_0,
-        DType::IQ4_XS => DType::IQ4_NL,
+        DType::IQ4_XS | DType::IQ3_S | DType::IQ2_XXS => DType::IQ4_NL,
         other => other,
     };
     let fits = |dtype: &DType| dtype.row_bytes(cols).is_some();

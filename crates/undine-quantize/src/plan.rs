@@ -62,6 +62,9 @@ pub fn plan(source: &Source, options: &Options, imatrix: Option<&Imatrix>) -> Re
                 recoding.coefficients = entry.coefficients();
             }
         }
+        if dtype == DType::IQ2_XXS && dtype != tensor.dtype() && recoding.importance.is_none() {
+            return Err(Error::NeedsImatrix { tensor: tensor.name.clone(), dtype });
+        }
         recodings.push(recoding);
     }
     if let Some(imatrix) = imatrix {
@@ -109,7 +112,10 @@ impl<'a> Chooser<'a> {
         layers.sort_unstable();
         Self {
             options,
-            circumstances: if imatrix.is_some() { Circumstances::WithImatrix } else { Circumstances::Plain },
+            circumstances: Circumstances {
+                imatrix: imatrix.is_some(),
+                experts: source.tensors().iter().any(|tensor| tensor.matrices() > 1),
+            },
             layers: source.layers(),
             attention: layers,
             has_head: source.tensors().iter().any(|tensor| tensor.role == TensorRole::Text(WeightName::Head)),

@@ -184,6 +184,8 @@ impl Source {
             DType::Q4_K => 15,
             DType::Q5_K => 17,
             DType::Q6_K => 18,
+            DType::IQ2_XXS => 19,
+            DType::IQ3_S => 26,
             DType::IQ4_NL => 25,
             DType::IQ4_XS => 30,
             DType::BF16 => 32,

@@ -18,11 +18,13 @@ pub struct QuantizeArgs {
     /// The .gguf file to write; a vision tower of a folder goes beside it, as mmproj-OUT.
     #[arg(value_name = "OUT", required_unless_present = "dry_run")]
     pub output: Option<PathBuf>,
-    /// Mix of types, such as Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_XS, Q3_K_M, Q2_K, BF16.
+    /// Mix of types, such as Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_XS, Q3_K_M, IQ3_M, Q2_K, BF16; IQ2_XXS needs
+    /// an importance matrix.
     #[arg(long = "type", value_name = "TYPE", default_value_t = Mix::Q4_K_M)]
     pub mix: Mix,
-    /// Importance matrix of this model (.gguf or .dat): errors count where text goes. `auto` makes one first, from --text
-    /// or from a text in the program (see `undine calibrate`); a file of that name is ./auto.
+    /// Importance matrix of this model (.gguf or .dat): errors count where text goes, and one of `undine calibrate` also says
+    /// where they can be made up for. `auto` makes one first, from --text or from a text in the program (see `undine
+    /// calibrate`); a file of that name is ./auto.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<ImatrixSource>,
     /// Type of matrices whose names match a regular expression, such as ffn_down=Q6_K; may be repeated, the first counts.

@@ -10,8 +10,11 @@
 //!    brought near 0. This is the rounding of GPTQ (Frantar et al. 2022) as written in QuIP (Chee et al. 2023).
 //! 2. Columns in order, each given the code that is best while the others stay, until none changes.
 //!
+//! Where a code stands for several values, the first step chooses it for all of them, and there is no second.
+//!
 //! The result is taken only where its `e G e` is below that of rounding each value by itself.
 
+use super::codebook::GroupFormat;
 use super::{BlockFormat, finite};
 use crate::dtype::QK_K;
 
@@ -86,7 +89,54 @@ impl Correlations {
     }
 }
 
+impl Correlations {
+    /// As [`Self::round`], for formats whose codes stand for several values.
+    pub(super) fn round_groups<F: GroupFormat<BYTES, D>, const BYTES: usize, const D: usize>(
+        &self,
+        row: &[f32],
+        blocks: &mut [u8],
+    ) {
+        let blocks = blocks.as_chunks_mut::<BYTES>().0.iter_mut();
+        for ((x, block), run) in row.as_chunks::<CORRELATED_COLUMNS>().0.iter().zip(blocks).zip(&self.runs) {
+            let x = x.map(finite);
+            let (mut alone, mut together) = ([0.0; CORRELATED_COLUMNS], *block);
+            F::decode(block, &mut alone);
+            let error = run.carry_groups::<D>(&x, |group, target, weights| {
+                F::set_group(&mut together, group, target, weights)
+            });
+            if error < run.carry_groups::<D>(&x, |group, _, _| alone.as_chunks().0[group]) {
+                *block = together;
+            }
+        }
+    }
+}
+
 impl Run {
+    /// The first step for groups of `D` columns: `choose` finds values for a group near a target. Returns `e G e`.
+    fn carry_groups<const D: usize>(
+        &self,
+        x: &[f32; CORRELATED_COLUMNS],
+        mut choose: impl FnMut(usize, &[f32; D], &[f32; D]) -> [f32; D],
+    ) -> f32 {
+        let mut carried = [0.0; CORRELATED_COLUMNS];
+        let mut total = 0.0;
+        for (group, (x, weights)) in
+            x.as_chunks::<D>().0.iter().zip(self.pivots.as_chunks::<D>().0).enumerate()
+        {
+            let first = group * D;
+            let target = std::array::from_fn(|i| x[i] - carried[first + i]);
+            let y = choose(group, &target, weights);
+            for i in 0..D {
+                let (k, error) = (first + i, y[i] - x[i]);
+                let left = error + carried[k];
+                total += weights[i] * (left * left);
+                let factors = &self.feedback[k * CORRELATED_COLUMNS..][k + 1..CORRELATED_COLUMNS];
+                carried[k + 1..].iter_mut().zip(factors).for_each(|(sum, factor)| *sum += error * factor);
+            }
+        }
+        total
+    }
+
     fn new(squares: &[f32], coefficients: &[f32], certain: f64) -> Self {
         let n = squares.len();
         let mean = squares.iter().map(|&square| f64::from(square)).sum::<f64>() / n as f64;

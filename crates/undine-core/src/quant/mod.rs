@@ -19,15 +19,18 @@
 //!
 //! `tests/quant_roundtrip.rs` holds every format below its "nearest" figure, and measures speed on request.
 
+mod codebook;
 mod correlations;
 mod fit;
 mod iq4;
 mod k_quants;
 mod legacy;
 mod planes;
+mod points;
 mod scales;
 mod two_level;
 
+pub use codebook::{iq2_xxs_values, iq3_s_values};
 pub use correlations::{CORRELATED_COLUMNS, Correlations};
 pub use iq4::IQ4_VALUES;
 pub use scales::{unpack_scales_6bit, unpack_scales_q3};
@@ -35,6 +38,7 @@ pub use scales::{unpack_scales_6bit, unpack_scales_q3};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use self::codebook::{GroupFormat, Iq2Xxs, Iq3S};
 use self::fit::{Even, Importance};
 use crate::dtype::DType;
 
@@ -99,6 +103,8 @@ pub fn decode(dtype: DType, blocks: &[u8], out: &mut [f32]) {
         DType::Q4_K => decode_coded::<k_quants::Q4K, _, _>(blocks, out),
         DType::Q5_K => decode_coded::<k_quants::Q5K, _, _>(blocks, out),
         DType::Q6_K => decode_coded::<k_quants::Q6K, _, _>(blocks, out),
+        DType::IQ2_XXS => decode_blocks(blocks, out, Iq2Xxs::decode),
+        DType::IQ3_S => decode_blocks(blocks, out, Iq3S::decode),
         DType::IQ4_NL => decode_coded::<iq4::Iq4Nl, _, _>(blocks, out),
         DType::IQ4_XS => decode_coded::<iq4::Iq4Xs, _, _>(blocks, out),
     }
@@ -182,6 +188,8 @@ fn encode_rows(
         DType::Q4_K => encode_coded::<k_quants::Q4K, _, _>(to, correlations),
         DType::Q5_K => encode_coded::<k_quants::Q5K, _, _>(to, correlations),
         DType::Q6_K => encode_coded::<k_quants::Q6K, _, _>(to, correlations),
+        DType::IQ2_XXS => encode_grouped::<Iq2Xxs, _, _>(to, correlations),
+        DType::IQ3_S => encode_grouped::<Iq3S, _, _>(to, correlations),
         DType::IQ4_NL => encode_coded::<iq4::Iq4Nl, _, _>(to, correlations),
         DType::IQ4_XS => encode_coded::<iq4::Iq4Xs, _, _>(to, correlations),
     }
@@ -201,6 +209,19 @@ fn encode_coded<F: BlockFormat<BYTES, ELEMS>, const BYTES: usize, const ELEMS: u
     }
     if let Some(correlations) = correlations {
         correlations.round::<F, BYTES, ELEMS>(to.values, to.blocks);
+    }
+}
+
+/// Encodes a format whose codes stand for several values; all of them are [`Aim::LargeValues`].
+fn encode_grouped<F: GroupFormat<BYTES, D>, const BYTES: usize, const D: usize>(
+    mut to: Blocks<'_>,
+    correlations: Option<&Correlations>,
+) {
+    to.each(|values, importance, block| {
+        F::encode(values, &for_large_values(values, importance)[..], block);
+    });
+    if let Some(correlations) = correlations {
+        correlations.round_groups::<F, BYTES, D>(to.values, to.blocks);
     }
 }
 
@@ -303,6 +324,28 @@ fn encode_f16(values: &[f32], blocks: &mut [u8]) {
         halves[..values.len()].convert_from_f32_slice(values);
         for (half, bytes) in halves.iter().zip(bytes.as_chunks_mut().0) {
             *bytes = half.to_le_bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_large_values_count_by_the_root_of_square_and_mean_square() {
+        let root5 = 5f32.sqrt();
+        for (x, importance, expected) in [
+            // A mean square of 1.
+            ([0.0, 0.0, 0.0, -2.0], [1.0, 2.0, 1.0, 1.0], [1.0, 2.0, 1.0, root5]),
+            ([1e-9, 1e-9, -1e-9, 1e-9], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]),
+            ([0.0; 4], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]),
+            ([1e15, 0.0, 0.0, 0.0], [1.0; 4], [root5, 1.0, 1.0, 1.0]),
+        ] {
+            let mean = expected.iter().sum::<f32>() / 4.0;
+            for (found, expected) in for_large_values(&x, &importance).iter().zip(expected) {
+                assert!((found * mean / expected - 1.0).abs() < 1e-6, "{x:?}: {found}, expected {expected}");
+            }
         }
     }
 }

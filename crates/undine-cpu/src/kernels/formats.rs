@@ -7,7 +7,7 @@
 //! Layouts as documented in `undine_core::quant`.
 
 use undine_core::DType;
-use undine_core::quant::IQ4_VALUES;
+use undine_core::quant::{IQ4_VALUES, iq2_xxs_values, iq3_s_values};
 
 use super::each_block;
 use super::rows::weights;
@@ -382,6 +382,32 @@ scales |s, p| {
     Scales { s: [d, d], m: [d, d] }
 },
     pack |s, rows, to| pack_nibbles::<S, true>(s, rows, to, [8, 16]));
+
+format!(IQ3_S { max SIGNED, offset 0, min false, halves false }
+quants |s, p, b| s.b_load(iq3_s_values(&*p.cast::<[u8; 110]>(), b).as_ptr().cast()),
+scales |s, p| {
+    let packed = p.add(106).cast::<u32>().read_unaligned();
+    let mut sc = [0i32; LANES];
+    for b in 0..LANES {
+        sc[b] = 1 + 2 * (packed >> (4 * b) & 15) as i32;
+    }
+    let d = s.f_mul(s.f_from_i(s.i_load(sc.as_ptr())), s.f_splat_f16(p));
+    Scales { s: [d, d], m: [d, d] }
+},
+    pack |s, rows, to| pack_natural::<S, Self>(s, rows, to));
+format!(IQ2_XXS { max SIGNED, offset 0, min false, halves false }
+quants |s, p, b| s.b_load(iq2_xxs_values(&*p.cast::<[u8; 66]>(), b).as_ptr().cast()),
+scales |s, p| {
+    let mut sc = [0i32; LANES];
+    for b in 0..LANES {
+        // Half units, so that they are whole numbers.
+        sc[b] = 1 + 2 * i32::from(p.add(2 + 8 * b + 7).read() >> 4);
+    }
+    let d = s.f_mul(s.f_splat_f16(p), s.f_splat(0.125));
+    let d = s.f_mul(s.f_from_i(s.i_load(sc.as_ptr())), d);
+    Scales { s: [d, d], m: [d, d] }
+},
+    pack |s, rows, to| pack_natural::<S, Self>(s, rows, to));
 
 /// The codebook of the IQ4 formats.
 const IQ4_BYTES: [u8; 16] = {

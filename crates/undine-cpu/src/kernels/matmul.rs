@@ -58,6 +58,8 @@ impl MatMul<'_> {
             DType::Q4_K => self.quantized::<formats::Q4_K>(isa, memory),
             DType::Q5_K => self.quantized::<formats::Q5_K>(isa, memory),
             DType::Q6_K => self.quantized::<formats::Q6_K>(isa, memory),
+            DType::IQ2_XXS => self.quantized::<formats::IQ2_XXS>(isa, memory),
+            DType::IQ3_S => self.quantized::<formats::IQ3_S>(isa, memory),
             DType::IQ4_XS => self.quantized::<formats::IQ4_XS>(isa, memory),
         }
     }

@@ -40,7 +40,8 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// A matrix or a stack of them, outermost dimension first; its values keep the magnitude of what goes through it.
     fn matrix(&mut self, name: String, shape: Vec<usize>, role: Role, place: Place) {
-        let dtype = self.mix.dtype(role, place, Circumstances::Plain);
+        let dtype =
+            self.mix.dtype(role, place, Circumstances { imatrix: false, experts: self.shape.moe.is_some() });
         self.random(name, shape, dtype);
     }
 

@@ -60,7 +60,9 @@ impl BlockSource {
         let sign = if block[0] & 1 == 0 { 1.0 } else { -1.0 };
         let scale = f16::from_f32(self.scale).to_f32();
         match self.dtype {
-            DType::Q4_0 | DType::Q5_0 | DType::IQ4_NL | DType::IQ4_XS => put_f16(block, 0, sign * scale),
+            DType::Q4_0 | DType::Q5_0 | DType::IQ4_NL | DType::IQ4_XS | DType::IQ3_S | DType::IQ2_XXS => {
+                put_f16(block, 0, sign * scale)
+            }
             DType::Q4_1 => put_scale_and_min(block, 0, scale, -7.5 * scale),
             DType::Q5_1 => put_scale_and_min(block, 0, scale, -15.5 * scale),
             DType::Q8_0 => {

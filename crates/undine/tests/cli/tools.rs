@@ -4,7 +4,8 @@ use crate::common::{json, models, oracle, run, stderr, stdout, text};
 
 #[test]
 fn every_type_is_written_inspected_measured_and_run() {
-    let types = "F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_0 Q5_1 Q4_K_M Q4_0 Q4_1 Q3_K_M Q2_K IQ4_NL IQ4_XS";
+    let types =
+        "F32 F16 BF16 Q8_0 Q6_K Q5_K_M Q5_0 Q5_1 Q4_K_M Q4_0 Q4_1 Q3_K_M Q2_K IQ4_NL IQ4_XS IQ3_S IQ2_XXS";
     for (shape, mix) in types.split(' ').map(|mix| ("tiny", mix)).chain([("tiny-moe", "Q4_K_M")]) {
         let path = models().place(&format!("{shape}-{mix}.gguf"));
         let output = run(&["synth", shape, "--type", mix, "-o", text(&path)]);
