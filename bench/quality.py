@@ -4,10 +4,11 @@
     python bench/quality.py INPUT.gguf --peer-python VENV/bin/python --name demo
 
 INPUT is a checkpoint in a float type. For each type four files are made, ours and llama.cpp's, with and without the same
-importance matrix (from `undine calibrate`), and `undine eval --against INPUT` measures each on a text that neither the
-importance matrix nor the training of the demo model has seen. Both sides' files run in Undine, so what differs is the
-files. Writes bench/runs/quality-NAME-DATE.json, a table (.md) and a picture (.svg). Texts come from demo/make_data.py
-unless given. A run goes on where it was stopped if it is started again.
+importance matrix file (from `undine calibrate`; llama.cpp reads its mean squares, Undine also how columns go together), and
+`undine eval --against INPUT` measures each on a text that neither the importance matrix nor the training of the demo model
+has seen. Both sides' files run in Undine, so what differs is the files. The text is measured in parts, so that the ratio
+of both sides' divergences has a standard error: that of a ratio of paired means. Writes
+bench/runs/quality-NAME-DATE.json, a table (.md) and a picture (.svg). Texts come from demo/make_data.py unless given. A run goes on where it was stopped if it is started again.
 """
 
 import argparse
@@ -23,12 +24,15 @@ from pathlib import Path
 import picture
 
 HERE = Path(__file__).parent
-TYPES = "Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K_L Q3_K_M Q3_K_S Q2_K".split()
+TYPES = "Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K_L Q3_K_M Q3_K_S IQ3_M IQ3_S Q2_K IQ2_XXS".split()
+# Neither program makes these without an importance matrix.
+NEED_IMATRIX = {"IQ2_XXS"}
 # Sides as they are called in files and tables.
 SIDES = ("undine", "llama.cpp")
 PLAIN, WEIGHTED = "plain", "imatrix"
 CALIBRATION_DIALOGUES = 400
-HELD_OUT_DIALOGUES = 240
+HELD_OUT_DIALOGUES = 720
+PARTS = 12
 WIDTH, HEIGHT = 900, 560
 LEFT, RIGHT, TOP, BOTTOM = 70, 24, 84, 60
 
@@ -43,8 +47,9 @@ def arguments():
     parser.add_argument("--types", default=",".join(TYPES), help="types to measure [%(default)s]")
     parser.add_argument("--text", type=Path, help="text to measure on [held-out dialogues of the demo model]")
     parser.add_argument("--calibration", type=Path, help="text of the importance matrix [training dialogues of the demo model]")
+    parser.add_argument("--parts", type=int, default=PARTS, help="parts of the text, for standard errors [%(default)s]")
     parser.add_argument("--context", type=int, default=512, help="tokens of a window [%(default)s]")
-    parser.add_argument("--chunks", type=int, help="windows to measure on [all of the text]")
+    parser.add_argument("--chunks", type=int, help="windows to measure on in each part [all of it]")
     parser.add_argument("--calibration-chunks", type=int, help="windows of the importance matrix [all of the text]")
     parser.add_argument("-o", "--output", type=Path, help="the run's JSON file [bench/runs/quality-NAME-DATE.json]")
     parser.add_argument("--draw", type=Path, metavar="RUN", help="measure nothing; write table and picture of this run")
@@ -66,13 +71,21 @@ def dialogues(count, seed, held_out):
     return "\n".join(world.sample()[1] for _ in range(count)) + "\n"
 
 
+def pieces(text, count):
+    """A text in pieces of about as many lines each."""
+    lines = text.splitlines(keepends=True)
+    ends = [len(lines) * i // count for i in range(count + 1)]
+    return ["".join(lines[first:last]) for first, last in zip(ends, ends[1:])]
+
+
 class Bench:
     """Makes files and measures them."""
 
     def __init__(self, args):
         self.args = args
         args.work.mkdir(parents=True, exist_ok=True)
-        self.text = args.text or self.write("held-out.txt", dialogues(HELD_OUT_DIALOGUES, 2, True))
+        text = args.text.read_text() if args.text else dialogues(HELD_OUT_DIALOGUES, 2, True)
+        self.texts = [self.write(f"held-out-{i}.txt", piece) for i, piece in enumerate(pieces(text, args.parts))]
         self.calibration = args.calibration or self.write("calibration.txt", dialogues(CALIBRATION_DIALOGUES, 1, False))
 
     def write(self, name, text):
@@ -101,12 +114,19 @@ class Bench:
         else:
             run([self.args.peer_python, HERE / "quality_peer.py", self.args.input, path, dtype, *weights])
         seconds = time.perf_counter() - started
-        words = [self.args.undine, "eval", path, "--against", self.args.input, "--text", self.text, "--json"]
-        found = json.loads(run([*words, *self.windows(self.args.chunks)]))
+        parts = [self.evaluate(path, text) for text in self.texts]
         size = path.stat().st_size
         path.unlink()
-        # A folder of this machine says nothing to others.
-        return {"bytes": size, "quantize_s": seconds} | found | {"text": self.text.name}
+        return {"bytes": size, "quantize_s": seconds, "parts": parts}
+
+    def evaluate(self, path, text):
+        """What of `undine eval`'s numbers is kept of a part of the text."""
+        words = [self.args.undine, "eval", path, "--against", self.args.input, "--text", text, "--json"]
+        found = json.loads(run([*words, *self.windows(self.args.chunks)]))
+        means = {"kl": found["kl"]["mean"], "same_top": found["same_top"], "reference_perplexity": found["reference_perplexity"]}
+        return {key: found[key] for key in ("context", "windows", "predictions")} | {
+            key: mean["value"] for key, mean in means.items()
+        }
 
 
 def record_of(bench, output):
@@ -120,13 +140,15 @@ def record_of(bench, output):
     imatrix = bench.imatrix()
     for dtype in args.types.split(","):
         for kind, path in ((PLAIN, None), (WEIGHTED, imatrix)):
+            if kind == PLAIN and dtype in NEED_IMATRIX:
+                continue
             for side in SIDES:
                 key = f"{dtype} {kind} {side}"
                 if key not in record["cells"]:
                     record["cells"][key] = bench.measure(side, dtype, path)
                     output.write_text(json.dumps(record, indent=1) + "\n")
                 cell = record["cells"][key]
-                print(f"{key:28} {cell['bytes'] / 1e6:10.2f} MB  KL {cell['kl']['mean']['value']:.6f}", flush=True)
+                print(f"{key:28} {cell['bytes'] / 1e6:10.2f} MB  KL {kl(cell):.6f}", flush=True)
     return record
 
 
@@ -138,31 +160,49 @@ def rows(record):
             yield dtype, kind, ours, theirs
 
 
+def mean_of(cell, measure):
+    """Of all predictions of all parts."""
+    return sum(part[measure] * part["predictions"] for part in cell["parts"]) / sum(part["predictions"] for part in cell["parts"])
+
+
 def kl(cell):
-    return cell["kl"]["mean"]["value"]
+    return mean_of(cell, "kl")
+
+
+def ratio(ours, theirs):
+    """Our divergence to theirs, with its standard error from part to part; None if theirs is 0."""
+    if not kl(theirs):
+        return None
+    value = kl(ours) / kl(theirs)
+    pairs = [(a["kl"] - value * b["kl"]) / kl(theirs) for a, b in zip(ours["parts"], theirs["parts"])]
+    return value, math.sqrt(sum(pair * pair for pair in pairs) / max(1, len(pairs) - 1) / len(pairs))
 
 
 def table(record):
     """Markdown: for every type both sides' size, divergence and agreement."""
-    first = next(rows(record))[2]
+    parts = next(rows(record))[2]["parts"]
+    predictions, windows = (sum(part[key] for part in parts) for key in ("predictions", "windows"))
+    nll = sum(part["predictions"] * math.log(part["reference_perplexity"]) for part in parts) / predictions
     lines = [
         f"# What quantization costs: {record['name']}, {record['date']}",
         "",
-        f"Against the input in a float type ({record['input_bytes'] / 1e6:.1f} MB, perplexity "
-        f"{first['reference_perplexity']['value']:.4f}); {first['predictions']} predictions in {first['windows']} windows of "
-        f"{first['context']} tokens. Peer: {record['peer']['name']}. All files run in Undine. KL in nats per token; "
-        "the ratio is our KL to theirs, below 1 is better.",
+        f"Against the input in a float type ({record['input_bytes'] / 1e6:.1f} MB, perplexity {math.exp(nll):.4f}); "
+        f"{predictions} predictions in {windows} windows of {parts[0]['context']} tokens, in {len(parts)} parts. "
+        f"Peer: {record['peer']['name']}. All files run in Undine. KL in nats per token; the ratio is our KL to theirs, "
+        "below 1 is better, with its standard error over the parts of the text (not over models: which weights are rounded "
+        "up and which down is luck, and adds some percent in either direction). With an importance matrix Undine also uses "
+        "how input columns go together, which `undine calibrate` stores beside the mean squares.",
         "",
-        "| type | importance | MB | llama.cpp | mean KL | llama.cpp | ratio | 99% KL | llama.cpp | same best token | llama.cpp |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| type | importance | MB | llama.cpp | mean KL | llama.cpp | ratio | same best token | llama.cpp |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for dtype, kind, ours, theirs in rows(record):
         cells = [dtype, "yes" if kind == WEIGHTED else "no"]
         cells += [f"{cell['bytes'] / 1e6:.2f}" for cell in (ours, theirs)]
         cells += [f"{kl(cell):.6f}" for cell in (ours, theirs)]
-        cells.append(f"{kl(ours) / kl(theirs):.3f}" if kl(theirs) else "1" if not kl(ours) else "-")
-        cells += [f"{cell['kl']['p99']:.5f}" for cell in (ours, theirs)]
-        cells += [f"{100 * cell['same_top']['value']:.2f}%" for cell in (ours, theirs)]
+        found = ratio(ours, theirs)
+        cells.append(f"{found[0]:.3f} +/- {found[1]:.3f}" if found else "-")
+        cells += [f"{100 * mean_of(cell, 'same_top'):.2f}%" for cell in (ours, theirs)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -241,8 +281,10 @@ def main():
         record = record_of(Bench(args), output)
     output.with_suffix(".md").write_text(table(record))
     output.with_suffix(".svg").write_text(draw(record))
-    worse = [f"{dtype} {kind}" for dtype, kind, ours, theirs in rows(record) if kl(ours) > kl(theirs)]
-    print(f"our mean KL is above theirs for: {', '.join(worse) or 'no type'}")
+    for dtype, kind, ours, theirs in rows(record):
+        found = ratio(ours, theirs)
+        if found and found[0] > 1:
+            print(f"our mean KL is above theirs for {dtype} {kind}: {found[0]:.3f} +/- {found[1]:.3f} times")
 
 
 if __name__ == "__main__":

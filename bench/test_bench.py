@@ -120,16 +120,11 @@ class Runner(unittest.TestCase):
         self.assertEqual(subprocess.run(command, capture_output=True).returncode, 3)
 
 
-def quality_cell(size, mean):
-    return {
-        "bytes": size,
-        "kl": {"mean": {"value": mean}, "p99": mean * 9},
-        "same_top": {"value": 0.975},
-        "reference_perplexity": {"value": 2.5},
-        "predictions": 510,
-        "windows": 2,
-        "context": 512,
-    }
+def quality_cell(size, *means):
+    """A file with these divergences in parts of the text, the first of twice as many predictions as each other."""
+    part = {"same_top": 0.975, "reference_perplexity": 2.5, "windows": 2, "context": 512}
+    counts = [510] + [255] * (len(means) - 1)
+    return {"bytes": size, "parts": [part | {"kl": mean, "predictions": count} for mean, count in zip(means, counts)]}
 
 
 QUALITY = {
@@ -138,8 +133,8 @@ QUALITY = {
     "peer": {"name": "peer 1"},
     "input_bytes": 20_000_000,
     "cells": {
-        "Q4_0 plain undine": quality_cell(5_000_000, 0.02),
-        "Q4_0 plain llama.cpp": quality_cell(5_000_000, 0.04),
+        "Q4_0 plain undine": quality_cell(5_000_000, 0.01, 0.04),
+        "Q4_0 plain llama.cpp": quality_cell(5_000_000, 0.04, 0.04),
         "Q8_0 imatrix undine": quality_cell(9_000_000, 0.0),
         "Q8_0 imatrix llama.cpp": quality_cell(9_000_000, 0.0),
         # Stopped before the peer's turn.
@@ -153,8 +148,16 @@ class Quality(unittest.TestCase):
         lines = quality.table(QUALITY).splitlines()
         made = [line for line in lines if line.startswith("| Q")]
         self.assertEqual(len(made), 2)
-        self.assertIn("| Q4_0 | no | 5.00 | 5.00 | 0.020000 | 0.040000 | 0.500 |", made[0])
-        self.assertIn("| 1 |", made[1])
+        # Differences of 0.25 - 0.5 and 1 - 0.5: the root of (0.25^2 + 0.5^2) / 1 / 2.
+        self.assertIn("| Q4_0 | no | 5.00 | 5.00 | 0.020000 | 0.040000 | 0.500 +/- 0.395 |", made[0])
+        self.assertIn("| 0.000000 | 0.000000 | - |", made[1])
+
+    def test_a_text_is_cut_into_pieces_of_all_its_lines(self):
+        text = "".join(f"{i}\n" for i in range(10))
+        for count in (1, 3, 10):
+            pieces = quality.pieces(text, count)
+            self.assertEqual((len(pieces), "".join(pieces)), (count, text))
+            self.assertLessEqual(max(map(len, pieces)) - min(map(len, pieces)), 2)
 
     def test_the_picture_is_xml_and_has_every_file_with_a_loss(self):
         drawn = xml.etree.ElementTree.fromstring(quality.draw(QUALITY))
