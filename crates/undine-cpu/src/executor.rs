@@ -166,7 +166,16 @@ impl CpuExecutor {
 
     /// From now on, sums the squares of what goes into each matrix; [`Self::inputs`] has them.
     pub fn collect_inputs(&mut self) {
-        self.state.inputs = Some(Inputs::new(&self.state.model));
+        let state = &mut self.state;
+        state.inputs = Some(Inputs::new(&state.model));
+        // They are summed as f32.
+        let (config, rows) = (state.model.config(), state.capacity.rows.max(state.capacity.outputs) as usize);
+        state.input =
+            Activations::new(rows, state.plan.input_width, state.plan.kinds, state.plan.input_width);
+        state.moe = config.moe.map(|moe| {
+            let width = config.hidden.max(moe.width);
+            MoeMemory::new(config, &moe, state.capacity.rows as usize, state.plan.kinds, width)
+        });
     }
 
     /// What has gone into a matrix since [`Self::collect_inputs`]; `None` if that was not called. A matrix that is the
@@ -209,7 +218,7 @@ impl State {
         let half = config.head_dim / 2;
         let frequency = |i: usize| f64::from(config.rope_theta).powf(-(i as f64) / half as f64) as f32;
         Self {
-            input: Activations::new(input_rows, plan.input_width, plan.kinds),
+            input: Activations::new(input_rows, plan.input_width, plan.kinds, plan.float_width),
             arena: SharedSlice::new(plan.arena_len),
             cos: SharedSlice::new(rows * half),
             sin: SharedSlice::new(rows * half),
@@ -218,7 +227,9 @@ impl State {
             conv,
             snapshots,
             filters: transposed_filters(&model),
-            moe: config.moe.map(|moe| MoeMemory::new(config, &moe, rows, plan.kinds)),
+            moe: config
+                .moe
+                .map(|moe| MoeMemory::new(config, &moe, rows, plan.kinds, plan.expert_float_width)),
             threads: SharedSlice::from_vec((0..options.threads).map(|_| ThreadMemory::new(config)).collect()),
             outputs: SharedSlice::from_vec((0..options.outputs).map(|_| no_output()).collect()),
             inputs: None,

@@ -46,7 +46,13 @@ pub(crate) struct MoeMemory {
 }
 
 impl MoeMemory {
-    pub fn new(config: &Config, moe: &MoeConfig, rows: usize, kinds: ActivationKinds) -> Self {
+    pub fn new(
+        config: &Config,
+        moe: &MoeConfig,
+        rows: usize,
+        kinds: ActivationKinds,
+        float_width: usize,
+    ) -> Self {
         let pairs = rows * moe.experts_active;
         Self {
             config: *moe,
@@ -56,7 +62,7 @@ impl MoeMemory {
             place: SharedSlice::new(pairs),
             pair_row: SharedSlice::new(pairs),
             starts: SharedSlice::new(moe.experts + 1),
-            input: Activations::new(pairs, config.hidden.max(moe.width), kinds),
+            input: Activations::new(pairs, config.hidden.max(moe.width), kinds, float_width),
             hidden: SharedSlice::new(pairs * moe.width),
             out: SharedSlice::new(pairs * config.hidden),
         }

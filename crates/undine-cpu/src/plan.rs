@@ -1,7 +1,7 @@
 //! The recorded forward pass: operations over an arena whose places are assigned once.
 
 use undine_core::Config;
-use undine_model::{Linear, MatrixId, Model, Moe, Qkv, Recorder, Rows, ShortConv, Swiglu, VectorId};
+use undine_model::{Experts, Linear, MatrixId, Model, Moe, Qkv, Recorder, Rows, ShortConv, Swiglu, VectorId};
 
 use crate::kernels::activations::ActivationKinds;
 
@@ -78,6 +78,10 @@ pub struct Plan {
     pub arena_len: usize,
     /// Widest input of any matrix product.
     pub input_width: usize,
+    /// Widest input that is needed as f32: of float matrices, and of norms.
+    pub float_width: usize,
+    /// The same of experts.
+    pub expert_float_width: usize,
     /// Input kinds of any matrix product.
     pub kinds: ActivationKinds,
 }
@@ -112,6 +116,12 @@ impl<'a> PlanRecorder<'a> {
         self.handle(width, Length::Batch)
     }
 
+    /// The widest of the matrices that are float.
+    fn widest_float(&self, ids: impl Iterator<Item = MatrixId>) -> usize {
+        let weights = ids.map(|id| self.model.matrix(id)).filter(|weight| weight.dtype.is_float());
+        weights.map(|weight| weight.cols).max().unwrap_or(0)
+    }
+
     /// Assigns places: a handle lives from its first to its last use, and dead ones make room for new ones.
     pub fn finish(self, rows_max: usize, outputs_max: usize) -> Plan {
         let mut last_use = vec![0; self.handles.len()];
@@ -137,9 +147,17 @@ impl<'a> PlanRecorder<'a> {
         let matrices = (0..self.model.matrix_count()).map(|i| *self.model.matrix(MatrixId(i as u32)));
         let kinds = ActivationKinds::of(matrices.clone().map(|weight| weight.dtype));
         let input_width = matrices.map(|weight| weight.cols).max().unwrap_or(0);
+        let all = (0..self.model.matrix_count()).map(|i| MatrixId(i as u32));
+        let float_width = self.widest_float(all).max(self.config.hidden);
+        let experts = self.ops.iter().filter_map(|op| match op {
+            Op::NormMoeAdd { op, .. } => Some(op.experts),
+            _ => None,
+        });
+        let each = |experts: Experts| (0..experts.count as usize).flat_map(move |e| experts.of(e));
+        let expert_float_width = self.widest_float(experts.flat_map(each));
         let unused = Place { start: 0, width: 0 };
         let places = places.into_iter().map(|place| place.unwrap_or(unused)).collect();
-        Plan { ops: self.ops, places, arena_len, input_width, kinds }
+        Plan { ops: self.ops, places, arena_len, input_width, float_width, expert_float_width, kinds }
     }
 }
 

@@ -76,11 +76,11 @@ impl Activations {
         rows * width * size_of::<f32>() + blocks(rows, width, kinds) * block_bytes
     }
 
-    /// Room for `rows` rows of at most `width` values, in the given kinds.
-    pub fn new(rows: usize, width: usize, kinds: ActivationKinds) -> Self {
+    /// Room for `rows` rows of at most `width` values, in the given kinds; as f32 of at most `float_width`.
+    pub fn new(rows: usize, width: usize, kinds: ActivationKinds, float_width: usize) -> Self {
         let blocks = blocks(rows, width, kinds);
         Self {
-            f32s: SharedSlice::new(rows * width),
+            f32s: SharedSlice::new(rows * float_width),
             q: SharedSlice::new(blocks * QK),
             d: SharedSlice::new(blocks),
             sum: SharedSlice::new(blocks),

@@ -34,7 +34,7 @@ impl Case {
         let mut weight = vec![0; rows * dtype.row_bytes(cols).expect("whole blocks")];
         encode(dtype, &values, &mut weight);
         let kinds = ActivationKinds::of([dtype]);
-        let x = Activations::new(inputs, cols, kinds);
+        let x = Activations::new(inputs, cols, kinds, cols);
         // SAFETY: nobody else has the buffer.
         let values = unsafe { x.f32s.write(0..inputs * cols) };
         values.fill_with(|| random.f32() * 2.0 - 1.0);

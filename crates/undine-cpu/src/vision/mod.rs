@@ -114,7 +114,7 @@ impl PassMemory {
         Self {
             patches,
             buffers: plan.buffers.iter().map(|b| SharedSlice::new(rows(b.length) * b.width)).collect(),
-            input: Activations::new(patches, plan.input_width, plan.kinds),
+            input: Activations::new(patches, plan.input_width, plan.kinds, plan.input_width),
             keys: SharedSlice::new(heads * tokens * keys_len(config.downsample.pow(2), dim)),
             values: SharedSlice::new(heads * values_len(patches, dim)),
         }

@@ -171,16 +171,19 @@ fn activations(config: &Config, types: &BTreeMap<DType, u64>, load: Load) -> Ter
     let in_head = if logits <= ROWS * hidden { 0 } else { ROWS * hidden + outputs * hidden + logits };
     let rows_between = in_layers.max(in_head) * F32_BYTES;
     let is_quantized = types.keys().any(|dtype| !dtype.is_float());
-    let input = |rows: u64, width: u64| {
+    // Beside quantized matrices, F32 is the type of vectors and routers.
+    let is_float = !is_quantized || types.contains_key(&DType::F16) || types.contains_key(&DType::BF16);
+    let input = |rows: u64, width: u64, least: u64| {
         let padded = groups(width as usize) * GROUP;
         let quantized = if is_quantized { (padded as f64 * QUANTIZED_INPUT_BYTES) as u64 } else { 0 };
-        rows * (width * F32_BYTES + quantized)
+        let floats = if is_float { width } else { least };
+        rows * (floats * F32_BYTES + quantized)
     };
-    let inputs = input(ROWS.max(outputs), hidden.max(query_width).max(dense).max(expert));
+    let inputs = input(ROWS.max(outputs), hidden.max(query_width).max(dense).max(expert), hidden);
     let experts = config.moe.map_or(0, |moe| {
         let (active, all) = (moe.experts_active as u64, moe.experts as u64);
         let numbers = ROWS * all + ROWS * active * (4 + expert + hidden) + all + 1;
-        numbers * F32_BYTES + input(ROWS * active, hidden.max(expert))
+        numbers * F32_BYTES + input(ROWS * active, hidden.max(expert), 0)
     });
     let rotary = ROWS * config.head_dim as u64 * F32_BYTES;
     let pages = u64::from(load.users) * page_tokens(load) / u64::from(BLOCK_SIZE);
