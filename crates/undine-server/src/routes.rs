@@ -1,5 +1,6 @@
 //! Paths to handlers, and what every request passes through: access, request id, the model being there.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::access::{self, Cors, CorsError};
 use crate::account::{Account, RequestId};
@@ -44,11 +46,17 @@ pub(crate) fn table() -> Vec<Route> {
 pub(crate) fn router(app: Arc<App>) -> Result<Router, CorsError> {
     let routes =
         table().into_iter().fold(Router::new(), |router, (path, _, handlers)| router.route(path, handlers));
+    dress(routes, app)
+}
+
+/// Puts around routes what every request passes through.
+fn dress(routes: Router<Arc<App>>, app: Arc<App>) -> Result<Router, CorsError> {
     let cors = app.config.cors.as_ref().map(Cors::layer).transpose()?;
     let router = routes
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(app.config.body_bytes_max))
+        .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), pass));
     // Outermost, because a browser asks for permission without a key.
     let router = if let Some(cors) = cors { router.layer(cors) } else { router };
@@ -69,6 +77,7 @@ impl FromRequest<Arc<App>> for Post {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let ready = app.ready()?;
         check_content_type(request.headers())?;
+        check_length(request.headers(), app.config.body_bytes_max)?;
         let request_id = request.extensions().get().map_or_else(String::new, |RequestId(id)| id.clone());
         let patience = app.config.timeouts.body;
         let body = match tokio::time::timeout(patience, Bytes::from_request(request, app)).await {
@@ -89,6 +98,15 @@ fn check_content_type(headers: &HeaderMap) -> ApiResult<()> {
     Err(ApiError::content_type(&crate::wire::fields::excerpt(found)))
 }
 
+/// A body that says it is too long is not waited for.
+fn check_length(headers: &HeaderMap, bytes_max: usize) -> ApiResult<()> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    match length.and_then(|text| text.parse::<u64>().ok()) {
+        Some(length) if length > bytes_max as u64 => Err(ApiError::body_too_large(bytes_max)),
+        _ => Ok(()),
+    }
+}
+
 fn body_error(rejection: &BytesRejection, app: &App) -> ApiError {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(app.config.body_bytes_max),
@@ -107,6 +125,12 @@ async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     };
     let response = account.run(answer).await;
     account.follow(response)
+}
+
+/// A panic in a handler fails its request alone. The panic hook has written where it was.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    ApiError::internal("answering the request failed; the reason is on the server's standard error")
+        .into_response()
 }
 
 /// The `id` of a response, from that of its request.
@@ -198,4 +222,33 @@ async fn unknown_route(method: Method, uri: Uri) -> ApiError {
 
 async fn unknown_method(method: Method, uri: Uri) -> ApiError {
     ApiError::method_not_allowed(method.as_str(), &crate::wire::fields::excerpt(uri.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use tokio::sync::watch;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::serve::ServerConfig;
+    use crate::state::Status;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_fails_its_request_alone() {
+        let broken = || async { if true { panic!("a test of panics") } else { StatusCode::OK } };
+        let (_sender, status) = watch::channel(Status::Loading);
+        let app = Arc::new(App::new(ServerConfig::default(), status));
+        let routes = Router::new().route("/broken", get(broken)).route("/version", get(version));
+        let router = dress(routes, Arc::clone(&app)).unwrap();
+        for (path, expected) in [("/broken", 500), ("/version", 200), ("/broken", 500)] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), expected, "{path}");
+        }
+        // Each was counted to its end: nothing holds up a shutdown.
+        tokio::time::timeout(Duration::from_secs(5), app.drain()).await.expect("nothing is in flight");
+    }
 }

@@ -149,6 +149,10 @@ impl Restriction {
 
     /// Finds out whether the format is at fault, or which tool.
     fn blame(&self, compiler: &GrammarCompiler, error: &TextError) -> ApiError {
+        if let TextError::GrammarPanic(_) = error {
+            tracing::error!("{error}");
+            return ApiError::internal(error.to_string());
+        }
         let alone = |tools: Option<ToolRules>| {
             let reasoning = ReasoningRules::None;
             compiler.compile(&AnswerRules { format: AnswerFormat::Free, tools, reasoning }).err()

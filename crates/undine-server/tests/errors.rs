@@ -4,9 +4,13 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use support::Setup;
-use support::client::{JSON, Response, ask, get, post, request};
+use support::client::{JSON, Response, ask, get, post, receive, request};
 use undine_server::ServerConfig;
 
 /// Checks the shape of an error and returns its parts.
@@ -267,6 +271,16 @@ fn transport_errors() {
         assert_eq!((found, found_code.as_deref()), (status, code), "{message}");
         assert!(message.contains(words), "{message}");
     }
+    // A body that says it is too long is not waited for.
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\n{}: {}\r\ncontent-length: 99999999999\r\n\r\n{{",
+        JSON.0, JSON.1
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let start = Instant::now();
+    assert_eq!(receive(stream).status, 413);
+    assert!(start.elapsed() < Duration::from_secs(5), "the time for a body is a minute");
     let nested = format!("{{\"prompt\": {}1{}}}", "[".repeat(1000), "]".repeat(1000));
     assert_eq!(request(address, "POST", path, &[JSON], &nested).status, 400);
     let charset = ("content-type", "application/json; charset=utf-8");

@@ -95,4 +95,7 @@ pub enum TextError {
     /// An answer format that cannot be enforced; says why.
     #[error("{0}")]
     Grammar(String),
+    /// The grammar library failed on an answer format: not the request's fault. It caught its own panic.
+    #[error("the grammar library failed on the form of the answer: {0}")]
+    GrammarPanic(String),
 }

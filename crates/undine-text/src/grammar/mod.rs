@@ -58,6 +58,15 @@ const GRAMMAR_SYMBOLS_MAX: usize = 500_000;
 /// Compiled grammars that are kept.
 const GRAMMARS_KEPT_MAX: usize = 16;
 
+/// How llguidance begins the text of an error that was a panic.
+const LIBRARY_PANIC: &str = "panic: ";
+/// What it puts between the text of a panic and where it happened.
+const LIBRARY_BACKTRACE: &str = "\n<backtrace>";
+/// What it writes in place of its inner state.
+const LIBRARY_NOT_VERBOSE: &str = "<non-verbose/>";
+/// Its name for a grammar that no token can begin.
+const LIBRARY_NO_TEXT: &str = "NoExtensionBias";
+
 /// What a model says when its time to think is over, before `</think>`: a thought that ends is followed by a better
 /// answer than one that breaks off.
 const THINKING_OVER: &str = "\n\nThat is all the time there is to think. The answer:\n";
@@ -241,7 +250,7 @@ impl GrammarCompiler {
         let parser = self.factory.create_parser(grammar).map_err(grammar_error)?;
         let mut matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
-            Some(error) => Err(TextError::Grammar(error)),
+            Some(error) => Err(grammar_error(error)),
             // A grammar that nothing can begin is found here, not in the middle of an answer.
             None => matcher.compute_mask_or_eos().map(|_| matcher).map_err(grammar_error),
         }
@@ -294,6 +303,30 @@ fn limits() -> ParserLimits {
     }
 }
 
+/// The library's message as one about the request. Its panics, which it catches, are errors of this program.
 fn grammar_error(error: impl std::fmt::Display) -> TextError {
-    TextError::Grammar(format!("the form of the answer cannot be enforced: {error:#}"))
+    let text = format!("{error:#}");
+    if let Some(panic) = text.strip_prefix(LIBRARY_PANIC) {
+        let message = panic.split(LIBRARY_BACKTRACE).next().unwrap_or_default();
+        return TextError::GrammarPanic(message.trim_end().to_owned());
+    }
+    let reason = match text.trim_end().trim_end_matches(LIBRARY_NOT_VERBOSE).trim_end() {
+        LIBRARY_NO_TEXT => "no text fits it: every way through it is endless, or forbids every character",
+        reason => reason,
+    };
+    TextError::Grammar(format!("the form of the answer cannot be enforced: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_library_is_no_fault_of_the_request() {
+        let text = "panic: index out of bounds\n<backtrace>\n0: somewhere\n</backtrace>\n<non-verbose/>";
+        match grammar_error(text) {
+            TextError::GrammarPanic(message) => assert_eq!(message, "index out of bounds"),
+            other => panic!("{other}"),
+        }
+    }
 }
