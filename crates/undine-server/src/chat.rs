@@ -44,11 +44,12 @@ pub(crate) async fn answer(
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("chatcmpl", request_id);
-    let mut request = app.blocking(move || ChatRequest::parse(&body)).await?;
+    let body_bytes = body.len();
+    let mut request = app.blocking(body_bytes, move || ChatRequest::parse(&body)).await?;
     let stream = request.common.stream;
     let images = images::gather(&app, &ready, &mut request.conversation).await?;
     let (form, plan, ready) = app
-        .blocking(move || {
+        .blocking(body_bytes, move || {
             let (form, plan) = prepare(&ready, &request, images, id)?;
             Ok((form, plan, ready))
         })

@@ -56,7 +56,7 @@ pub(crate) async fn answer(
 ) -> ApiResult<Response> {
     let id = response_id("cmpl", request_id);
     let (form, plan, stream, ready) = app
-        .blocking(move || {
+        .blocking(body.len(), move || {
             let request = CompletionRequest::parse(&body)?;
             let stream = request.common.stream;
             let (form, plan) = prepare(&ready, request, id)?;

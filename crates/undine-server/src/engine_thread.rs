@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
 
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use undine_core::{Constraint, FinishReason, GenerateRequest, RowOutput};
 use undine_engine::{AddError, EngineStats, Event};
@@ -95,10 +94,10 @@ impl EngineHandle {
         let (reply, accepted) = oneshot::channel();
         let (sequences, tally) = (sequences.collect(), Tally::current());
         let submission = Submission { sequences, tally, at: Instant::now(), reply };
-        match self.commands.try_send(Command::Generate(submission)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(ApiError::queue_full()),
-            Err(TrySendError::Closed(_)) => return Err(ApiError::internal("the engine has stopped")),
+        // The thread takes all there are after each step; who waits here is bounded by the connections. Only the engine
+        // knows whether its queue is full.
+        if self.commands.send(Command::Generate(submission)).await.is_err() {
+            return Err(ApiError::internal("the engine has stopped"));
         }
         match accepted.await {
             Ok(Ok(())) => Ok(Running { receivers, next: 0 }),

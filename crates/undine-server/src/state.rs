@@ -24,6 +24,8 @@ use crate::wire::error::{ApiError, ApiResult};
 
 /// Most requests being rendered and tokenized at once: the cores belong to the engine.
 const PREPARING_MAX: usize = 4;
+/// Most KiB of their bodies: tokenizing takes some 150 bytes of memory for each byte of text.
+const PREPARING_KIB_MAX: u32 = 16 << 10;
 
 /// Between the seeds of requests.
 const SEED_STEP: u64 = 0xda94_2042_e4dd_58b5;
@@ -154,6 +156,8 @@ pub(crate) struct App {
     is_draining: AtomicBool,
     status: watch::Receiver<Status>,
     preparing: Arc<Semaphore>,
+    /// In KiB.
+    preparing_bytes: Arc<Semaphore>,
 }
 
 impl App {
@@ -166,6 +170,7 @@ impl App {
             is_draining: AtomicBool::new(false),
             status,
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
+            preparing_bytes: Arc::new(Semaphore::new(PREPARING_KIB_MAX as usize)),
         }
     }
 
@@ -176,14 +181,20 @@ impl App {
         drop(self.in_flight.subscribe().wait_for(|count| *count == 0).await);
     }
 
-    /// Runs work that takes milliseconds where it does not delay other connections.
+    /// Runs work on a body of so many bytes, which takes milliseconds, where it does not delay other connections.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
+        body_bytes: usize,
         work: impl FnOnce() -> ApiResult<T> + Send + 'static,
     ) -> ApiResult<T> {
+        // A body larger than all there is goes alone.
+        let kib =
+            u32::try_from(body_bytes / 1024).map_or(PREPARING_KIB_MAX, |kib| kib.min(PREPARING_KIB_MAX));
+        let bytes = Arc::clone(&self.preparing_bytes).acquire_many_owned(kib);
+        let bytes = bytes.await.expect("the semaphore is never closed");
         let place = Arc::clone(&self.preparing).acquire_owned().await.expect("the semaphore is never closed");
-        // The place goes with the work, which goes on when the client does not.
-        let work = move || (work(), drop(place)).0;
+        // The places go with the work, which goes on when the client does not.
+        let work = move || (work(), drop((bytes, place))).0;
         let failed = |_| {
             Err(ApiError::internal(
                 "preparing the request failed; the reason is on the server's standard error",

@@ -35,18 +35,18 @@ pub(crate) struct Detokenized {
 
 pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
     let Post { app, ready, body, .. } = post;
-    let reading = Arc::clone(&ready);
-    let mut asked = app.blocking(move || Asked::read(&reading, &body)).await?;
+    let (reading, body_bytes) = (Arc::clone(&ready), body.len());
+    let mut asked = app.blocking(body_bytes, move || Asked::read(&reading, &body)).await?;
     let images = match &mut asked.text {
         Text::Conversation(conversation) => images::gather(&app, &ready, conversation).await?,
         Text::Plain(_) => Images::default(),
     };
-    app.blocking(move || asked.tokenize(&ready, &images)).await.map(Json)
+    app.blocking(body_bytes, move || asked.tokenize(&ready, &images)).await.map(Json)
 }
 
 pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
     let Post { app, ready, body, .. } = post;
-    app.blocking(move || detokenize_body(&ready, &body)).await.map(Json)
+    app.blocking(body.len(), move || detokenize_body(&ready, &body)).await.map(Json)
 }
 
 /// A request to `/tokenize`.

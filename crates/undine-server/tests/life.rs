@@ -166,6 +166,22 @@ fn a_full_queue_is_503() {
 }
 
 #[test]
+fn a_burst_within_one_step_waits_in_the_queue() {
+    let engine = EngineConfig { max_num_seqs: 4, max_waiting: 512, ..Setup::default().engine };
+    let server = Setup { engine, ..slow(100) }.start();
+    // The first one keeps the engine busy while the others arrive.
+    let body = json!({"prompt": "x", "max_tokens": 2}).to_string();
+    let first = send(server.address, "POST", PATH, &[JSON], &long().to_string());
+    wait_until(|| server.load() == 1);
+    let burst: Vec<_> = (0..400).map(|_| send(server.address, "POST", PATH, &[JSON], &body)).collect();
+    wait_until(|| server.load() > 300);
+    drop(first);
+    let refused = |stream| receive(stream).status != 200;
+    let refused = burst.into_iter().filter(|stream| refused(stream)).count();
+    assert_eq!(refused, 0, "the queue has room for all");
+}
+
+#[test]
 fn a_failed_device_fails_everyone() {
     for (token, words) in [(FAILING_TOKEN, "out of ink"), (PANICKING_TOKEN, "panicked")] {
         let server = slow(10).start();

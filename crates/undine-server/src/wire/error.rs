@@ -65,7 +65,8 @@ impl ApiError {
 
     /// 404 for a path that is not served.
     pub(crate) fn route_not_found(method: &str, path: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, Some("route_not_found"), format!("no such route: {method} {path}"))
+        let message = format!("no such route: {method} {path}; GET /openapi.json lists those there are");
+        Self::new(StatusCode::NOT_FOUND, Some("route_not_found"), message)
     }
 
     /// 405.
