@@ -3,7 +3,7 @@
 //! The header needs every tensor's offset, so tensors are declared first and their data follows in the same order.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,6 +129,8 @@ impl GgufWriter<NewFile> {
     }
 }
 
+/// How often a partial file is begun that another process takes for a leftover.
+const ATTEMPTS_MAX: usize = 16;
 /// End of the names of files that are being written.
 const PARTIAL: &str = ".partial";
 
@@ -143,8 +145,12 @@ fn remove_leftovers(path: &Path, name: &str) {
             .and_then(|other| other.strip_prefix('.')?.strip_prefix(name)?.strip_suffix(PARTIAL));
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let ours = middle.and_then(|middle| middle.strip_prefix('.')?.split_once('-'));
-        if ours.is_some_and(|(process, number)| is_number(process) && is_number(number))
-            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        if !ours.is_some_and(|(process, number)| is_number(process) && is_number(number)) {
+            continue;
+        }
+        // The lock is held while the file is removed: its writer may be about to take it.
+        if let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
         {
             // If it cannot be removed, it stays: it hurts nobody.
             let _ = fs::remove_file(entry.path());
@@ -170,13 +176,21 @@ impl NewFile {
         let Some(name) = path.file_name() else {
             return Err(Error::Write(format!("{} is not a file name", path.display())));
         };
-        let (name, number) = (name.to_string_lossy(), NEXT.fetch_add(1, Ordering::Relaxed));
+        check_destination(path)?;
+        let name = name.to_string_lossy();
         remove_leftovers(path, &name);
-        let temporary = path.with_file_name(format!(".{name}.{}-{number}{PARTIAL}", std::process::id()));
-        let file = File::create_new(&temporary).map_err(|source| Error::io(&temporary, source))?;
-        // The lock tells other processes that somebody still writes; where there are no locks, they leave the file alone.
-        let _ = file.try_lock();
-        Ok(Self { out: BufWriter::new(file), temporary, path: path.to_owned() })
+        for _ in 0..ATTEMPTS_MAX {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let temporary = path.with_file_name(format!(".{name}.{}-{number}{PARTIAL}", std::process::id()));
+            let file = File::create_new(&temporary).map_err(|source| Error::io(path, source))?;
+            // The lock tells other processes that somebody still writes; where there are no locks, they leave the file
+            // alone. One that came before the lock takes the file for a leftover, and removes it.
+            let is_taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+            if !is_taken && temporary.exists() {
+                return Ok(Self { out: BufWriter::new(file), temporary, path: path.to_owned() });
+            }
+        }
+        Err(Error::Write(format!("{}: other processes keep removing its partial file", path.display())))
     }
 
     /// Puts the file in place, replacing one that is there.
@@ -191,13 +205,40 @@ impl NewFile {
     }
 }
 
+/// Refuses a place that a file would not appear at, or where it would replace something that is no file.
+fn check_destination(path: &Path) -> Result<(), Error> {
+    let refuse =
+        |reason: &str| Err(Error::NotACheckpoint { path: path.to_owned(), reason: reason.to_owned() });
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
+        && !folder.is_dir()
+    {
+        return refuse("expected a name in a folder that exists");
+    }
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => refuse("expected the name of a file, found a folder"),
+        Ok(found) if !found.is_file() => {
+            refuse("expected a place for a file, found a device, a pipe or a socket")
+        }
+        _ => Ok(()),
+    }
+}
+
+impl NewFile {
+    /// Says which file it was.
+    fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
+    }
+}
+
 impl Write for NewFile {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.out.write(data)
+        let written = self.out.write(data);
+        self.named(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        let flushed = self.out.flush();
+        self.named(flushed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A model as a Hugging Face folder: what `hf.rs` reads.
 
+use std::fs;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -44,7 +45,7 @@ pub struct FolderTypes {
 ///
 /// # Errors
 /// If the vocabulary splits text in another way than LFM2's, a value is too large for its type, the system refuses, or
-/// `progress` says so.
+/// `progress` says so. A folder that was empty before, or not there, is so again.
 ///
 /// # Panics
 /// If a type is not a float type.
@@ -63,14 +64,44 @@ pub fn write_folder(
     if let Some(tower) = tower {
         config = vision::config_hf(checkpoint, tower, config, image_token(checkpoint)?);
     }
-    std::fs::create_dir_all(out).map_err(|source| Error::io(out, source))?;
-    put(out, CONFIG, &pretty(&config))?;
+    let was_there = out.is_dir();
+    let was_empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
+    fs::create_dir_all(out).map_err(|source| Error::io(out, source))?;
+    let small = SmallFiles { config: pretty(&config), tokenizer };
+    let written = write_files(checkpoint, &small, types, out, progress);
+    if written.is_err() && was_empty {
+        // What cannot be removed stays: the folder has no weights, and says so when it is opened.
+        [CONFIG, GENERATION, PREPROCESSOR, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE]
+            .iter()
+            .for_each(|name| drop(fs::remove_file(out.join(name))));
+        if !was_there {
+            drop(fs::remove_dir(out));
+        }
+    }
+    written
+}
+
+/// What may be refused before there is a folder.
+struct SmallFiles {
+    config: Vec<u8>,
+    tokenizer: Option<Vec<u8>>,
+}
+
+fn write_files(
+    checkpoint: &Checkpoint,
+    small: &SmallFiles,
+    types: FolderTypes,
+    out: &Path,
+    progress: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let tower = types.tower.and(checkpoint.vision_config());
+    put(out, CONFIG, &small.config)?;
     put(out, GENERATION, &pretty(&generation(checkpoint)))?;
     if let (Some(tower), Some(settings)) = (tower, checkpoint.image_settings()) {
         put(out, PREPROCESSOR, &pretty(&vision::preprocessor_hf(settings, &tower.normalization)))?;
     }
-    if let Some(tokenizer) = tokenizer {
-        put(out, TOKENIZER, &tokenizer)?;
+    if let Some(tokenizer) = &small.tokenizer {
+        put(out, TOKENIZER, tokenizer)?;
         put(out, TOKENIZER_CONFIG, &pretty(&tokenizer_config(checkpoint)))?;
     }
     if let Some(template) = checkpoint.chat_template() {
