@@ -67,6 +67,16 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// More memory than the system gives.
+    #[error(
+        "the system does not give the {} GiB that steps of this size need; take fewer sequences at once, fewer tokens a step \
+         (--max-num-seqs, --max-num-batched-tokens), or less memory for keys and values",
+        bytes >> 30
+    )]
+    Memory {
+        /// At least so much is needed in one piece, or in pieces that are used together.
+        bytes: usize,
+    },
 }
 
 /// Runs batches on the CPU.
@@ -153,6 +163,7 @@ impl CpuExecutor {
         let mut recorder = PlanRecorder::new(&model);
         record(&model, &mut recorder);
         let plan = recorder.finish(options.rows as usize, options.outputs as usize);
+        reserved::try_out(config, &plan, &options)?;
         let last_token = vec![0; options.slots as usize];
         Ok(Self { pool, state: State::new(model, plan, &options), done: None, tickets: 0, last_token })
     }

@@ -78,10 +78,15 @@ pub fn shared_attention_bytes(config: &Config, blocks: usize, threads: usize) ->
 }
 
 impl KvCache {
+    /// Bytes of the keys and values of one layer.
+    pub fn layer_bytes(config: &Config, kind: KvType, blocks: usize) -> usize {
+        2 * config.kv_heads * blocks * kind.page_head_bytes(config.head_dim) + ALIGNMENT
+    }
+
     /// Room for `blocks` pages. Memory is taken as it is first used.
     pub fn new(config: &Config, kind: KvType, blocks: usize, threads: usize) -> Self {
         let page_stride = kind.page_head_bytes(config.head_dim);
-        let layer_bytes = 2 * config.kv_heads * blocks * page_stride + ALIGNMENT;
+        let layer_bytes = Self::layer_bytes(config, kind, blocks);
         Self {
             kind,
             page_stride,

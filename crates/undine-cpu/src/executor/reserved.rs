@@ -1,8 +1,12 @@
 //! How much memory an executor has reserved.
 
-use crate::memory::SharedSlice;
+use undine_core::{Config, RowOutput};
 
-use super::CpuExecutor;
+use crate::memory::SharedSlice;
+use crate::plan::Plan;
+
+use super::kv::KvCache;
+use super::{CpuExecutor, CpuOptions, Error, Row};
 
 /// Bytes that an executor has reserved beside the weights. All are taken as they are first used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +19,24 @@ pub struct ReservedBytes {
     pub snapshots: usize,
     /// What a step works in: rows between operations, inputs of products, experts, shared attention.
     pub activations: usize,
+}
+
+/// Refuses what the system would not give: the allocations proper end the process where they fail. Counts the large
+/// parts, and of keys and values one layer, because they are taken as they are used and may never be.
+pub(super) fn try_out(config: &Config, plan: &Plan, options: &CpuOptions) -> Result<(), Error> {
+    let (rows, outputs) = (options.rows as usize, options.outputs as usize);
+    let states = options.slots as usize + options.snapshots as usize;
+    let parts = [
+        (plan.arena_len, size_of::<f32>()),
+        (rows.max(outputs).saturating_mul(plan.input_width), size_of::<f32>()),
+        (states.saturating_mul(config.conv_state_elems()), size_of::<f32>()),
+        (rows, size_of::<Row>()),
+        (outputs, size_of::<RowOutput>()),
+        (KvCache::layer_bytes(config, options.kv, options.blocks as usize), 1),
+    ];
+    let sum = |sum: usize, (count, bytes): (usize, usize)| sum.saturating_add(count.saturating_mul(bytes));
+    let bytes = parts.into_iter().fold(0, sum);
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes })
 }
 
 impl CpuExecutor {
