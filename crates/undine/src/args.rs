@@ -293,16 +293,16 @@ const BENCH_EXAMPLES: &str = "Examples:
   undine bench serve --help                         measure a server
   undine bench throughput --help                    measure the engine; also: undine bench latency
 
-pp is prompt processing of random tokens, with logits of the last token only; tg is generation one token at a time.
-Both are what llama-bench measures under these names, @ d4096 meaning after 4096 tokens of context. tg32 x8 is
+pp is prompt processing of random tokens, with logits of the last token only; tg is generation one token at a time. \
+Both are what llama-bench measures under these names, @ d4096 meaning after 4096 tokens of context. tg32 x8 is \
 generation of 32 tokens in each of eight sequences at once, as llama-batched-bench measures it.
 
-The limit that --roofline compares with is the slower of two: reading each weight of the file that a step uses once,
-with keys and values of the context, at the measured bandwidth; and two operations per weight and token at the
-measured peak of byte products (of float products for float weights). A mixture of experts counts the experts a token
+The limit that --roofline compares with is the slower of two: reading each weight of the file that a step uses once, \
+with keys and values of the context, at the measured bandwidth; and two operations per weight and token at the \
+measured peak of byte products (of float products for float weights). A mixture of experts counts the experts a token \
 chooses; for several tokens in a step the distinct ones among E, if each takes k at random: E (1 - (1 - k/E)^tokens).
 
-The answers of every test are computed again in other steps, which is not timed; unless they are equal to the bit, the
+The answers of every test are computed again in other steps, which is not timed; unless they are equal to the bit, the \
 command fails.";
 
 fn parse_float(text: &str) -> Result<f32, String> {

@@ -42,11 +42,11 @@ const EXAMPLES: &str = "Examples:
 A request, as in OpenAI's batch files (one line):
   {\"custom_id\": \"a1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\",
    \"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"max_tokens\": 50}}
-url is /v1/chat/completions or /v1/completions. All lines are checked before the model is loaded: one that is no request,
-names another model or repeats a custom_id is told with its number, and nothing is run. A request that the API refuses for
+url is /v1/chat/completions or /v1/completions. All lines are checked before the model is loaded: one that is no request, \
+names another model or repeats a custom_id is told with its number, and nothing is run. A request that the API refuses for \
 its content gets its 4xx as its result.
 
-Results come in the order in which they are done. The same command goes on where an earlier one ended, however that
-was: complete lines are kept, a torn last line is cut off, finished requests are skipped. FILE.batch beside the results
-says which input they belong to; with another input the command refuses. Ctrl-C lets running requests finish; a second
+Results come in the order in which they are done. The same command goes on where an earlier one ended, however that \
+was: complete lines are kept, a torn last line is cut off, finished requests are skipped. FILE.batch beside the results \
+says which input they belong to; with another input the command refuses. Ctrl-C lets running requests finish; a second \
 one ends at once.";

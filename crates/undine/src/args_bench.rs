@@ -261,12 +261,12 @@ const SERVE_EXAMPLES: &str = "Examples:
 
 Flags, table and JSON are those of `vllm bench serve`, so that any two servers are compared with one tool.
 
-Prompts are random words. With --tokenizer a word is a token, and lengths are exact; without one, two small requests
-find out how many tokens the server makes of a word. Tokens are counted by the server, in `usage`; where it says
-nothing, a chunk of the answer counts as a token, and a note says so. The time to first token ends with the first
+Prompts are random words. With --tokenizer a word is a token, and lengths are exact; without one, two small requests \
+find out how many tokens the server makes of a word. Tokens are counted by the server, in `usage`; where it says \
+nothing, a chunk of the answer counts as a token, and a note says so. The time to first token ends with the first \
 chunk that has text (or, for completions, stands for a token); chunks that only open or close an answer are not tokens.
 
-The same seed gives the same prompts, and a server may have them cached from an earlier run: change --seed, or measure
+The same seed gives the same prompts, and a server may have them cached from an earlier run: change --seed, or measure \
 that. Ctrl-C prints what has been measured so far.
 
 Exit codes: 0 if any request succeeded, 1 if none did, 2 for wrong arguments, 130 after Ctrl-C.";
@@ -357,14 +357,14 @@ const THROUGHPUT_EXAMPLES: &str = "Examples:
   undine bench throughput model.gguf --num-prompts 32 --input-len 512 --output-len 64
   undine bench throughput --model model.gguf --num-prompts 64 --max-num-seqs 16 --output-json throughput.json
 
-Prompts are random tokens, all requests are there from the start, and answers always have their full length.
+Prompts are random tokens, all requests are there from the start, and answers always have their full length. \
 Ctrl-C prints what has been measured so far.";
 
 const LATENCY_EXAMPLES: &str = "Examples:
   undine bench latency model.gguf --input-len 512 --output-len 64 --batch-size 1 --num-iters 5
   undine bench latency --model model.gguf --num-iters-warmup 1 --num-iters 3 --output-json latency.json
 
-A batch of requests with random prompts is computed again and again; answers always have their full length.
+A batch of requests with random prompts is computed again and again; answers always have their full length. \
 Ctrl-C prints what has been measured so far.";
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

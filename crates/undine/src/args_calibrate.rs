@@ -33,18 +33,18 @@ const CALIBRATE_EXAMPLES: &str = "Examples:
   undine calibrate model-BF16.gguf --text calibration.txt -o imatrix.gguf
   undine calibrate ./LFM2-1.2B --text calibration.txt --chunks 100 -o imatrix.gguf
 
-An importance matrix holds, for each weight matrix, the sum over all tokens of the square of each input value, and the
-number of tokens; for a mixture of experts, of each expert those tokens that it was chosen for. Quantizers use it to put
-errors where they matter least. The file has the form and the names of llama.cpp's, and either program reads it. Unlike
+An importance matrix holds, for each weight matrix, the sum over all tokens of the square of each input value, and the \
+number of tokens; for a mixture of experts, of each expert those tokens that it was chosen for. Quantizers use it to put \
+errors where they matter least. The file has the form and the names of llama.cpp's, and either program reads it. Unlike \
 llama-imatrix this keeps the head too: as output.weight, or as token_embd.weight where the head is the embedding table.
 
-Beside the sums it holds, for each matrix that is not an expert's, how input columns near each other go together, so that
-undine quantize can make up for an error in one column in others; other programs pass over these tensors. They take 512
+Beside the sums it holds, for each matrix that is not an expert's, how input columns near each other go together, so that \
+undine quantize can make up for an error in one column in others; other programs pass over these tensors. They take 512 \
 bytes a column, some 5% of the model in BF16.
 
-Take text like that which the model will read and write, in all its languages and with its chat template, some 50,000
+Take text like that which the model will read and write, in all its languages and with its chat template, some 50,000 \
 tokens or more. It is cut into windows as undine eval cuts it. Do not measure the quantized model on the same text.
 
-Without --text the program takes a text of its own, of about 30 kB: prose in twelve languages, code in nine, and chats
-with reasoning, tool calls and JSON, written with the model's template. It is a beginning; text of yours is better.
+Without --text the program takes a text of its own, of about 30 kB: prose in twelve languages, code in nine, and chats \
+with reasoning, tool calls and JSON, written with the model's template. It is a beginning; text of yours is better. \
 undine quantize --imatrix auto calibrates with it, or with its --text, and quantizes in one go.";

@@ -72,25 +72,25 @@ const EVAL_EXAMPLES: &str = "Examples:
   undine eval model-Q4_K_M.gguf --text wiki.test.raw --logits reference.logits
   undine eval model.gguf --text wiki.test.raw --context 2048 --stride 512
 
-The text becomes tokens, with the beginning-of-sequence token in front if the model wants one, and is cut into windows
-of --context tokens; what is left over at the end is not used. Each window is computed by itself, its first token
-replaced by the beginning-of-sequence token, and only predictions of the tokens in its second half count, so that each
-has at least half a window before it. Perplexity is exp of the mean of -ln p of these tokens; the error is one standard
+The text becomes tokens, with the beginning-of-sequence token in front if the model wants one, and is cut into windows \
+of --context tokens; what is left over at the end is not used. Each window is computed by itself, its first token \
+replaced by the beginning-of-sequence token, and only predictions of the tokens in its second half count, so that each \
+has at least half a window before it. Perplexity is exp of the mean of -ln p of these tokens; the error is one standard \
 error. This is how llama-perplexity counts, except that the text of special tokens stands for the tokens here.
 
-With --against, for the same tokens: KL(reference || model) per token in nats, how often both have the same best token,
-by how much the probability of the token that really follows changes (dp, model minus reference), and the largest
+With --against, for the same tokens: KL(reference || model) per token in nats, how often both have the same best token, \
+by how much the probability of the token that really follows changes (dp, model minus reference), and the largest \
 change of a logit. Sums are made in 64 bits from the 32-bit logits. Both models must have the same tokenizer.
 
---save-logits and --logits do the same in two runs, so that the reference is computed once and need not be there again.
-The file has the form of llama-perplexity's --kl-divergence-base, and either program reads the other's: the tokens of the
-windows, and of each prediction all log-probabilities in 16 bits, over 16 nats below the best. That rounds each by at most
-0.00013, and what is further below counts as nothing; where the text surprises the reference more than that, its own
+--save-logits and --logits do the same in two runs, so that the reference is computed once and need not be there again. \
+The file has the form of llama-perplexity's --kl-divergence-base, and either program reads the other's: the tokens of the \
+windows, and of each prediction all log-probabilities in 16 bits, over 16 nats below the best. That rounds each by at most \
+0.00013, and what is further below counts as nothing; where the text surprises the reference more than that, its own \
 perplexity comes out too low, which is said, and nothing else. Another text, tokenizer or --context is refused.
 
---stride is the sliding window of the perplexity guide of transformers: windows of --context tokens begin every --stride
-tokens, the last one ends with the text, and of each the tokens count that no earlier one had. The beginning-of-sequence
-token stands once, at the beginning of the text. --stride C/2 costs twice as much as none, and gives every token more
+--stride is the sliding window of the perplexity guide of transformers: windows of --context tokens begin every --stride \
+tokens, the last one ends with the text, and of each the tokens count that no earlier one had. The beginning-of-sequence \
+token stands once, at the beginning of the text. --stride C/2 costs twice as much as none, and gives every token more \
 before it. (llama-perplexity's --ppl-stride S is near to it, with windows of its context and S/2 more.)";
 
 /// Tokens of a window.

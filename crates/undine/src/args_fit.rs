@@ -59,10 +59,10 @@ const EXAMPLES: &str = "Examples:
   undine fit LFM2-24B-A2B --device H100 --device 4090 --users 64 --price 2.49/h
   undine fit ./LFM2-350M/config.json --json | jq .memory
 
-Memory is what `undine serve --max-num-seqs USERS --max-model-len CONTEXT` takes when every sequence is full.
-Speeds are for full contexts. On CPUs they are estimates: reading at 73% of the bandwidth and computing at 50% of the peak,
-one after the other, which is how Undine's recorded measurements turn out. On everything else they are upper bounds by
-bandwidth and arithmetic (marked <): this program computes on CPUs only. A mixture of experts reads the experts that are
+Memory is what `undine serve --max-num-seqs USERS --max-model-len CONTEXT` takes when every sequence is full. \
+Speeds are for full contexts. On CPUs they are estimates: reading at 73% of the bandwidth and computing at 50% of the peak, \
+one after the other, which is how Undine's recorded measurements turn out. On everything else they are upper bounds by \
+bandwidth and arithmetic (marked <): this program computes on CPUs only. A mixture of experts reads the experts that are \
 chosen: for B sequences the distinct ones among E, if each takes k at random, E (1 - (1 - k/E)^B).";
 
 /// Money per hour.

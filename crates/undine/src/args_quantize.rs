@@ -86,10 +86,10 @@ const QUANTIZE_EXAMPLES: &str = "Examples:
 
 A file appears when it is complete; a run that was killed leaves no OUT, and the next one removes what it left.
 
---target-size and --target-kl measure, over windows of the text, how far the model's predictions move when one tensor is
-put into a smaller type, and choose each tensor's type by that; the divergence of the finished file is measured and printed.
-The whole model is computed once per tensor. Measured is the language model; a vision tower is a file of its own.
-Memory holds one tensor in another type at a time, and the predictions of the original (at most 2 GiB); a choice that
+--target-size and --target-kl measure, over windows of the text, how far the model's predictions move when one tensor is \
+put into a smaller type, and choose each tensor's type by that; the divergence of the finished file is measured and printed. \
+The whole model is computed once per tensor. Measured is the language model; a vision tower is a file of its own. \
+Memory holds one tensor in another type at a time, and the predictions of the original (at most 2 GiB); a choice that \
 --target-kl tries is a file beside OUT while it is measured.";
 
 /// Float type of a conversion.
@@ -144,6 +144,6 @@ const CONVERT_EXAMPLES: &str = "Examples:
   undine convert ./LFM2-VL-450M LFM2-VL-450M-BF16.gguf
   undine convert LFM2-VL-450M-BF16.gguf ./LFM2-VL-450M --mmproj mmproj-LFM2-VL-450M-BF16.gguf
 
-A vision model is one folder, or two GGUF files: OUT and mmproj-OUT. Both ways the tower keeps its own float type.
-Weights in float types come back as they were: IN to GGUF and back to a folder gives the same values.
+A vision model is one folder, or two GGUF files: OUT and mmproj-OUT. Both ways the tower keeps its own float type. \
+Weights in float types come back as they were: IN to GGUF and back to a folder gives the same values. \
 To write quantized types, see `undine quantize`.";

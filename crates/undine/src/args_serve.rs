@@ -329,7 +329,7 @@ const EXAMPLES: &str = "Examples:
   undine serve model.gguf --uds /run/undine.sock --log-format json
   undine serve --config server.yaml --port 9000     flags from a file, one of them replaced
 
-Command lines of `vllm serve` work: a flag without a meaning here is accepted with a warning that says so, or refused
+Command lines of `vllm serve` work: a flag without a meaning here is accepted with a warning that says so, or refused \
 with the reason.";
 
 fn parse_context(text: &str) -> Result<Context, String> {

@@ -144,6 +144,12 @@ const FLAGS: &[(&str, Takes, Verdict)] = &[
     ("compilation-config", Value, NoEffect(NO_GPU)),
     ("optimization-level", Value, NoEffect(NO_GPU)),
     ("cudagraph-capture-sizes", Value, NoEffect(NO_GPU)),
+    // Of earlier versions, and in many scripts that are still about.
+    ("device", Value, NoEffect("everything is computed on the CPU")),
+    ("max-seq-len-to-capture", Value, NoEffect(NO_GPU)),
+    ("num-scheduler-steps", Value, NoEffect("the backend says how many steps are in flight")),
+    ("preemption-mode", Value, NoEffect("what was preempted is found again through the prefix cache")),
+    ("use-v2-block-manager", Nothing, NoEffect("there is one block manager")),
     ("max-cudagraph-capture-size", Value, NoEffect(NO_GPU)),
     ("moe-backend", Value, NoEffect("kernels are chosen by the CPU's instruction set")),
     ("additional-config", Value, NoEffect("there is nothing it could configure")),
