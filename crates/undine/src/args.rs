@@ -108,19 +108,19 @@ pub struct ExecutorArgs {
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Divides the logits; 0 always takes the best token.
-    #[arg(long, value_parser = parse_non_negative)]
+    #[arg(long, alias = "temp", value_parser = parse_non_negative, allow_negative_numbers = true)]
     pub temperature: Option<f32>,
-    /// Keep the k best tokens; 0 keeps all.
-    #[arg(long)]
+    /// Keep the k best tokens; 0 and -1 keep all.
+    #[arg(long, value_parser = parse_top_k, allow_negative_numbers = true)]
     pub top_k: Option<u32>,
     /// Keep the smallest set of best tokens with this probability.
-    #[arg(long, value_parser = parse_top_p)]
+    #[arg(long, value_parser = parse_top_p, allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Keep tokens with this fraction of the best token's probability.
-    #[arg(long, value_parser = parse_fraction)]
+    #[arg(long, value_parser = parse_fraction, allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// Makes tokens seen in prompt or answer less likely, if above 1.
-    #[arg(long, value_parser = parse_positive)]
+    #[arg(long, alias = "repeat-penalty", value_parser = parse_positive)]
     pub repetition_penalty: Option<f32>,
     /// Subtracted once from tokens seen in the answer.
     #[arg(long, allow_negative_numbers = true, value_parser = parse_penalty)]
@@ -148,13 +148,13 @@ pub struct RunArgs {
     #[arg(long, conflicts_with = "raw")]
     pub system: Option<String>,
     /// Most tokens of an answer [default: as many as fit].
-    #[arg(long, alias = "num-predict", value_parser = parse_count_u32)]
+    #[arg(short = 'n', long, aliases = ["num-predict", "n-predict"], value_parser = parse_count_u32)]
     pub max_tokens: Option<u32>,
     /// End the answer where this text appears; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Most tokens of conversation and answer together; takes 32K and the like [default: the model's].
-    #[arg(long, visible_alias = "ctx", value_name = "TOKENS", value_parser = parse_count_u32)]
+    #[arg(short = 'c', long, visible_alias = "ctx", alias = "ctx-size", value_name = "TOKENS", value_parser = parse_count_u32)]
     pub max_model_len: Option<u32>,
     /// Continue the text as it is, without a chat template.
     #[arg(long)]
@@ -330,6 +330,14 @@ pub fn parse_fraction(text: &str) -> Result<f32, String> {
 /// A number above 0, up to 1.
 pub fn parse_top_p(text: &str) -> Result<f32, String> {
     parse_float(text).and_then(|value| within(value, value > 0.0 && value <= 1.0, "above 0, at most 1"))
+}
+
+/// How many tokens to keep: 0 is all, and so is -1, as vLLM has it.
+fn parse_top_k(text: &str) -> Result<u32, String> {
+    match text.trim() {
+        "-1" => Ok(0),
+        text => text.parse().map_err(|_| format!("expected a whole number from 0 to {}, or -1", u32::MAX)),
+    }
 }
 
 /// A number from -2 to 2, as OpenAI defines penalties.

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-/// Flags of llama.cpp that stand before a repository; here a model's name needs none.
-const HF_FLAGS: [&str; 3] = ["-hf", "-hfr", "--hf-repo"];
+use crate::error::Error;
+
+/// Flags of llama.cpp that stand before a repository or a file; here a model's name needs none.
+const MODEL_FLAGS: [&str; 4] = ["-hf", "-hfr", "--hf-repo", "-m"];
 const HF_FLAG_WITH_VALUE: &str = "--hf-repo=";
 
 /// `undine pull`.
@@ -44,8 +46,8 @@ const PULL_EXAMPLES: &str = "Examples:
   undine pull hf.co/LiquidAI/LFM2-VL-450M-GGUF       with its vision tower
   undine pull LiquidAI/LFM2-350M --include '*.json' --revision main
 
-Files go to the cache that Hugging Face tools share: HF_HUB_CACHE, HF_HOME, or ~/.cache/huggingface. HF_TOKEN opens gated
-and private repositories, HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 forbids the network. An interrupted download
+Files go to the cache that Hugging Face tools share: HF_HUB_CACHE, HF_HOME, or ~/.cache/huggingface. HF_TOKEN opens gated \
+and private repositories, HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 forbids the network. An interrupted download \
 goes on where it ended, whenever the same command runs again. The path of the model is printed at the end.
 
 Without a quantization, the largest file of 4 to 8 bits is taken that needs at most half of the memory that is free.";
@@ -67,11 +69,12 @@ const LIST_EXAMPLES: &str = "Examples:
   undine list --all
   undine list --json | jq '.[].name'
 
-The cache is that of all Hugging Face tools, so it may hold models that undine cannot run. A model whose files cannot be
+The cache is that of all Hugging Face tools, so it may hold models that undine cannot run. A model whose files cannot be \
 read is listed too.";
 
 /// `undine show`.
 #[derive(Debug, Args)]
+#[command(after_help = SHOW_EXAMPLES)]
 pub struct ShowArgs {
     /// A model in the cache, or a path.
     #[arg(value_name = "NAME", env = "UNDINE_MODEL")]
@@ -80,6 +83,11 @@ pub struct ShowArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+const SHOW_EXAMPLES: &str = "Examples:
+  undine show lfm2.5:1.2b
+  undine show LiquidAI/LFM2-350M-GGUF:Q4_K_M --json | jq .hub.license
+  undine show model.gguf";
 
 /// `undine rm`.
 #[derive(Debug, Args)]
@@ -101,11 +109,18 @@ Contents that another revision needs too are kept.";
 
 /// `undine models`.
 #[derive(Debug, Args)]
+#[command(after_help = MODELS_EXAMPLES)]
 pub struct ModelsArgs {
     /// Print a JSON list.
     #[arg(long)]
     pub json: bool,
 }
+
+const MODELS_EXAMPLES: &str = "Examples:
+  undine models
+  undine models --json | jq -r '.[].name'
+
+FITS: yes if the weights take at most half of the memory that is free now, barely if they fit, no if they do not.";
 
 /// Where `undine serve` finds a model that is named, under the names of vLLM.
 #[derive(Clone, Default, Debug, Args)]
@@ -122,18 +137,35 @@ pub struct HubArgs {
     pub hf_token: Option<String>,
 }
 
-/// The command line without the flags of llama.cpp that stand before a repository: `-hf REPO` is the model REPO.
-pub fn without_hf_flags(words: Vec<OsString>) -> Vec<OsString> {
-    let mut is_open = true;
-    let keep = |word: OsString| {
+/// The command line without the flags of llama.cpp that stand before a model: `-hf REPO` is the model REPO, `-m FILE` the
+/// model FILE.
+///
+/// # Errors
+/// If no model stands after such a flag: without one, another model would be taken.
+pub fn without_model_flags(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
+    let mut kept = Vec::with_capacity(words.len());
+    let mut words = words.into_iter().peekable();
+    while let Some(word) = words.next() {
         let text = word.to_str().unwrap_or_default();
-        is_open = is_open && text != "--";
-        match text.strip_prefix(HF_FLAG_WITH_VALUE).filter(|_| is_open) {
-            Some(value) => Some(value.into()),
-            None => (!is_open || !HF_FLAGS.contains(&text)).then_some(word),
+        if text == "--" {
+            kept.push(word);
+            kept.extend(words);
+            break;
         }
-    };
-    words.into_iter().filter_map(keep).collect()
+        if let Some(value) = text.strip_prefix(HF_FLAG_WITH_VALUE) {
+            kept.push(value.into());
+        } else if MODEL_FLAGS.contains(&text) {
+            let is_model = |next: &OsString| !next.is_empty() && !next.to_string_lossy().starts_with('-');
+            if !words.peek().is_some_and(is_model) {
+                return Err(Error::usage(format!(
+                    "{text}: expected a model after it, such as {text} OWNER/NAME"
+                )));
+            }
+        } else {
+            kept.push(word);
+        }
+    }
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -141,16 +173,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_before_a_repository_are_not_needed() {
+    fn flags_before_a_model_are_not_needed() {
         for (line, expected) in [
-            ("undine run -hf a/b:Q4_0 -p hi", "undine run a/b:Q4_0 -p hi"),
-            ("undine serve --hf-repo a/b --port 1", "undine serve a/b --port 1"),
-            ("undine run --hf-repo=a/b", "undine run a/b"),
-            ("undine run -- -hf", "undine run -- -hf"),
-            ("undine run m.gguf", "undine run m.gguf"),
+            ("undine run -hf a/b:Q4_0 -p hi", Some("undine run a/b:Q4_0 -p hi")),
+            ("undine serve --hf-repo a/b --port 1", Some("undine serve a/b --port 1")),
+            ("undine run --hf-repo=a/b", Some("undine run a/b")),
+            ("undine run -m m.gguf -p hi", Some("undine run m.gguf -p hi")),
+            ("undine run -- -hf", Some("undine run -- -hf")),
+            ("undine run m.gguf", Some("undine run m.gguf")),
+            ("undine run -hf", None),
+            ("undine run -hf -p hi", None),
+            ("undine run -m ", None),
         ] {
-            let words = without_hf_flags(line.split(' ').map(OsString::from).collect());
-            assert_eq!(words.join(std::ffi::OsStr::new(" ")), expected);
+            let words = without_model_flags(line.split(' ').map(OsString::from).collect());
+            let joined = words.ok().map(|words| words.join(std::ffi::OsStr::new(" ")));
+            assert_eq!(joined, expected.map(OsString::from), "{line}");
         }
     }
 }

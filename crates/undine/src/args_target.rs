@@ -12,11 +12,11 @@ use crate::format::parse_count;
 #[command(next_help_heading = "Types by measured sensitivity")]
 pub struct TargetArgs {
     /// Choose a type for each tensor so that the file has at most this size, such as 500MB or 1.2GiB.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "text",
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "text", group = "goal",
           conflicts_with_all = ["target_kl", "mix", "pure", "tensor_type", "output_tensor_type", "token_embedding_type"])]
     pub target_size: Option<u64>,
     /// Choose a type for each tensor so that the mean KL divergence from IN is at most this, in nats per token, such as 0.01.
-    #[arg(long, value_name = "NATS", value_parser = parse_kl, requires = "text",
+    #[arg(long, value_name = "NATS", value_parser = parse_kl, requires = "text", group = "goal",
           conflicts_with_all = ["mix", "pure", "tensor_type", "output_tensor_type", "token_embedding_type"])]
     pub target_kl: Option<f64>,
     /// The text to measure on, a UTF-8 file; without --imatrix, or with --imatrix auto, the importance matrix is made from
@@ -24,13 +24,14 @@ pub struct TargetArgs {
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens of a window of the text.
-    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = parse_context)]
+    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = parse_context, requires = "goal")]
     pub context: u32,
     /// Windows of the text to measure on: more take longer and are more exact.
-    #[arg(long, value_name = "WINDOWS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "WINDOWS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..),
+          requires = "goal")]
     pub chunks: u32,
     /// How to find out what a tensor's type costs.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, requires = "goal")]
     pub sensitivity: Sensitivity,
     /// Threads to measure with [default: one per core].
     #[arg(short, long, env = "UNDINE_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::error::Error;
 use crate::open::ModelText;
 use crate::pictures::Pictures;
+use crate::text_file;
 
 /// Longest conversation file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -122,13 +123,7 @@ impl Conversation {
     }
 
     fn read(path: &Path) -> Result<Self, Error> {
-        let fail = |source| Error::file(path, source);
-        let bytes = std::fs::metadata(path).map_err(fail)?.len();
-        if bytes > FILE_BYTES_MAX {
-            let message = format!("{}: {bytes} bytes, expected at most {FILE_BYTES_MAX}", path.display());
-            return Err(Error::refused(message));
-        }
-        let text = std::fs::read_to_string(path).map_err(fail)?;
+        let text = text_file::read(path, FILE_BYTES_MAX)?;
         serde_json::from_str(&text)
             .map_err(|error| Error::refused(format!("{}: not a saved conversation: {error}", path.display())))
     }

@@ -31,6 +31,14 @@ pub enum Error {
     /// The checkpoint cannot be opened or written.
     #[error(transparent)]
     Weights(#[from] undine_weights::Error),
+    /// The same, of a checkpoint whose message does not say which.
+    #[error("{}", path.display())]
+    Model {
+        /// What was asked for.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: undine_weights::Error,
+    },
     /// No plan for a quantized file can be made.
     #[error(transparent)]
     Quantize(#[from] undine_quantize::Error),
@@ -88,6 +96,14 @@ impl Error {
     /// An error of the system about `path`.
     pub fn file(path: &Path, source: io::Error) -> Self {
         Self::File { path: path.to_owned(), source }
+    }
+
+    /// An error about the checkpoint or matrix at `path`.
+    pub fn model(path: &Path, source: undine_weights::Error) -> Self {
+        match source.to_string().contains(&*path.to_string_lossy()) {
+            true => Self::Weights(source),
+            false => Self::Model { path: path.to_owned(), source },
+        }
     }
 
     /// The message with its causes.

@@ -48,6 +48,7 @@ mod serve_load;
 mod session;
 mod synth;
 mod target;
+mod text_file;
 mod work;
 
 use std::process::ExitCode;

@@ -26,8 +26,10 @@ pub fn open(model: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
 pub fn open_with(model: Option<&Path>, mmproj: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
     let model = model.map(hub::locate).transpose()?;
     let checkpoint = match (model.as_deref(), mmproj) {
-        (Some(path), Some(mmproj)) => Checkpoint::open_with_mmproj(path, mmproj)?,
-        (Some(path), None) => Checkpoint::open(path)?,
+        (Some(path), Some(mmproj)) => {
+            Checkpoint::open_with_mmproj(path, mmproj).map_err(|error| Error::model(path, error))?
+        }
+        (Some(path), None) => Checkpoint::open(path).map_err(|error| Error::model(path, error))?,
         (None, Some(_)) => {
             return Err(Error::usage("--mmproj needs the model that the vision tower belongs to"));
         }

@@ -1,7 +1,7 @@
 //! `undine quantize`: a model in smaller types.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use undine_quantize::{Mix, Options, Plan, plan};
@@ -27,9 +27,16 @@ struct Job {
 /// Runs the command.
 pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     let output = if args.dry_run { None } else { args.output.clone() };
-    let (source, tower) = Source::open(&hub::locate(&args.input)?)?;
+    let automatic = args.imatrix == Some(ImatrixSource::Auto);
+    if args.target.text.is_some() && args.target.target().is_none() && !automatic {
+        return Err(Error::usage("--text is for --target-size, --target-kl and --imatrix auto"));
+    }
+    let input = hub::locate(&args.input)?;
+    let (source, tower) = Source::open(&input).map_err(|error| Error::model(&input, error))?;
     let mut imatrix = match &args.imatrix {
-        Some(ImatrixSource::File(path)) => Some(Imatrix::open(path)?),
+        Some(ImatrixSource::File(path)) => {
+            Some(Imatrix::open(path).map_err(|error| Error::model(path, error))?)
+        }
         Some(ImatrixSource::Auto) | None => None,
     };
     let mut options = Options {
@@ -45,7 +52,7 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     }
     interrupt::install()?;
     // Targets make one from their text anyway.
-    if args.imatrix == Some(ImatrixSource::Auto) && args.target.target().is_none() {
+    if automatic && args.target.target().is_none() {
         imatrix = Some(calibrate::automatic(&args.input, args.target.text.as_deref(), args.target.threads)?);
     }
     let chosen = match args.target.target() {
@@ -65,6 +72,8 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
         let mix = args.mmproj_type.unwrap_or(if args.mix.base().is_float() { args.mix } else { Mix::Q8_0 });
         let made = plan(&tower, &Options::new(mix), None)?;
         jobs.push(Job { source: tower, plan: made, mix, output });
+    } else if args.mmproj_type.is_some() {
+        eprintln!("note: --mmproj-type has no effect: {} has no vision tower", args.input.display());
     }
     for output in jobs.iter().skip(1).filter_map(|job| job.output.as_deref()) {
         check_place(&args.input, output, existing)?;

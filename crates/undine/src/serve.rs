@@ -13,6 +13,7 @@ use crate::args_serve::{AccessArgs, HttpArgs, ServeArgs};
 use crate::error::{EXIT_INTERRUPTED, Error};
 use crate::logging;
 use crate::serve_load::LoadPlan;
+use crate::text_file;
 
 /// Longest file of API keys.
 const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -107,13 +108,7 @@ fn listen_unix(path: &Path) -> Result<Listener, Error> {
 fn api_keys(args: &AccessArgs) -> Result<Vec<String>, Error> {
     let mut keys = args.api_key.clone();
     if let Some(path) = &args.api_key_file {
-        let fail = |source| Error::file(path, source);
-        let bytes = std::fs::metadata(path).map_err(fail)?.len();
-        if bytes > KEY_FILE_BYTES_MAX {
-            let message = format!("{}: {bytes} bytes, expected at most {KEY_FILE_BYTES_MAX}", path.display());
-            return Err(Error::refused(message));
-        }
-        let text = std::fs::read_to_string(path).map_err(fail)?;
+        let text = text_file::read(path, KEY_FILE_BYTES_MAX)?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let before = keys.len();
         keys.extend(lines.map(str::to_owned));

@@ -9,8 +9,9 @@ use clap::{Arg, CommandFactory};
 use serde_json::{Map, Value as Json};
 
 use crate::args::Cli;
-use crate::args_hub::without_hf_flags;
+use crate::args_hub::without_model_flags;
 use crate::error::Error;
+use crate::text_file;
 
 /// Longest configuration file.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -30,7 +31,7 @@ const COMMANDS: [&str; 2] = ["serve", "batch"];
 
 /// The command line to parse. Any other command's stays as it is.
 pub fn expand(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Error> {
-    let mut words = without_hf_flags(words.into_iter().collect());
+    let mut words = without_model_flags(words.into_iter().collect())?;
     let Some(name) = COMMANDS.into_iter().find(|name| words.get(1).is_some_and(|word| word == name)) else {
         return Ok(words);
     };
@@ -177,13 +178,7 @@ fn switch(name: &str, value: Option<&str>) -> Result<String, Error> {
 
 /// The flags of a file, without those that the command line has.
 fn read_file(path: &Path, flags: &Flags<'_>, given: &HashSet<String>) -> Result<Vec<OsString>, Error> {
-    let fail = |source| Error::file(path, source);
-    let bytes = std::fs::metadata(path).map_err(fail)?.len();
-    if bytes > CONFIG_BYTES_MAX {
-        let message = format!("{}: {bytes} bytes, expected at most {CONFIG_BYTES_MAX}", path.display());
-        return Err(Error::usage(message));
-    }
-    let text = std::fs::read_to_string(path).map_err(fail)?;
+    let text = text_file::read(path, CONFIG_BYTES_MAX)?;
     let wrong = |message: String| Error::usage(format!("{}: {message}", path.display()));
     let map = parse(&text).map_err(wrong)?;
     let mut words = Vec::new();

@@ -21,7 +21,7 @@ use crate::args::ExecutorArgs;
 use crate::args_serve::{AnswerArgs, Context, LoadArgs, ReasoningParser, ToolCallParser};
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::{hub, memory, open, sampling, session};
+use crate::{hub, memory, open, sampling, session, text_file};
 
 /// Memory for keys and values unless asked for otherwise. It is taken as it is used.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
@@ -116,7 +116,7 @@ impl LoadPlan {
                 },
                 image_cache_bytes: args.vision.image_cache_memory_bytes,
             },
-            chat_template: template.map(|path| read_text(path, TEMPLATE_BYTES_MAX)).transpose()?,
+            chat_template: template.map(|path| text_file::read(path, TEMPLATE_BYTES_MAX)).transpose()?,
             executor: args.executor.clone(),
             answers: answer_options(&args.answers),
             requests: RequestDefaults {
@@ -266,7 +266,7 @@ impl SamplingSource {
             "vllm" => SamplingBase::Plain,
             folder => {
                 let path = Path::new(folder).join("generation_config.json");
-                let text = read_text(&path, GENERATION_CONFIG_BYTES_MAX)?;
+                let text = text_file::read(&path, GENERATION_CONFIG_BYTES_MAX)?;
                 let wrong =
                     |error| Error::refused(format!("{}: expected a JSON object: {error}", path.display()));
                 SamplingBase::File(serde_json::from_str(&text).map_err(wrong)?)
@@ -308,16 +308,6 @@ fn default_names(model: Option<&Path>) -> Vec<String> {
     let mut names = vec![name.strip_suffix(".gguf").unwrap_or(&name).to_owned()];
     names.extend(model.map(|path| path.display().to_string()).filter(|path| *path != names[0]));
     names
-}
-
-fn read_text(path: &Path, bytes_max: u64) -> Result<String, Error> {
-    let fail = |source| Error::file(path, source);
-    let bytes = std::fs::metadata(path).map_err(fail)?.len();
-    if bytes > bytes_max {
-        let message = format!("{}: {bytes} bytes, expected at most {bytes_max}", path.display());
-        return Err(Error::refused(message));
-    }
-    std::fs::read_to_string(path).map_err(fail)
 }
 
 /// Pages of keys and values, and their size.

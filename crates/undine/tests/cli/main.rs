@@ -8,6 +8,7 @@ mod common;
 mod eval;
 mod fit;
 mod hub;
+mod misuse;
 mod pictures;
 mod quantize;
 mod run;

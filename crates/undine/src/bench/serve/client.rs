@@ -118,8 +118,16 @@ impl Client {
     }
 
     async fn models(&self, url: &str) -> Result<Json, String> {
-        let response =
-            self.http.get(url).send().await.map_err(|error| format!("{url}: {}", chain(&error)))?;
+        let failed = |error: reqwest::Error| {
+            let advice = match error.is_builder() {
+                true => "expected --base-url http://HOST:PORT",
+                false => {
+                    "expected a server that runs, such as `undine serve`, at --base-url or --host and --port"
+                }
+            };
+            format!("{url}: {}; {advice}", chain(&error.without_url()))
+        };
+        let response = self.http.get(url).send().await.map_err(failed)?;
         let status = response.status();
         let body = body(response).await;
         if !status.is_success() {

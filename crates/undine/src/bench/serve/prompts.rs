@@ -1,6 +1,5 @@
 //! Where prompts come from: random words of a known number of tokens, or a file.
 
-use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use super::sample::Sample;
 use super::words::WORDS;
 use crate::args_bench::{DataArgs, Dataset};
 use crate::error::Error;
+use crate::text_file;
 
 /// Largest file of prompts.
 const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -150,14 +150,7 @@ pub fn file_chats(
     tokenizer: Option<&Tokenizer>,
     count: u32,
 ) -> Result<Vec<Chat>, Error> {
-    let fail = |source| Error::file(path, source);
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(fail)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(fail)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        let message = format!("{}: more than {FILE_BYTES_MAX} bytes", path.display());
-        return Err(Error::refused(message));
-    }
+    let text = text_file::read(path, FILE_BYTES_MAX)?;
     let prompt = |(number, line): (usize, &str)| {
         let wrong = |why: &str| {
             let place = path.display();
