@@ -104,6 +104,8 @@ pub struct Faults {
     pub extra_bytes: usize,
     /// The first byte of contents is another.
     pub wrong_bytes: bool,
+    /// Every content is described with this size.
+    pub claimed_bytes: Option<u64>,
     /// Sizes and hashes are not listed, as some mirrors do.
     pub no_listing: bool,
     /// Everything needs this token.
@@ -393,7 +395,16 @@ fn content(file: &HubFile, seen: &Seen, faults: &Faults) -> Answer {
 fn info(name: &str, repo: &HubRepo, faults: &Faults) -> Json {
     let described = |file: &HubFile| match faults.no_listing {
         true => json!({"rfilename": file.path}),
-        false => file.described(),
+        false => {
+            let mut described = file.described();
+            if let Some(bytes) = faults.claimed_bytes {
+                described["size"] = bytes.into();
+                if file.is_large {
+                    described["lfs"]["size"] = bytes.into();
+                }
+            }
+            described
+        }
     };
     let siblings: Vec<Json> = repo.files.iter().map(described).collect();
     json!({

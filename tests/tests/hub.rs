@@ -166,6 +166,12 @@ fn what_cannot_be_had_is_said() {
         (Faults::default(), "acme/tiny-GGUF@v7", &["no revision \"v7\"", "main, v1"]),
         (Faults::default(), "acme/tiny-GGUF:Q2_K", &["no quantization Q2_K", "Q8_0, Q4_K_M"]),
         (Faults::default(), "acme/tiny-GGUF/x.gguf", &["no file x.gguf", "tiny-Q8_0.gguf"]),
+        // Sizes whose sum is more than a number holds.
+        (
+            Faults { claimed_bytes: Some(u64::MAX), ..Faults::default() },
+            REPO,
+            &["18446744073709551615 bytes, expected at most"],
+        ),
         (
             Faults { cuts: 99, cut_after: 0, ..Faults::default() },
             REPO,

@@ -22,6 +22,8 @@ use crate::short_names;
 
 /// Longest description of a repository.
 const INFO_BYTES_MAX: usize = 64 << 20;
+/// Largest file: what a record of chunks can be about, and so that the sizes of all files have a sum.
+const FILE_BYTES_MAX: u64 = 1 << 40;
 /// Longest body of an error that is read.
 const ERROR_BYTES_MAX: usize = 16 << 10;
 /// Longest message of an error that is shown.
@@ -186,6 +188,11 @@ impl Api {
                 }
                 None => continue,
             };
+            if bytes > FILE_BYTES_MAX {
+                let path = sibling.rfilename;
+                let reason = format!("{path:?} has {bytes} bytes, expected at most {FILE_BYTES_MAX}");
+                return Err(Error::protocol(&self.file_url(repo, commit, &path), reason));
+            }
             let digest = Digest::of_etag(&etag);
             files.push(RemoteFile { path: sibling.rfilename, bytes, etag, digest });
         }

@@ -26,6 +26,8 @@ use work::{Ended, Job};
 
 /// Requests in flight beyond those that are computed at once.
 const CONCURRENCY_BESIDE: u32 = 16;
+/// Most requests in flight, whatever is asked for: each is in memory.
+const CONCURRENCY_MAX: u32 = 1 << 16;
 
 /// Runs the command.
 pub fn run(args: &BatchArgs) -> Result<(), Error> {
@@ -93,7 +95,8 @@ async fn answer(
     let api = InProcess::start(load, config).await?;
     let concurrency =
         args.concurrency.unwrap_or(args.load.limits.max_num_seqs.saturating_add(CONCURRENCY_BESIDE));
-    let job = Job { input: &args.input, concurrency: concurrency as usize, results, summary };
+    let concurrency = concurrency.min(CONCURRENCY_MAX) as usize;
+    let job = Job { input: &args.input, output: &args.output, concurrency, results, summary };
     job.run(api, signals).await
 }
 

@@ -1,7 +1,7 @@
 //! `undine quantize`: a model in smaller types.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 use undine_quantize::{Mix, Options, Plan, plan};

@@ -25,6 +25,8 @@ const SHOW_EVERY: Duration = Duration::from_millis(250);
 pub struct Job<'a> {
     /// The requests.
     pub input: &'a Path,
+    /// What to call the results where they cannot be written.
+    pub output: &'a Path,
     /// How many are in flight.
     pub concurrency: usize,
     /// Where their results go.
@@ -64,7 +66,7 @@ impl Job<'_> {
         let api = Arc::new(api);
         let ended = self.answer_all(&api, &mut signals, &mut progress).await;
         progress.finish();
-        self.results.sync()?;
+        self.results.sync().map_err(|source| Error::file(self.output, source))?;
         // Tasks that were dropped with an error may still hold it; then it ends with the process.
         if let Some(api) = Arc::into_inner(api) {
             api.stop().await;
@@ -120,7 +122,8 @@ impl Job<'_> {
                 "the engine has failed: {reason}; the results so far are kept, and the same command goes on with the rest"
             )));
         }
-        let outcome = self.results.append(custom_id, answer)?;
+        let appended = self.results.append(custom_id, answer);
+        let outcome = appended.map_err(|source| Error::file(self.output, source))?;
         let counted: Counted = serde_json::from_slice(&answer.body).unwrap_or_default();
         self.summary.count(outcome, counted.usage.prompt_tokens, counted.usage.completion_tokens);
         Ok(())
