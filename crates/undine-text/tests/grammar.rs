@@ -9,7 +9,7 @@ use common::walk::{self, Walk};
 use common::with_tools;
 use serde_json::json;
 use undine_core::Constraint;
-use undine_text::grammar::{Parallel, REGEX_BYTES_MAX};
+use undine_text::grammar::{PROPERTIES_MAX, Parallel, REGEX_BYTES_MAX};
 use undine_text::tools::ToolSet;
 use undine_text::{
     AnswerFormat, AnswerRules, Bos, GrammarCompiler, ReasoningRules, SpecialText, TextError, Tokenizer,
@@ -69,10 +69,22 @@ fn refusals() {
         ..rules(AnswerFormat::Free, ReasoningRules::None)
     };
     let format = |format| rules(format, ReasoningRules::None);
+    let wide = |count: usize| {
+        let properties: serde_json::Map<_, _> = (0..count).map(|i| (format!("p{i}"), json!({}))).collect();
+        json!({"properties": properties})
+    };
     let table = [
         (format(AnswerFormat::JsonSchema(json!({"not": {}}))), "not"),
         (format(AnswerFormat::JsonSchema(json!(false))), "expected an object"),
         (format(AnswerFormat::JsonSchema(json!({"type": "strin"}))), "strin"),
+        (
+            format(AnswerFormat::JsonSchema(wide(PROPERTIES_MAX + 1))),
+            "1001 properties; expected at most 1000",
+        ),
+        (
+            format(AnswerFormat::JsonSchema(json!({"anyOf": vec![wide(PROPERTIES_MAX); 6]}))),
+            "6000 properties",
+        ),
         (format(AnswerFormat::Regex("(".to_owned())), "regex"),
         (format(AnswerFormat::Regex("a".repeat(REGEX_BYTES_MAX + 1))), "at most"),
         (format(AnswerFormat::Choice(Vec::new())), "expected 1"),

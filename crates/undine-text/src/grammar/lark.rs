@@ -5,8 +5,8 @@ use llguidance::regex_to_lark;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    AnswerFormat, AnswerRules, CHOICE_BYTES_MAX, CHOICES_MAX, GRAMMAR_BYTES_MAX, REGEX_BYTES_MAX,
-    SCHEMA_BYTES_MAX, ToolChoice, ToolRules, call, gbnf,
+    AnswerFormat, AnswerRules, CHOICE_BYTES_MAX, CHOICES_MAX, GRAMMAR_BYTES_MAX, PROPERTIES_MAX,
+    PROPERTIES_SUM_MAX, REGEX_BYTES_MAX, SCHEMA_BYTES_MAX, ToolChoice, ToolRules, call, gbnf,
 };
 use crate::tools::{TOOL_CALL_END, TOOL_CALL_START, Tool};
 use crate::{TextError, Tokenizer};
@@ -77,6 +77,13 @@ fn answer(format: &AnswerFormat) -> Result<Option<GrammarWithLexer>, TextError> 
         AnswerFormat::JsonObject => GrammarWithLexer::from_json_schema(spaced(&json!({"type": "object"}))?),
         AnswerFormat::JsonSchema(schema) => {
             check_size("the JSON schema", schema.to_string().len(), SCHEMA_BYTES_MAX)?;
+            let sum = properties(schema)?;
+            if sum > PROPERTIES_SUM_MAX {
+                let found = format!(
+                    "the JSON schema declares {sum} properties; expected at most {PROPERTIES_SUM_MAX}"
+                );
+                return Err(TextError::Grammar(found));
+            }
             GrammarWithLexer::from_json_schema(spaced(schema)?)
         }
         AnswerFormat::Regex(regex) => {
@@ -106,6 +113,22 @@ fn check_size(what: &str, bytes: usize, limit: usize) -> Result<(), TextError> {
         return Ok(());
     }
     Err(TextError::Grammar(format!("{what} has {bytes} bytes; expected at most {limit}")))
+}
+
+/// How many properties a schema declares, if no object has too many.
+fn properties(schema: &Json) -> Result<usize, TextError> {
+    let parts: Vec<&Json> = match schema {
+        Json::Object(object) => object.values().collect(),
+        Json::Array(list) => list.iter().collect(),
+        _ => return Ok(0),
+    };
+    let own = schema["properties"].as_object().map_or(0, Map::len);
+    if own > PROPERTIES_MAX {
+        return Err(TextError::Grammar(format!(
+            "an object of the JSON schema declares {own} properties; expected at most {PROPERTIES_MAX}"
+        )));
+    }
+    parts.into_iter().try_fold(own, |sum, part| Ok(sum + properties(part)?))
 }
 
 /// A schema with the white space that answers may have.

@@ -33,6 +33,10 @@ use worker::MaskWorker;
 
 /// Bytes of a JSON schema, written as JSON.
 pub const SCHEMA_BYTES_MAX: usize = 512 * 1024;
+/// Properties of one object of a schema, and of all: compiling takes time with the square of the former, 0.3 s for so many.
+pub const PROPERTIES_MAX: usize = 1000;
+/// See [`PROPERTIES_MAX`].
+pub const PROPERTIES_SUM_MAX: usize = 5000;
 /// Bytes of a grammar.
 pub const GRAMMAR_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a regular expression.
