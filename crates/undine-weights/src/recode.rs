@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::{channel, sync_channel};
@@ -142,7 +143,9 @@ impl Source {
                         let Ok(mut buffer) = queue.0.recv() else { return };
                         let Some((number, chunk)) = queue.1.next() else { return };
                         drop(queue);
-                        let result = self.encode(chunk, &mut workplace, &mut buffer).map(|()| buffer);
+                        // The others would wait for the buffer of a thread that panics.
+                        let encode = || self.encode(chunk, &mut workplace, &mut buffer).map(|()| buffer);
+                        let result = catch_unwind(AssertUnwindSafe(encode));
                         if finished.send((number, result)).is_err() {
                             return;
                         }
@@ -154,7 +157,7 @@ impl Source {
             for (number, result) in results {
                 waiting.insert(number, result);
                 while let Some(result) = waiting.remove(&next) {
-                    let buffer = result?;
+                    let buffer = result.unwrap_or_else(|panic| resume_unwind(panic))?;
                     sink(&buffer)?;
                     // Threads that have no more to do have left.
                     let _ = give_back.send(buffer);

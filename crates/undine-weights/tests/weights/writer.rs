@@ -1,7 +1,13 @@
 //! What the writer writes, the reader reads; what the reader would refuse, the writer refuses.
 
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
 use undine_core::DType;
-use undine_weights::{Array, GgufWriter, TensorDeclaration, Value, WeightName};
+use undine_weights::{
+    Array, Checkpoint, Error, GgufWriter, Recoding, Source, SourceTensor, TensorDeclaration, Value,
+    WeightName, write_folder,
+};
 
 use crate::tiny::{Gguf, VOCAB};
 
@@ -125,4 +131,56 @@ fn a_file_appears_only_when_complete() {
     writer.commit().unwrap();
     assert!(path.exists());
     assert_eq!(entries(), 1, "the temporary file is gone");
+}
+
+fn dense() -> Checkpoint {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/oracle/dense");
+    Checkpoint::open(&folder).unwrap()
+}
+
+#[test]
+#[should_panic(expected = "out of range for slice")]
+fn a_thread_that_panics_ends_the_writing() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::language(&dense()).unwrap();
+    // An importance of no column: a mistake of the caller, which must not leave the writer waiting.
+    let recoding = |tensor: &SourceTensor| match tensor.is_matrix() {
+        true => Recoding { dtype: DType::Q4_0, importance: Some(Vec::new()) },
+        false => Recoding::plain(tensor.kept_dtype()),
+    };
+    let recodings: Vec<_> = source.tensors().iter().map(recoding).collect();
+    drop(source.write(&recodings, 0, &folder.path().join("a.gguf"), |_| ControlFlow::Continue(())));
+}
+
+#[test]
+fn an_interrupted_folder_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (new, empty, used) =
+        (folder.path().join("new"), folder.path().join("empty"), folder.path().join("used"));
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::create_dir(&used).unwrap();
+    std::fs::write(used.join("notes.txt"), "mine").unwrap();
+    for (out, stays) in [(&new, 0..1), (&empty, 0..1), (&used, 1..10)] {
+        let error = write_folder(&dense(), DType::F32, out, |_| ControlFlow::Break(())).unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error}");
+        // A folder in use keeps its own files, and the small ones that have replaced others.
+        let found = std::fs::read_dir(out).map_or(0, Iterator::count);
+        assert!(stays.contains(&found), "{out:?}: {found}");
+        assert!(!out.join("model.safetensors").exists());
+    }
+    assert!(!new.exists() && empty.exists());
+}
+
+#[test]
+fn places_for_no_file_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (place, why) in [
+        (folder.path().to_owned(), "found a folder"),
+        (folder.path().join("none/a.gguf"), "a folder that exists"),
+        (PathBuf::from("/dev/null"), "found a device"),
+    ] {
+        let error = GgufWriter::create(&place, &[], &[]).err().unwrap().to_string();
+        assert!(error.contains(why) && error.contains(place.to_str().unwrap()), "{error}");
+    }
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file(), "it is as it was");
 }
