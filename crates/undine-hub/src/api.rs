@@ -191,7 +191,7 @@ impl Api {
             if bytes > FILE_BYTES_MAX {
                 let path = sibling.rfilename;
                 let reason = format!("{path:?} has {bytes} bytes, expected at most {FILE_BYTES_MAX}");
-                return Err(Error::protocol(&self.file_url(repo, commit, &path), reason));
+                return Err(Error::protocol(self.file_url(repo, commit, &path), reason));
             }
             let digest = Digest::of_etag(&etag);
             files.push(RemoteFile { path: sibling.rfilename, bytes, etag, digest });
