@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use undine_core::DType;
 use undine_weights::{
-    Array, Checkpoint, Error, GgufWriter, Recoding, Source, SourceTensor, TensorDeclaration, Value,
-    WeightName, write_folder,
+    Array, Checkpoint, Error, FolderTypes, GgufWriter, Recoding, Source, SourceTensor, TensorDeclaration,
+    Value, WeightName, write_folder,
 };
 
 use crate::tiny::{Gguf, VOCAB};
@@ -155,13 +155,14 @@ fn a_thread_that_panics_ends_the_writing() {
 #[test]
 fn an_interrupted_folder_leaves_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
+    let types = FolderTypes { language: DType::F32, tower: None };
     let (new, empty, used) =
         (folder.path().join("new"), folder.path().join("empty"), folder.path().join("used"));
     std::fs::create_dir(&empty).unwrap();
     std::fs::create_dir(&used).unwrap();
     std::fs::write(used.join("notes.txt"), "mine").unwrap();
     for (out, stays) in [(&new, 0..1), (&empty, 0..1), (&used, 1..10)] {
-        let error = write_folder(&dense(), DType::F32, out, |_| ControlFlow::Break(())).unwrap_err();
+        let error = write_folder(&dense(), types, out, |_| ControlFlow::Break(())).unwrap_err();
         assert!(matches!(error, Error::Stopped), "{error}");
         // A folder in use keeps its own files, and the small ones that have replaced others.
         let found = std::fs::read_dir(out).map_or(0, Iterator::count);
