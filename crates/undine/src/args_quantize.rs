@@ -1,7 +1,7 @@
 //! The arguments of `undine quantize` and `undine convert`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use undine_core::DType;
@@ -66,6 +66,16 @@ pub enum ImatrixSource {
     Auto,
     /// A file.
     File(PathBuf),
+}
+
+impl ImatrixSource {
+    /// The file, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Auto => None,
+            Self::File(path) => Some(path),
+        }
+    }
 }
 
 impl From<OsString> for ImatrixSource {

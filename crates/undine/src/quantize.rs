@@ -1,7 +1,7 @@
 //! `undine quantize`: a model in smaller types.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use undine_quantize::{Mix, Options, Plan, plan};
@@ -27,18 +27,13 @@ struct Job {
 /// Runs the command.
 pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     let output = if args.dry_run { None } else { args.output.clone() };
-    let automatic = args.imatrix == Some(ImatrixSource::Auto);
+    let automatic = args.imatrix == Some(ImatrixSource::Auto) && args.target.target().is_none();
     if args.target.text.is_some() && args.target.target().is_none() && !automatic {
         return Err(Error::usage("--text is for --target-size, --target-kl and --imatrix auto"));
     }
     let input = hub::locate(&args.input)?;
     let (source, tower) = Source::open(&input).map_err(|error| Error::model(&input, error))?;
-    let mut imatrix = match &args.imatrix {
-        Some(ImatrixSource::File(path)) => {
-            Some(Imatrix::open(path).map_err(|error| Error::model(path, error))?)
-        }
-        Some(ImatrixSource::Auto) | None => None,
-    };
+    let mut imatrix = args.imatrix.as_ref().and_then(ImatrixSource::file).map(open_imatrix).transpose()?;
     let mut options = Options {
         mix: args.mix,
         pure: args.pure,
@@ -52,7 +47,7 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     }
     interrupt::install()?;
     // Targets make one from their text anyway.
-    if automatic && args.target.target().is_none() {
+    if automatic {
         imatrix = Some(calibrate::automatic(&args.input, args.target.text.as_deref(), args.target.threads)?);
     }
     let chosen = match args.target.target() {
@@ -81,14 +76,7 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     for note in jobs.iter().flat_map(|job| &job.plan.notes) {
         eprintln!("note: {note}");
     }
-    let mut seconds = 0.0;
-    for job in &jobs {
-        let Some(output) = &job.output else { continue };
-        let elapsed = write(&job.source, &job.plan.recodings, job.plan.file_type, output)?.as_secs_f64();
-        let (before, after) = (bytes_before(&job.source), job.plan.bytes(&job.source));
-        eprintln!("wrote {} ({}, was {}) in {elapsed:.1} s", output.display(), Bytes(after), Bytes(before));
-        seconds += elapsed;
-    }
+    let seconds = jobs.iter().try_fold(0.0, |sum, job| Ok::<_, Error>(sum + write_job(job)?))?;
     let divergence = match (&chosen, &jobs[0].output) {
         (Some(chosen), Some(output)) => Some(chosen.verify(output)?),
         _ => None,
@@ -101,6 +89,19 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
         (false, true) => jobs.iter().try_for_each(report),
         (false, false) => Ok(()),
     }
+}
+
+/// Writes a job's file and says so; returns the seconds it took.
+fn write_job(job: &Job) -> Result<f64, Error> {
+    let Some(output) = &job.output else { return Ok(0.0) };
+    let elapsed = write(&job.source, &job.plan.recodings, job.plan.file_type, output)?.as_secs_f64();
+    let (before, after) = (bytes_before(&job.source), job.plan.bytes(&job.source));
+    eprintln!("wrote {} ({}, was {}) in {elapsed:.1} s", output.display(), Bytes(after), Bytes(before));
+    Ok(elapsed)
+}
+
+fn open_imatrix(path: &Path) -> Result<Imatrix, Error> {
+    Imatrix::open(path).map_err(|error| Error::model(path, error))
 }
 
 fn bytes_before(source: &Source) -> u64 {
