@@ -71,7 +71,8 @@ fn to_gguf(args: &ConvertArgs) -> Result<Vec<(PathBuf, u64)>, Error> {
             "--mmproj is for a folder: a GGUF file of a model has its vision tower beside it",
         ));
     }
-    let (source, tower) = Source::open(&hub::locate(&args.input)?)?;
+    let input = hub::locate(&args.input)?;
+    let (source, tower) = Source::open(&input).map_err(|error| Error::model(&input, error))?;
     let tower = tower.filter(|_| !args.no_mmproj);
     let mut files = vec![(source, args.output.clone())];
     files.extend(tower.map(|tower| (tower, mmproj_path(&args.output))));
@@ -111,9 +112,10 @@ fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
     check_folder(out, existing(args))?;
     let input = hub::locate(&args.input)?;
     let checkpoint = match &args.mmproj {
-        Some(mmproj) => Checkpoint::open_with_mmproj(&input, mmproj)?,
-        None => Checkpoint::open(&input)?,
+        Some(mmproj) => Checkpoint::open_with_mmproj(&input, mmproj),
+        None => Checkpoint::open(&input),
     };
+    let checkpoint = checkpoint.map_err(|error| Error::model(&input, error))?;
     let language = Source::language(&checkpoint)?;
     let tower = if args.no_mmproj { None } else { Source::vision(&checkpoint)? };
     let types = FolderTypes {

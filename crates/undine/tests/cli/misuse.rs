@@ -82,7 +82,7 @@ fn a_damaged_model_is_named_by_every_command() {
     for model in damaged(&folder.join(".")) {
         let name = model.file_name().expect("a name").to_string_lossy().into_owned();
         let model = text(&model);
-        let commands: [&[&str]; 9] = [
+        let commands: [&[&str]; 11] = [
             &["run", model, "-p", "hi"],
             &["serve", model, "--port", "0"],
             &["inspect", model],
@@ -92,6 +92,8 @@ fn a_damaged_model_is_named_by_every_command() {
             &["eval", "--against", model, "--text", prose, "--chunks", "1"],
             &["fit", model],
             &["quantize", model, text(&gguf)],
+            &["convert", model, text(&gguf)],
+            &["convert", model, text(&folder.join("out").join("folder"))],
         ];
         for words in commands {
             let output = run(words);
