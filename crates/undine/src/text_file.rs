@@ -15,6 +15,6 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<String, Error> {
         return Err(Error::refused(format!("{}: expected at most {bytes_max} bytes", path.display())));
     }
     String::from_utf8(bytes).map_err(|error| {
-        Error::refused(format!("{}: expected UTF-8 text: {}", path.display(), error.utf8_error()))
+        Error::refused(format!("{} is not UTF-8 text: {}", path.display(), error.utf8_error()))
     })
 }

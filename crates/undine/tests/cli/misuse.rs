@@ -138,7 +138,7 @@ fn places_that_cannot_be_written_to_are_refused_and_stay() {
 fn numbers_beyond_reason_are_refused() {
     let huge = "9".repeat(40);
     // What is given, the exit code, and words of the message.
-    let cases: [(&[&str], i32, &str); 26] = [
+    let cases: [(&[&str], i32, &str); 27] = [
         (&["run", "-p", "hi", "-c", "99999999999"], 2, "at most 4294967295"),
         (&["run", "-p", "hi", "-c", &huge], 2, "expected a whole number"),
         (&["run", "-p", "hi", "-c", "4"], 1, "raise --max-model-len"),
@@ -157,6 +157,7 @@ fn numbers_beyond_reason_are_refused() {
         (&["serve", "--api-key-file", "/dev/zero"], 1, "/dev/zero: expected at most"),
         (&["serve", "--config", "/dev/zero"], 1, "/dev/zero: expected at most"),
         (&["serve", "--config", "/dev/urandom"], 1, "/dev/urandom: expected at most"),
+        (&["eval", "--text", "/dev/zero"], 1, "/dev/zero: expected at most"),
         (&["bench", "-p", "1000000000", "-n", "0"], 1, "do not fit"),
         (&["bench", "-r", "0"], 2, "1..=10000"),
         (&["eval", "--text", "x", "-c", "1"], 2, "at least 4"),
