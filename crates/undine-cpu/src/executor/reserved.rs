@@ -28,7 +28,7 @@ pub(super) fn try_out(config: &Config, plan: &Plan, options: &CpuOptions) -> Res
     let states = options.slots as usize + options.snapshots as usize;
     let parts = [
         (plan.arena_len, size_of::<f32>()),
-        (rows.max(outputs).saturating_mul(plan.input_width), size_of::<f32>()),
+        (rows.max(outputs).saturating_mul(plan.float_width), size_of::<f32>()),
         (states.saturating_mul(config.conv_state_elems()), size_of::<f32>()),
         (rows, size_of::<Row>()),
         (outputs, size_of::<RowOutput>()),

@@ -145,7 +145,7 @@ fn a_thread_that_panics_ends_the_writing() {
     let source = Source::language(&dense()).unwrap();
     // An importance of no column: a mistake of the caller, which must not leave the writer waiting.
     let recoding = |tensor: &SourceTensor| match tensor.is_matrix() {
-        true => Recoding { dtype: DType::Q4_0, importance: Some(Vec::new()) },
+        true => Recoding { importance: Some(Vec::new()), ..Recoding::plain(DType::Q4_0) },
         false => Recoding::plain(tensor.kept_dtype()),
     };
     let recodings: Vec<_> = source.tensors().iter().map(recoding).collect();
