@@ -68,7 +68,7 @@ impl Inputs {
                 *sum += f64::from(x) * f64::from(x);
             }
         }
-        if sums.products.len() > 0 {
+        if !sums.products.is_empty() {
             let range = columns.start * CORRELATED_COLUMNS..columns.end * CORRELATED_COLUMNS;
             // SAFETY: as the sums of squares.
             let products = unsafe { sums.products.write(range) };

@@ -78,7 +78,7 @@ fn a_damaged_model_is_named_by_every_command() {
     fs::create_dir(&out).expect("made");
     let prose = folder.join("prose.txt");
     fs::write(&prose, "What is 17 + 25? The answer is 42. ".repeat(100)).expect("writes");
-    let (prose, gguf) = (text(&prose), out.join("out.gguf"));
+    let (prose, gguf, converted) = (text(&prose), out.join("out.gguf"), out.join("folder"));
     for model in damaged(&folder.join(".")) {
         let name = model.file_name().expect("a name").to_string_lossy().into_owned();
         let model = text(&model);
@@ -93,7 +93,7 @@ fn a_damaged_model_is_named_by_every_command() {
             &["fit", model],
             &["quantize", model, text(&gguf)],
             &["convert", model, text(&gguf)],
-            &["convert", model, text(&folder.join("out").join("folder"))],
+            &["convert", model, text(&converted)],
         ];
         for words in commands {
             let output = run(words);
