@@ -11,6 +11,8 @@ const TIMEOUT_MS: u64 = 60_000;
 const ESCAPE: char = '\x1b';
 /// A terminal that can do all.
 pub const TERMINAL: [(&str, &str); 2] = [("TERM", "xterm"), ("NO_COLOR", "1")];
+/// How a text is measured here: one thread, because those of several wait for each other on a busy machine.
+const EVAL: [&str; 6] = ["-c", "64", "-b", "1", "-t", "1"];
 /// Draws in a second at the most, with some that mark a beginning or an end.
 const DRAWS_PER_SECOND: usize = 25;
 
@@ -115,7 +117,8 @@ fn progress_is_one_line_that_fits_and_goes() {
     let demo = undine_tests::demo();
     let quantize = ["quantize", text(&demo), text(&out), "--type", "Q4_K_M", "--force"];
     for columns in [20, 37, 80, 200] {
-        for words in [&["eval", "-f", text(&long), "-c", "64", "-b", "1"][..], &quantize] {
+        let eval = [&["eval", "-f", text(&long), "--chunks", "40"][..], &EVAL].concat();
+        for words in [&eval[..], &quantize] {
             let begin = std::time::Instant::now();
             let output = utf8(&start(columns, words, &TERMINAL).exp_eof().expect("ends"));
             let seconds = begin.elapsed().as_secs() as usize + 1;
@@ -139,7 +142,7 @@ fn progress_is_one_line_that_fits_and_goes() {
 #[test]
 fn dumb_terminals_get_no_progress() {
     let long = long_text();
-    let words = ["eval", "-f", text(&long), "-c", "64", "-b", "1"];
+    let words = [&["eval", "-f", text(&long), "--chunks", "40"][..], &EVAL].concat();
     let output = utf8(&start(80, &words, &[("TERM", "dumb")]).exp_eof().expect("ends"));
     assert!(!output.contains(ESCAPE) && !output.contains('█'), "{output:?}");
     assert!(output.contains("perplexity"), "{output}");
@@ -148,7 +151,7 @@ fn dumb_terminals_get_no_progress() {
 #[test]
 fn an_interrupted_command_leaves_a_clean_line() {
     let long: &Path = &long_text();
-    let words = ["eval", "-f", text(long), "-c", "64", "-b", "1"];
+    let words = [&["eval", "-f", text(long)][..], &EVAL].concat();
     let mut session = start(80, &words, &TERMINAL);
     let before = session.exp_string("windows").expect("progress");
     session.send_control('c').expect("types");
