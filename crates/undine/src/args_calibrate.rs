@@ -40,7 +40,7 @@ llama-imatrix this keeps the head too: as output.weight, or as token_embd.weight
 
 Beside the sums it holds, for each matrix that is not an expert's, how input columns near each other go together, so that \
 undine quantize can make up for an error in one column in others; other programs pass over these tensors. They take 512 \
-bytes a column, some 5% of the model in BF16.
+bytes a column, some 5% of the model in BF16, and make calibrating about three times as long.
 
 Take text like that which the model will read and write, in all its languages and with its chat template, some 50,000 \
 tokens or more. It is cut into windows as undine eval cuts it. Do not measure the quantized model on the same text.
