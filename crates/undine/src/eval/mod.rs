@@ -74,7 +74,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Error> {
     let reference = reference.map(|reference| reference.scorer(layout, args)).transpose()?;
     let mut sides = Sides {
         model: model.scorer(layout, args)?,
-        other: reference.map(Other::Computed).or(saved.map(Other::Saved)),
+        other: reference.map(Box::new).map(Other::Computed).or(saved.map(Other::Saved)),
         writer,
         time: Duration::ZERO,
     };
@@ -144,7 +144,7 @@ fn check_same_tokens(
 /// What a model is compared with.
 enum Other {
     /// A checkpoint.
-    Computed(Scorer),
+    Computed(Box<Scorer>),
     /// A file of its predictions.
     Saved(Saved),
 }
