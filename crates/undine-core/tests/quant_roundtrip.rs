@@ -308,7 +308,9 @@ fn columns_that_have_nothing_in_common_are_rounded_alone() {
         row[column % CORRELATED_COLUMNS] = 1.0;
     }
     let correlations = Correlations::new(&squares, &coefficients, 1e6);
-    for &dtype in DType::ALL {
+    // Codes of several values are chosen with other weights than those that their scales were.
+    let is_codebook = |dtype: &DType| matches!(dtype, DType::IQ3_S | DType::IQ2_XXS);
+    for dtype in DType::ALL.iter().copied().filter(|dtype| !is_codebook(dtype)) {
         let mut blocks = vec![0; dtype.row_bytes(x.len()).expect("whole blocks")];
         quant::encode_weighted(dtype, x, &squares, Some(&correlations), &mut blocks);
         assert!(blocks == encode_weighted(dtype, x, &squares), "{dtype}");

@@ -114,8 +114,11 @@ impl<const D: usize> Codebook<D> {
         if peak <= 0.0 {
             return 0.0;
         }
+        // Only points of the lowest level have all values equal.
+        let is_flat = x.iter().all(|v| 2.0 * v.abs() > peak);
+        let flat = is_flat.then_some(&self.levels[0]);
         let (mut best, mut least) = (0.0, f32::INFINITY);
-        for level in peaks {
+        for level in peaks.iter().chain(flat) {
             let tried = peak / level;
             let [error, product, square] = self.moments(x, weights, tried);
             let refined = (product * inverse(square)).max(0.0);
