@@ -265,10 +265,9 @@ fn a_stride_slides_windows_over_the_text() {
         for (i, begin) in (0..tokens.len()).step_by(stride).enumerate() {
             let window = &tokens[begin..(begin + context).min(tokens.len())];
             let found = logits(&mut oracle, &[Part { sequence: i as u32, start: 0, tokens: window }]);
-            for position in 0..window.len() - 1 {
-                let token = begin + position + 1;
+            for (found, token) in found.iter().zip(begin + 1..begin + window.len()) {
                 if token >= counted_to {
-                    nll.push(-log_probs(&found[position])[tokens[token] as usize]);
+                    nll.push(-log_probs(found)[tokens[token] as usize]);
                 }
             }
             counted_to = begin + window.len();
