@@ -32,6 +32,7 @@ fn engine(path: &Path, prefix_caching: PrefixCaching) -> Engine {
         rows: ROWS,
         outputs: 1,
         kv: KvType::F16,
+        huge_pages: false,
         isa: Isa::detect(),
     };
     let executor = CpuExecutor::new(model(path), options).expect("the shape is supported");

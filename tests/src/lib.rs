@@ -45,7 +45,17 @@ pub fn capacity(model: &Model) -> Capacity {
 
 /// CPU options with the same reservation.
 pub fn cpu_options(isa: Isa, threads: usize, kv: KvType) -> CpuOptions {
-    CpuOptions { threads, blocks: 128, slots: 16, snapshots: 16, rows: 512, outputs: 512, kv, isa }
+    CpuOptions {
+        threads,
+        blocks: 128,
+        slots: 16,
+        snapshots: 16,
+        rows: 512,
+        outputs: 512,
+        kv,
+        huge_pages: false,
+        isa,
+    }
 }
 
 /// A CPU executor on the best instruction set with f32 keys and values.

@@ -22,6 +22,7 @@ use crate::ops;
 use crate::plan::{Plan, PlanRecorder};
 use crate::pool::Pool;
 use crate::simd::Isa;
+use crate::weights::Weights;
 
 pub(crate) use kv::{KvCache, PIECES_PER_THREAD};
 pub use kv::{KvType, shared_attention_bytes};
@@ -44,6 +45,9 @@ pub struct CpuOptions {
     pub outputs: u32,
     /// Type of keys and values.
     pub kv: KvType,
+    /// Whether to copy the matrices to huge pages, some before each step: as much memory again for a faster decode. The
+    /// mapped file's own pages are given back meanwhile, so this process holds the matrices once.
+    pub huge_pages: bool,
     /// Instruction set.
     pub isa: Isa,
 }
@@ -101,6 +105,7 @@ pub(crate) struct Row {
 /// Everything the threads see during a step.
 pub(crate) struct State {
     pub model: Arc<Model>,
+    pub weights: Weights,
     pub plan: Plan,
     pub isa: Isa,
     pub capacity: Capacity,
@@ -195,6 +200,22 @@ impl CpuExecutor {
         self.state.inputs.as_ref().map(|inputs| inputs.of(id))
     }
 
+    /// Copies all matrices to huge pages now, if that was asked for, and not some before each step.
+    pub fn finish_copies(&mut self) {
+        while self.copy_weights() {}
+    }
+
+    /// Copies some more matrices to huge pages. `false` if there were none left.
+    fn copy_weights(&mut self) -> bool {
+        let Some(range) = self.state.weights.next() else { return false };
+        let weights = &self.state.weights;
+        // SAFETY: one region, in which every thread copies its share.
+        self.pool.run(&|worker| unsafe { weights.copy(range.clone(), worker) });
+        // SAFETY: the region is over.
+        unsafe { self.state.weights.finish(range) };
+        true
+    }
+
     /// Takes the outputs of the step.
     fn collect(&mut self) -> StepOutput {
         let count = self.state.batch.outputs.len();
@@ -249,6 +270,7 @@ impl State {
             rows: Vec::with_capacity(rows),
             capacity,
             plan,
+            weights: Weights::new(Arc::clone(&model), options.huge_pages),
             model,
         }
     }
@@ -302,6 +324,10 @@ impl Executor for CpuExecutor {
 
     fn submit(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {
         self.state.load(batch, &self.last_token);
+        // Whoever waits for the first step waits for no copy.
+        if self.tickets > 0 {
+            self.copy_weights();
+        }
         let state = &self.state;
         self.pool.run(&|worker| {
             if !state.batch.block_copies.is_empty() {

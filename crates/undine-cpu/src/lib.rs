@@ -15,6 +15,7 @@ pub mod pool;
 pub mod roofline;
 pub mod simd;
 pub mod vision;
+mod weights;
 
 pub use executor::{CpuExecutor, CpuOptions, Error, KvType, ReservedBytes, shared_attention_bytes};
 pub use inputs::MatrixInputs;

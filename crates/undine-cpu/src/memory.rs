@@ -9,6 +9,9 @@ pub struct SharedSlice<T>(Box<[UnsafeCell<T>]>);
 // SAFETY: access goes through unsafe functions whose callers keep writers apart from everyone else.
 unsafe impl<T: Send> Sync for SharedSlice<T> {}
 
+/// Bytes of a huge page, as most systems have them.
+pub const HUGE_PAGE: usize = 2 << 20;
+
 /// A number type for which all bits zero is 0.
 pub trait Zero: Copy {}
 impl Zero for f32 {}
@@ -28,6 +31,35 @@ impl<T: Zero> SharedSlice<T> {
         Self(unsafe { Box::<[UnsafeCell<T>]>::new_zeroed_slice(len).assume_init() })
     }
 }
+
+impl<T: Zero> SharedSlice<T> {
+    /// `len` zeros in huge pages, where the system has some. `None` if it does not give so much memory.
+    pub fn in_huge_pages(len: usize) -> Option<Self> {
+        // What `new` asks for must not fail.
+        Vec::<T>::new().try_reserve_exact(len).ok()?;
+        let memory = Self::new(len);
+        ask_for_huge_pages(&memory);
+        Some(memory)
+    }
+}
+
+/// Asks the system for huge pages where a buffer spans them.
+#[cfg(target_os = "linux")]
+fn ask_for_huge_pages<T>(memory: &SharedSlice<T>) {
+    use rustix::mm::{Advice, madvise};
+
+    let (start, bytes) = (memory.as_ptr().cast::<u8>(), memory.bytes());
+    let lead = start.align_offset(HUGE_PAGE);
+    let pages = bytes.saturating_sub(lead) / HUGE_PAGE;
+    if pages > 0 {
+        // SAFETY: these pages belong to the buffer. The advice changes how they are mapped, not what they hold; a system
+        // that refuses it gives small pages.
+        let _ = unsafe { madvise(start.wrapping_add(lead).cast(), pages * HUGE_PAGE, Advice::LinuxHugepage) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_huge_pages<T>(_: &SharedSlice<T>) {}
 
 impl<T> SharedSlice<T> {
     /// These values.

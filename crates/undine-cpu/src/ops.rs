@@ -167,7 +167,7 @@ pub(crate) fn multiply(state: &State, worker: Worker, product: Product) {
     let Product { op, weights, input, inputs, out } = product;
     let weight = state.model.matrix(op.weight);
     let matmul = MatMul {
-        weight: state.model.matrix_bytes(op.weight),
+        weight: state.weights.bytes(op.weight),
         dtype: weight.dtype,
         cols: weight.cols,
         rows: weights,
@@ -182,7 +182,7 @@ pub(crate) fn multiply(state: &State, worker: Worker, product: Product) {
 fn embed(state: &State, worker: Worker, table: MatrixId, y: Rows) {
     let weight = state.model.matrix(table);
     let row_bytes = weight.dtype.row_bytes(weight.cols).expect("validated at open");
-    let bytes = state.model.matrix_bytes(table);
+    let bytes = state.weights.bytes(table);
     let half = state.frequencies.len();
     for row in worker.share(state.rows.len(), 1) {
         let token = state.rows[row].token as usize;

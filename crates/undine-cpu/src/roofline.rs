@@ -140,8 +140,8 @@ fn portable() -> Family {
 
 /// Bytes per second that the threads of a pool read from `bytes` of memory, each its own part.
 fn read_bandwidth(pool: &mut Pool, families: &[Family], bytes: usize) -> f64 {
-    let memory = SharedSlice::<u32>::new(bytes / size_of::<u32>());
-    let words = memory.len();
+    let words = bytes / size_of::<u32>();
+    let memory = SharedSlice::<u32>::in_huge_pages(words).unwrap_or_else(|| SharedSlice::new(words));
     pool.run(&|worker| {
         // SAFETY: the workers' shares are apart.
         unsafe { memory.write(worker.share(words, WORDS)) }.fill(1);

@@ -108,6 +108,7 @@ fn a_step_allocates_its_output_alone() {
             rows: 16,
             outputs: 16,
             kv: KvType::F16,
+            huge_pages: true,
             isa: Isa::detect(),
         };
         let mut executor = CpuExecutor::new(model, options).unwrap();

@@ -37,6 +37,8 @@ fn executor(model: &Arc<Model>, kv: KvType, threads: usize) -> CpuExecutor {
         rows: ROWS,
         outputs: slots,
         kv,
+        // Then the weights change places between steps.
+        huge_pages: threads > 1,
         isa: Isa::detect(),
     };
     CpuExecutor::new(Arc::clone(model), options).unwrap()

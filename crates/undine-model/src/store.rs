@@ -1,5 +1,6 @@
 //! The weights that handles stand for.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use undine_core::{DType, quant};
@@ -48,6 +49,13 @@ impl WeightStore {
     pub fn matrix_bytes(&self, id: MatrixId) -> &[u8] {
         let matrix = &self.matrices[id.0 as usize];
         matrix.replaced.as_deref().unwrap_or_else(|| self.checkpoint.bytes(&matrix.weight))
+    }
+
+    pub fn release_matrix(&self, id: MatrixId, range: Range<usize>) {
+        let matrix = &self.matrices[id.0 as usize];
+        if matrix.replaced.is_none() {
+            self.checkpoint.release(&matrix.weight, range);
+        }
     }
 
     pub fn replace_matrix(&mut self, id: MatrixId, dtype: DType, bytes: Arc<[u8]>) {

@@ -2,6 +2,7 @@
 //!
 //! Matrices stay where they are, in the mapped file. Vectors (norms, filters, biases) are small and become f32.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use undine_core::{Config, DType, FeedForward, LayerKind};
@@ -91,6 +92,12 @@ impl Model {
     /// Bytes of a matrix, row-major blocks of its type; any alignment.
     pub fn matrix_bytes(&self, id: MatrixId) -> &[u8] {
         self.store.matrix_bytes(id)
+    }
+
+    /// Says that some of the bytes of a matrix will not be read again soon, because they were copied to where they are
+    /// used: see [`Checkpoint::release`].
+    pub fn release_matrix(&self, id: MatrixId, range: Range<usize>) {
+        self.store.release_matrix(id, range);
     }
 
     /// What a matrix is. The head has the embedding's name where the two are tied.

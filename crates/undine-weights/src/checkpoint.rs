@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -227,6 +228,16 @@ impl Checkpoint {
     /// because safetensors does not align them: do not cast them to wider types without checking.
     pub fn bytes(&self, weight: &Weight) -> &[u8] {
         &self.files[weight.file][weight.start..weight.start + weight.len]
+    }
+
+    /// Says that part of a weight's bytes will not be read again soon, so that this process holds no memory for them
+    /// meanwhile. They stay as they are.
+    ///
+    /// # Panics
+    /// If `range` is not within the weight.
+    pub fn release(&self, weight: &Weight, range: Range<usize>) {
+        assert!(range.end <= weight.len, "{range:?} of {} bytes", weight.len);
+        self.files[weight.file].release(weight.start + range.start..weight.start + range.end);
     }
 }
 

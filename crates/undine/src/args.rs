@@ -89,6 +89,18 @@ pub enum ComputeDtype {
     Float16,
 }
 
+/// When to copy weights to huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum HugePagesChoice {
+    /// If the system gives such pages, the weights are large, and enough memory is left.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never: weights are read where the file is mapped, and other processes with the same file share that memory.
+    Off,
+}
+
 /// How to run a model.
 #[derive(Clone, Debug, Args)]
 pub struct ExecutorArgs {
@@ -101,6 +113,21 @@ pub struct ExecutorArgs {
     /// Type to compute in; weights always stay in the types of the file.
     #[arg(long, env = "UNDINE_DTYPE", value_enum, default_value_t)]
     pub dtype: ComputeDtype,
+    /// Copy the weights to huge pages while running, which makes decoding faster.
+    #[arg(long, env = "UNDINE_HUGE_PAGES", value_enum, default_value_t)]
+    pub huge_pages: HugePagesChoice,
+}
+
+impl ExecutorArgs {
+    /// The defaults with so many threads.
+    pub fn with_threads(threads: Option<u16>) -> Self {
+        Self {
+            threads,
+            kv_cache_dtype: KvCacheDtype::default(),
+            dtype: ComputeDtype::default(),
+            huge_pages: HugePagesChoice::default(),
+        }
+    }
 }
 
 /// How to choose tokens; what is left out comes from the checkpoint or the model's published preset.

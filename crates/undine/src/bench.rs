@@ -56,10 +56,14 @@ fn executor(args: &BenchArgs) -> Result<(), Error> {
     }
     let threads = session::threads(&args.executor);
     let kv = session::kv_type(&args.executor, &checkpoint);
+    let kv_bytes =
+        tests.iter().map(|test| u64::from(test.end()) * u64::from(test.sequences)).max().unwrap_or(0)
+            * kv.token_bytes(checkpoint.config()) as u64;
+    let huge_pages = session::huge_pages(args.executor.huge_pages, &checkpoint, kv_bytes);
     let model = Arc::new(Model::bind(checkpoint));
     // Before the model takes memory, because this does too.
     let roofline = args.roofline.then(|| Roofline::measure(threads)).transpose()?;
-    let settings = Settings { threads, kv, isa, ubatch: args.ubatch };
+    let settings = Settings { threads, kv, huge_pages, isa, ubatch: args.ubatch };
     let mut runner = Runner::new(Arc::clone(&model), &settings, &tests)?;
     let settings = Settings { ubatch: runner.ubatch(), ..settings };
     let subject = Subject { path: args.model.as_deref(), model: &model, settings, roofline };

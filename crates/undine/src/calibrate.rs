@@ -11,7 +11,7 @@ use undine_cpu::{CpuExecutor, MatrixInputs};
 use undine_model::{MatrixId, Model};
 use undine_weights::{Imatrix, ImatrixEntry, gguf_name};
 
-use crate::args::{ComputeDtype, ExecutorArgs, KvCacheDtype};
+use crate::args::ExecutorArgs;
 use crate::args_calibrate::CalibrateArgs;
 use crate::args_eval::WindowArgs;
 use crate::error::Error;
@@ -38,8 +38,7 @@ pub fn run(args: &CalibrateArgs) -> Result<(), Error> {
 /// An importance matrix of a model from this text, or from the one in the program, as `undine calibrate` makes it unless
 /// told otherwise.
 pub fn automatic(model: &Path, text: Option<&Path>, threads: Option<u16>) -> Result<Imatrix, Error> {
-    let executor = ExecutorArgs { threads, kv_cache_dtype: KvCacheDtype::Auto, dtype: ComputeDtype::Auto };
-    collected(Some(model), text, &WINDOWS_DEFAULT, &executor)
+    collected(Some(model), text, &WINDOWS_DEFAULT, &ExecutorArgs::with_threads(threads))
 }
 
 fn collected(

@@ -14,8 +14,8 @@ use undine_cpu::{Isa, Roofline};
 use crate::args_doctor::DoctorArgs;
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::memory;
-use system::{CpuLimit, Governor, HugePages};
+use crate::memory::{self, HugePages};
+use system::{CpuLimit, Governor};
 
 /// Free space below which a download of a middling model does not fit.
 const DISK_BYTES_WANTED: u64 = 10 << 30;
@@ -96,7 +96,7 @@ fn examine() -> Vec<Finding> {
     findings.extend(system::hottest_celsius().map(temperature));
     findings.extend(system::steal(WATCH).map(steal));
     findings.extend(ram());
-    findings.extend(system::huge_pages().map(huge_pages));
+    findings.extend(memory::huge_pages().map(huge_pages));
     findings.extend(cache());
     findings
 }

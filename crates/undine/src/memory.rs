@@ -9,6 +9,17 @@ pub fn total_bytes() -> Option<u64> {
     Some(limit.map_or(machine, |limit: u64| limit.min(machine)))
 }
 
+/// When the system gives out huge pages by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugePages {
+    /// Wherever it can.
+    Always,
+    /// Where a program asks.
+    Madvise,
+    /// Not.
+    Never,
+}
+
 /// What programs can still take without any being pushed out, in bytes, as the system estimates it; Linux only.
 pub fn available_bytes() -> Option<u64> {
     let available = kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
@@ -18,6 +29,21 @@ pub fn available_bytes() -> Option<u64> {
 /// The most memory this process has held at once, in bytes; Linux only.
 pub fn peak_bytes() -> Option<u64> {
     kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// When the system gives out huge pages by itself.
+pub fn huge_pages() -> Option<HugePages> {
+    chosen(&std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?)
+}
+
+/// The word in brackets of `always [madvise] never`.
+fn chosen(text: &str) -> Option<HugePages> {
+    match text.split_once('[')?.1.split_once(']')?.0 {
+        "always" => Some(HugePages::Always),
+        "madvise" => Some(HugePages::Madvise),
+        "never" => Some(HugePages::Never),
+        _ => None,
+    }
 }
 
 /// A line such as `MemTotal:  24571908 kB`, in bytes.
@@ -36,5 +62,17 @@ mod tests {
         assert_eq!(kibibytes(text, "MemTotal:"), Some(24_571_908 * 1024));
         assert_eq!(kibibytes(text, "MemFree:"), Some(1024));
         assert_eq!(kibibytes(text, "Swap:"), None);
+    }
+
+    #[test]
+    fn the_word_in_brackets_is_chosen() {
+        for (text, found) in [
+            ("always [madvise] never", Some(HugePages::Madvise)),
+            ("[always] madvise never", Some(HugePages::Always)),
+            ("always madvise [never]", Some(HugePages::Never)),
+            ("odd", None),
+        ] {
+            assert_eq!(chosen(text), found, "{text}");
+        }
     }
 }

@@ -177,6 +177,7 @@ impl LoadPlan {
             rows: engine.max_num_batched_tokens,
             outputs: engine.max_num_seqs.max(OUTPUTS_MIN),
             kv,
+            huge_pages: session::huge_pages(self.executor.huge_pages, &checkpoint, blocks.bytes),
             isa: Isa::detect(),
         };
         let tower = checkpoint.vision_config().map(|_| Arc::clone(&checkpoint));

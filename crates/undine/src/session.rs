@@ -10,8 +10,9 @@ use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_model::{Model, VisionModel};
 use undine_weights::Checkpoint;
 
-use crate::args::{ComputeDtype, ExecutorArgs, KvCacheDtype};
+use crate::args::{ComputeDtype, ExecutorArgs, HugePagesChoice, KvCacheDtype};
 use crate::error::Error;
+use crate::memory::{self, HugePages};
 
 /// Context a session has unless asked for another, if the model allows so much. Memory is taken as it fills.
 const CONTEXT_DEFAULT_MAX: u32 = 131_072;
@@ -21,6 +22,10 @@ const ROWS: u32 = 256;
 /// takes the memory of some 13 tokens of keys and values.
 const SNAPSHOTS_PER_SLOT: u32 = 4;
 const SNAPSHOTS_BESIDE: u32 = 12;
+/// Weights of fewer bytes are read fast as they are.
+const HUGE_PAGES_FROM: u64 = 64 << 20;
+/// Bytes of memory that copies of weights leave available.
+const LEFT_TO_OTHERS: u64 = 1 << 30;
 
 /// How many threads to compute with.
 pub fn threads(args: &ExecutorArgs) -> usize {
@@ -55,6 +60,21 @@ pub fn kv_type_for(args: &ExecutorArgs, is_float: impl FnOnce() -> bool) -> KvTy
 /// Convolution states to keep for prompts that begin like earlier ones.
 pub fn snapshots(slots: u32) -> u32 {
     slots.saturating_mul(SNAPSHOTS_PER_SLOT).saturating_add(SNAPSHOTS_BESIDE)
+}
+
+/// Whether to copy the weights to huge pages, beside so many bytes of keys and values.
+pub fn huge_pages(choice: HugePagesChoice, checkpoint: &Checkpoint, kv_bytes: u64) -> bool {
+    let weights = checkpoint.file_bytes();
+    match choice {
+        HugePagesChoice::On => true,
+        HugePagesChoice::Off => false,
+        HugePagesChoice::Auto => {
+            let wanted = weights.saturating_add(kv_bytes).saturating_add(LEFT_TO_OTHERS);
+            weights >= HUGE_PAGES_FROM
+                && matches!(memory::huge_pages(), Some(HugePages::Always | HugePages::Madvise))
+                && memory::available_bytes().is_some_and(|available| wanted <= available)
+        }
+    }
 }
 
 /// What encodes images for a model with a vision tower. It takes little until the first image comes.
@@ -156,6 +176,8 @@ impl Session {
         image_cache_bytes: u64,
     ) -> Result<Self, Error> {
         let threads = threads(args);
+        let kv = kv_type(args, &checkpoint);
+        let kv_bytes = u64::from(context) * kv.token_bytes(checkpoint.config()) as u64;
         let options = CpuOptions {
             threads,
             blocks: context.div_ceil(BLOCK_SIZE),
@@ -163,7 +185,8 @@ impl Session {
             snapshots: snapshots(1),
             rows: ROWS,
             outputs: 1,
-            kv: kv_type(args, &checkpoint),
+            kv,
+            huge_pages: huge_pages(args.huge_pages, &checkpoint, kv_bytes),
             isa: Isa::detect(),
         };
         let vision = vision(Arc::clone(&checkpoint), threads)?;

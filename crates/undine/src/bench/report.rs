@@ -26,6 +26,7 @@ pub struct Report {
     isa: &'static str,
     threads: usize,
     kv_cache_dtype: &'static str,
+    huge_pages: bool,
     ubatch: u32,
     test: String,
     n_prompt: u32,
@@ -78,7 +79,7 @@ pub struct Subject<'a> {
 impl Subject<'_> {
     /// The report of one test.
     pub fn report(&self, test: Test, samples: Vec<f64>) -> Report {
-        let Settings { threads, kv, isa, ubatch } = self.settings;
+        let Settings { threads, kv, huge_pages, isa, ubatch } = self.settings;
         let mut sorted = samples.clone();
         sorted.sort_by(f64::total_cmp);
         let median_ts = statistics::percentile(&sorted, 50.0);
@@ -98,6 +99,7 @@ impl Subject<'_> {
             isa: isa.name(),
             threads,
             kv_cache_dtype: kv.name(),
+            huge_pages,
             ubatch,
             test: test.to_string(),
             n_prompt,
@@ -121,9 +123,10 @@ impl Subject<'_> {
         let millions = crate::inspect::parameters(checkpoint) as f64 / 1e6;
         let size = Bytes(checkpoint.file_bytes());
         writeln!(out, "{}: {size}, {millions:.0}M parameters", checkpoint.name())?;
-        let Settings { threads, kv, isa, ubatch } = self.settings;
+        let Settings { threads, kv, huge_pages, isa, ubatch } = self.settings;
         let (isa, kv) = (isa.name(), kv.name());
-        writeln!(out, "cpu {isa}, {threads} threads, K/V {kv}, prefill in steps of {ubatch} rows")?;
+        let pages = if huge_pages { ", weights in huge pages" } else { "" };
+        writeln!(out, "cpu {isa}, {threads} threads, K/V {kv}, prefill in steps of {ubatch} rows{pages}")?;
         if let Some(roofline) = &self.roofline {
             print_roofline(out, roofline)?;
         }

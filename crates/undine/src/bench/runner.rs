@@ -48,6 +48,8 @@ pub struct Settings {
     pub threads: usize,
     /// Type of keys and values.
     pub kv: KvType,
+    /// Whether weights are copied to huge pages, before anything is timed.
+    pub huge_pages: bool,
     /// Instruction set.
     pub isa: Isa,
     /// Most rows of a prefill in one step.
@@ -90,10 +92,12 @@ impl Runner {
             rows: ubatch.max(sequences).max(CHECK_ROWS),
             outputs: sequences.max(CHECK_ROWS),
             kv: settings.kv,
+            huge_pages: settings.huge_pages,
             isa: settings.isa,
         };
         let vocab = model.config().vocab as TokenId;
-        let executor = CpuExecutor::new(model, options)?;
+        let mut executor = CpuExecutor::new(model, options)?;
+        executor.finish_copies();
         let filled = vec![0; sequences as usize];
         Ok(Self { executor, batch: Batch::default(), vocab, ubatch, pages, filled })
     }

@@ -30,17 +30,6 @@ pub struct Governor {
     pub is_active_driver: bool,
 }
 
-/// When the system gives out large pages by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HugePages {
-    /// Wherever it can.
-    Always,
-    /// Where a program asks.
-    Madvise,
-    /// Not.
-    Never,
-}
-
 fn read(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
@@ -141,21 +130,6 @@ fn times(text: &str) -> Option<Times> {
     (parts.len() == PARTS).then(|| Times { total: parts.iter().sum(), stolen: parts[PARTS - 1] })
 }
 
-/// When the system gives out large pages by itself.
-pub fn huge_pages() -> Option<HugePages> {
-    chosen(&read("/sys/kernel/mm/transparent_hugepage/enabled")?)
-}
-
-/// The word in brackets of `always [madvise] never`.
-fn chosen(text: &str) -> Option<HugePages> {
-    match text.split_once('[')?.1.split_once(']')?.0 {
-        "always" => Some(HugePages::Always),
-        "madvise" => Some(HugePages::Madvise),
-        "never" => Some(HugePages::Never),
-        _ => None,
-    }
-}
-
 /// Models in the folder that the Hugging Face tools share.
 pub fn cached_models(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -196,14 +170,6 @@ mod tests {
             [("0", Some(1)), ("0-3", Some(4)), ("0-1,4-5,8", Some(5)), ("3-1", None), ("x", None)]
         {
             assert_eq!(ranges(text), count, "{text}");
-        }
-        for (text, found) in [
-            ("always [madvise] never", Some(HugePages::Madvise)),
-            ("[always] madvise never", Some(HugePages::Always)),
-            ("always madvise [never]", Some(HugePages::Never)),
-            ("odd", None),
-        ] {
-            assert_eq!(chosen(text), found, "{text}");
         }
         let stat = "cpu  10 1 5 100 2 0 1 7 3 0\ncpu0 1 1 1\n";
         assert_eq!(times(stat), Some(Times { total: 126, stolen: 7 }));

@@ -134,6 +134,8 @@ impl Scorer {
             rows: layout.rows as u32,
             outputs: layout.outputs as u32,
             kv,
+            // Steps of many rows read weights from caches.
+            huge_pages: false,
             isa: Isa::detect(),
         };
         Ok(Self { executor: CpuExecutor::new(model, options)?, batch: Batch::default(), layout })

@@ -10,6 +10,7 @@ use super::devices;
 use super::memory::{Load, ROWS};
 use super::speed::{Correction, PROMPT_TOKENS, Runnable};
 use super::subject::Subject;
+use crate::args::HugePagesChoice;
 use crate::bench::runner::{Runner, Settings};
 use crate::bench::test::{Kind, Test};
 use crate::error::Error;
@@ -103,7 +104,14 @@ fn measure_model(
     let mut tests = vec![prefill, decode(1)];
     let together = load.users.min(DECODE_SEQUENCES_MAX);
     tests.extend((together > 1).then(|| decode(together)));
-    let settings = Settings { threads: load.threads, kv: load.kv, isa: Isa::detect(), ubatch: ROWS as u32 };
+    let kv_bytes = u64::from(load.users) * u64::from(context) * load.kv.token_bytes(&subject.config) as u64;
+    let settings = Settings {
+        threads: load.threads,
+        kv: load.kv,
+        huge_pages: session::huge_pages(HugePagesChoice::Auto, model.checkpoint(), kv_bytes),
+        isa: Isa::detect(),
+        ubatch: ROWS as u32,
+    };
     let mut runner = Runner::new(Arc::clone(model), &settings, &tests)?;
     let here = devices::here(Some(roofline))
         .ok_or_else(|| Error::refused("--measure: this system does not say how much memory it has"))?;

@@ -359,6 +359,7 @@ mod tests {
                 rows: ROWS as u32,
                 outputs: load.users.max(OUTPUTS_MIN),
                 kv: load.kv,
+                huge_pages: false,
                 isa: Isa::detect(),
             };
             let reserved = CpuExecutor::new(Arc::clone(&model), options).expect("runs").reserved_bytes();

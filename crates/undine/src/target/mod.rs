@@ -23,7 +23,7 @@ use undine_model::Model;
 use undine_quantize::{Mix, Options, plan};
 use undine_weights::{Checkpoint, Imatrix, Source};
 
-use crate::args::{ComputeDtype, ExecutorArgs, KvCacheDtype};
+use crate::args::ExecutorArgs;
 use crate::args_eval::WindowArgs;
 use crate::args_target::{Sensitivity, Target, TargetArgs};
 use crate::error::Error;
@@ -99,8 +99,7 @@ struct Search<'a> {
 pub fn choose(args: &TargetArgs, goal: Goal, imatrix: Option<Imatrix>) -> Result<Chosen, Error> {
     let text = args.text.as_deref().ok_or_else(|| Error::usage("expected --text FILE to measure on"))?;
     let text = Text::read(text)?;
-    let executor =
-        ExecutorArgs { threads: args.threads, kv_cache_dtype: KvCacheDtype::Auto, dtype: ComputeDtype::Auto };
+    let executor = ExecutorArgs::with_threads(args.threads);
     let checkpoint = open::open(Some(goal.input))?;
     let tokenizer = ModelText::new(&checkpoint)?.tokenizer;
     let windows =
