@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use undine_core::{Config, DType, ImageSettings, SpecialTokens, VisionConfig, Vocabulary};
 
@@ -15,6 +16,9 @@ use crate::vision::{Vision, attach, find_beside};
 use crate::vocabulary::{SamplingDefaults, TextData};
 use crate::weight::{VisionWeight, Weight, WeightName};
 use crate::{Error, gguf_open, hf};
+
+/// Bytes that Linux maps when one of them is read.
+const MAPPED_TOGETHER: usize = 64 * 1024;
 
 /// A checkpoint that has been checked completely: everything its [`Config`] requires exists, has the exact shape, and lies
 /// inside its file. Opening can fail; afterwards nothing can.
@@ -228,6 +232,17 @@ impl Checkpoint {
     /// because safetensors does not align them: do not cast them to wider types without checking.
     pub fn bytes(&self, weight: &Weight) -> &[u8] {
         &self.files[weight.file][weight.start..weight.start + weight.len]
+    }
+
+    /// Reads a byte here and there until `stop` is set or the files end, so that their pages are mapped, and in memory, when
+    /// they are needed. For a thread beside whatever else has to be done first.
+    pub fn map_ahead(&self, stop: &AtomicBool) {
+        for byte in self.files.iter().flat_map(|file| file.iter().step_by(MAPPED_TOGETHER)) {
+            std::hint::black_box(*byte);
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+        }
     }
 
     /// Says that part of a weight's bytes will not be read again soon, so that this process holds no memory for them

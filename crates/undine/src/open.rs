@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use serde_json::Value as Json;
 use undine_core::{PromptImage, TokenId};
@@ -39,6 +41,37 @@ pub fn open_with(model: Option<&Path>, mmproj: Option<&Path>) -> Result<Arc<Chec
         eprintln!("repaired: {repair}");
     }
     Ok(Arc::new(checkpoint))
+}
+
+/// Maps a checkpoint's files on a thread of its own, until it is dropped. The answer begins sooner if that is done while
+/// the tokenizer is made: mapping takes half as long as the first step's own work.
+pub struct MappingAhead {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MappingAhead {
+    /// Begins. Does nothing where there is one processor, or no thread to be had.
+    pub fn start(checkpoint: &Arc<Checkpoint>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let has_processors = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        let (checkpoint, stopped) = (Arc::clone(checkpoint), Arc::clone(&stop));
+        let begin = || {
+            let thread = std::thread::Builder::new().name("undine-map".to_owned());
+            thread.spawn(move || checkpoint.map_ahead(&stopped)).ok()
+        };
+        Self { stop, thread: has_processors.then(begin).flatten() }
+    }
+}
+
+impl Drop for MappingAhead {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It reads bytes that are there and cannot panic.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// A name for people: the file's, the folder's or the repository's, or the demo's.

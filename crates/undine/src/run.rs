@@ -52,6 +52,7 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
     let started = Instant::now();
     let model = args.model.as_deref();
     let checkpoint = open::open_with(model, args.vision.mmproj.as_deref())?;
+    let mapping = open::MappingAhead::start(&checkpoint);
     let text = ModelText::new(&checkpoint)?;
     let name = open::display_name(model);
     let mut settings = Settings::new(sampling::defaults(&checkpoint, &name), &args.sampling);
@@ -60,6 +61,7 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
     let context = session::context(checkpoint.config(), args.max_model_len)?;
     let image_cache = args.vision.image_cache_memory_bytes;
     let session = Session::new(Arc::clone(&checkpoint), context, &args.executor, image_cache)?;
+    drop(mapping);
     let load_time = started.elapsed();
     if args.verbose {
         eprintln!("loaded {name} in {:.3} s, context {context} tokens", load_time.as_secs_f64());
