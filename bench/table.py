@@ -126,15 +126,16 @@ def tests_of(work, job):
     return {"start": ["first token"], "memory": ["peak"]}.get(work.measure) or job.tests()
 
 
-def measure(bench, name, work, job, rounds):
-    """All rounds of a job: finished cells by key."""
+def measure(bench, name, work, job, rounds, outdone):
+    """All rounds of a job: finished cells by key. Settings of the peer in `outdone` are left out."""
     bench.file(job.model)
     tests = tests_of(work, job)
-    samples = {test: {"undine": [], "peer": {setting: [] for setting, _ in work.settings}, "limits": []} for test in tests}
+    settings = [setting for setting in work.settings if setting[0] not in outdone]
+    samples = {test: {"undine": [], "peer": {setting: [] for setting, _ in settings}, "limits": []} for test in tests}
     before, stolen, rooflines, isa = [], [], [], None
     for round_index in range(rounds):
         dropped = set.intersection(*(cells.hopeless(work.measure, samples[test]["peer"], HOPELESS) for test in tests))
-        sides = [None] + [setting for setting in work.settings if setting[0] not in dropped]
+        sides = [None] + [setting for setting in settings if setting[0] not in dropped]
         for side in sides if round_index % 2 == 0 else reversed(sides):
             label = "undine" if side is None else f"llama.cpp, {side[0]}"
             print(f"  {job.model} round {round_index + 1} of {rounds}: {label}", file=sys.stderr, flush=True)
@@ -152,6 +153,19 @@ def measure(bench, name, work, job, rounds):
         made |= {"date": time.strftime("%Y-%m-%d %H:%M"), "before": before, "stolen": stolen, "isa": isa, "rooflines": rooflines}
         finished[cells.key(name, job.model, test)] = made
     return finished
+
+
+def outdone(record, name, job):
+    """Settings of the peer that were hopeless with the same model at a smaller depth: a long context takes them many
+    minutes to fill, and what they lose grows with it."""
+    found = set()
+    for shallower in (shallower for shallower in works.FULL[name].jobs if shallower.model == job.model):
+        if max(shallower.depth) < max(job.depth):
+            made = [record["cells"].get(cells.key(name, job.model, test)) for test in shallower.tests()]
+            for cell in filter(None, made):
+                samples = {setting: spread["samples"] for setting, spread in cell["peer"].items()}
+                found |= cells.hopeless(cell["measure"], samples, HOPELESS)
+    return found
 
 
 def machine():
@@ -220,7 +234,7 @@ def main():
         if not args.again and all(key in record["cells"] for key in keys):
             continue
         print(f"{work.title}: {job.model}", file=sys.stderr, flush=True)
-        made = measure(bench, name, work, job, args.rounds)
+        made = measure(bench, name, work, job, args.rounds, outdone(record, name, job))
         record["cells"] |= {key: cell | {"commit": record["undine"]["commit"]} for key, cell in made.items()}
         write(path, json.dumps(record, indent=1) + "\n")
         publish(record, path)

@@ -63,6 +63,14 @@ class Cells(unittest.TestCase):
         self.assertEqual(cells.hopeless("start", speeds, 0.8), {"a", "b"})
         self.assertEqual(cells.hopeless("speed", {"a": []}, 0.8), set())
 
+    def test_a_setting_that_was_hopeless_is_so_at_greater_depths(self):
+        shallow, *deeper = [job for job in works.FULL["depth"].jobs if job.model == "1.2b-q4_0"]
+        made = cells.cell("depth", "speed", shallow.model, shallow.tests()[0], {"undine": [9.0], "peer": {"a": [5.0], "b": [3.0]}})
+        run = {"cells": {cells.key("depth", shallow.model, shallow.tests()[0]): made}}
+        self.assertEqual(table.outdone(run, "depth", shallow), set())
+        self.assertEqual([table.outdone(run, "depth", job) for job in deeper], [{"b"}, {"b"}])
+        self.assertEqual(table.outdone(run, "start", works.FULL["start"].jobs[0]), set())
+
     def test_small_differences_are_ties(self):
         self.assertEqual([cells.verdict(value) for value in (0.9, 0.96, 1.04, 1.1)], ["slower", "tie", "tie", "faster"])
 

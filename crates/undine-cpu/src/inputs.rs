@@ -6,6 +6,7 @@
 //! would take more memory than their weights.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use undine_core::quant::CORRELATED_COLUMNS;
 use undine_model::{MatrixId, Model};
@@ -14,7 +15,7 @@ use undine_weights::WeightName;
 use crate::kernels::activations::Activations;
 use crate::memory::SharedSlice;
 use crate::pool::Worker;
-use crate::simd::LANES;
+use crate::simd::{Isa, Kernel, LANES, Native, WIDE};
 
 /// What has gone into one matrix.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -29,7 +30,11 @@ pub struct MatrixInputs {
 }
 
 /// The same of all matrices, while threads add to it.
-pub(crate) struct Inputs(Vec<Sums>);
+pub(crate) struct Inputs {
+    sums: Vec<Sums>,
+    /// By matrix: whose sums are its own too, because the same inputs go into both.
+    leader: Vec<AtomicU32>,
+}
 
 struct Sums {
     squares: SharedSlice<f64>,
@@ -51,12 +56,26 @@ impl Inputs {
                 rows: SharedSlice::new(1),
             }
         };
-        Self((0..model.matrix_count()).map(|i| sums(MatrixId(i as u32))).collect())
+        let ids = 0..model.matrix_count() as u32;
+        Self {
+            sums: ids.clone().map(|i| sums(MatrixId(i))).collect(),
+            leader: ids.map(AtomicU32::new).collect(),
+        }
     }
 
-    /// Adds this thread's columns of some rows, which nobody writes before all threads have met again.
-    pub fn add(&self, worker: Worker, id: MatrixId, input: &Activations, rows: Range<usize>) {
-        let sums = &self.0[id.0 as usize];
+    /// Adds this thread's columns of some rows that go into all of `matrices`, always the same together. Nobody writes the
+    /// rows before all threads have met again.
+    pub fn add(
+        &self,
+        isa: Isa,
+        worker: Worker,
+        matrices: &[MatrixId],
+        input: &Activations,
+        rows: Range<usize>,
+    ) {
+        let [first, others @ ..] = matrices else { return };
+        others.iter().for_each(|id| self.leader[id.0 as usize].store(first.0, Ordering::Relaxed));
+        let sums = &self.sums[first.0 as usize];
         let width = sums.squares.len();
         let columns = worker.share(width, LANES);
         // SAFETY: these columns are this thread's, and so is the number of rows if it is the first.
@@ -72,11 +91,9 @@ impl Inputs {
             let range = columns.start * CORRELATED_COLUMNS..columns.end * CORRELATED_COLUMNS;
             // SAFETY: as the sums of squares.
             let products = unsafe { sums.products.write(range) };
-            for (column, products) in columns.zip(products.as_chunks_mut().0) {
-                // SAFETY: as above, of whole rows.
-                let row = |row: usize| unsafe { input.f32s.read(row * width..(row + 1) * width) };
-                add_products(products, column, rows.clone().map(row));
-            }
+            // SAFETY: as above, of whole rows.
+            let x = unsafe { input.f32s.read(rows.start * width..rows.end * width) };
+            isa.run(AddProducts { x, width, columns, products: products.as_chunks_mut().0 });
         }
         if worker.index == 0 {
             // SAFETY: as above.
@@ -86,7 +103,7 @@ impl Inputs {
 
     /// What has gone into a matrix. No region may be running.
     pub fn of(&self, id: MatrixId) -> MatrixInputs {
-        let sums = &self.0[id.0 as usize];
+        let sums = &self.sums[self.leader[id.0 as usize].load(Ordering::Relaxed) as usize];
         // SAFETY: as the caller sees to, nobody writes.
         unsafe {
             MatrixInputs {
@@ -98,20 +115,46 @@ impl Inputs {
     }
 }
 
-/// Adds the products of one column with the columns before it in its run, and with itself. The rows of a step are summed
-/// by themselves first, so that sums over a long text stay exact enough in 32 bits.
-fn add_products<'a>(
-    products: &mut [f32; CORRELATED_COLUMNS],
-    column: usize,
-    rows: impl Iterator<Item = &'a [f32]>,
-) {
-    let start = column - column % CORRELATED_COLUMNS;
-    let mut step = [0.0; CORRELATED_COLUMNS];
-    for row in rows {
-        let x = row[column];
-        for (sum, &other) in step.iter_mut().zip(&row[start..=column]) {
-            *sum += x * other;
+/// Rows whose products are added to a sum together.
+const ROWS: usize = 4;
+
+/// Adds the products of some columns with the columns before them in their runs, and with themselves. The rows of a step
+/// are summed by themselves first, so that sums over a long text stay exact enough in 32 bits.
+struct AddProducts<'a> {
+    /// Rows of `width`.
+    x: &'a [f32],
+    width: usize,
+    columns: Range<usize>,
+    /// Of each of the columns.
+    products: &'a mut [[f32; CORRELATED_COLUMNS]],
+}
+
+impl Kernel for AddProducts<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Native>(self, _: S) {
+        let Self { x, width, columns, products } = self;
+        for (column, products) in columns.zip(products) {
+            let start = column - column % CORRELATED_COLUMNS;
+            let before = column - start + 1;
+            // Whole vectors, where the run has them: what lies behind the column is not kept.
+            let count = before.next_multiple_of(WIDE).min(width - start);
+            let mut step = [0.0; CORRELATED_COLUMNS];
+            let step = &mut step[..count];
+            let blocks = x.chunks_exact(ROWS * width);
+            for row in blocks.remainder().chunks_exact(width) {
+                let (x, others) = (row[column], &row[start..][..count]);
+                step.iter_mut().zip(others).for_each(|(sum, other)| *sum += x * other);
+            }
+            for block in blocks {
+                let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &block[r * width + start..][..count]);
+                let x: [f32; ROWS] = std::array::from_fn(|r| rows[r][column - start]);
+                for (i, sum) in step.iter_mut().enumerate() {
+                    *sum += (x[0] * rows[0][i] + x[1] * rows[1][i]) + (x[2] * rows[2][i] + x[3] * rows[3][i]);
+                }
+            }
+            products.iter_mut().zip(&step[..before]).for_each(|(sum, step)| *sum += step);
         }
     }
-    products.iter_mut().zip(&step).for_each(|(sum, step)| *sum += step);
 }

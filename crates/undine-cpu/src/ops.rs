@@ -149,7 +149,7 @@ pub(crate) fn note_inputs(
     rows: Range<usize>,
 ) {
     if let Some(inputs) = &state.inputs {
-        matrices.iter().for_each(|&id| inputs.add(worker, id, input, rows.clone()));
+        inputs.add(state.isa, worker, matrices, input, rows);
     }
 }
 

@@ -92,6 +92,10 @@ impl Weights {
     pub unsafe fn finish(&mut self, matrices: Range<usize>) {
         if let Some(copies) = &mut self.copies {
             copies.complete = matrices.end;
+            // A system maps some pages before and after the one that is read, so parts that were given back are mapped again.
+            for id in matrices.map(|i| MatrixId(i as u32)) {
+                self.model.release_matrix(id, 0..self.model.matrix_bytes(id).len());
+            }
         }
     }
 }

@@ -125,6 +125,30 @@ fn key_value_types_are_accepted() {
 }
 
 #[test]
+fn huge_pages_change_no_token() {
+    // The copies are complete after the first of these steps.
+    let answer = |choice: &str| {
+        let output = run_greedy(text(&models().base()), &["-p", "Hi", "--huge-pages", choice]);
+        assert!(output.status.success(), "{choice}: {}", stderr(&output));
+        stdout(&output)
+    };
+    let expected = answer("off");
+    assert!(!expected.is_empty());
+    assert_eq!(answer("on"), expected);
+    assert_eq!(answer("auto"), expected);
+    let reports = |choice: &str| {
+        let model = models().base();
+        let words = ["bench", text(&model), "-p", "8", "-n", "4", "-r", "1", "--json", "--huge-pages", choice];
+        let output = run(&words);
+        assert!(output.status.success(), "{choice}: {}", stderr(&output));
+        serde_json::from_str::<serde_json::Value>(&stdout(&output)).expect("JSON")[0]["huge_pages"].clone()
+    };
+    assert_eq!(reports("on"), true);
+    // So small a model is read fast as it is.
+    assert_eq!(reports("auto"), false);
+}
+
+#[test]
 fn failures_say_why_and_set_the_exit_code() {
     let model = models().base();
     let junk = models().place("junk.gguf");
