@@ -138,7 +138,8 @@ fn huge_pages_change_no_token() {
     assert_eq!(answer("auto"), expected);
     let reports = |choice: &str| {
         let model = models().base();
-        let words = ["bench", text(&model), "-p", "8", "-n", "4", "-r", "1", "--json", "--huge-pages", choice];
+        let words =
+            ["bench", text(&model), "-p", "8", "-n", "4", "-r", "1", "--json", "--huge-pages", choice];
         let output = run(&words);
         assert!(output.status.success(), "{choice}: {}", stderr(&output));
         serde_json::from_str::<serde_json::Value>(&stdout(&output)).expect("JSON")[0]["huge_pages"].clone()
