@@ -45,8 +45,8 @@ pub struct CpuOptions {
     pub outputs: u32,
     /// Type of keys and values.
     pub kv: KvType,
-    /// Whether to copy the matrices to huge pages, some before each step: as much memory again for a faster decode. The
-    /// mapped file's own pages are given back meanwhile, so this process holds the matrices once.
+    /// Whether to copy the matrices to huge pages, some before each step after the first, for a faster decode. The mapped
+    /// file's own pages are given back meanwhile: this process holds the matrices once, and the system may keep the file.
     pub huge_pages: bool,
     /// Instruction set.
     pub isa: Isa,

@@ -30,9 +30,7 @@ impl<T: Zero> SharedSlice<T> {
         // SAFETY: all bits zero is a valid value of every `Zero` type; the zeroed allocation is what keeps pages untouched.
         Self(unsafe { Box::<[UnsafeCell<T>]>::new_zeroed_slice(len).assume_init() })
     }
-}
 
-impl<T: Zero> SharedSlice<T> {
     /// `len` zeros in huge pages, where the system has some. `None` if it does not give so much memory.
     pub fn in_huge_pages(len: usize) -> Option<Self> {
         // What `new` asks for must not fail.

@@ -56,10 +56,9 @@ fn executor(args: &BenchArgs) -> Result<(), Error> {
     }
     let threads = session::threads(&args.executor);
     let kv = session::kv_type(&args.executor, &checkpoint);
-    let kv_bytes =
-        tests.iter().map(|test| u64::from(test.end()) * u64::from(test.sequences)).max().unwrap_or(0)
-            * kv.token_bytes(checkpoint.config()) as u64;
-    let huge_pages = session::huge_pages(args.executor.huge_pages, &checkpoint, kv_bytes);
+    let sequences = tests.iter().map(|test| test.sequences).max().unwrap_or(0);
+    let longest = tests.iter().map(|test| test.end()).max().unwrap_or(0);
+    let huge_pages = session::huge_pages(args.executor.huge_pages, &checkpoint, kv, [sequences, longest]);
     let model = Arc::new(Model::bind(checkpoint));
     // Before the model takes memory, because this does too.
     let roofline = args.roofline.then(|| Roofline::measure(threads)).transpose()?;

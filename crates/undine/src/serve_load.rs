@@ -177,7 +177,12 @@ impl LoadPlan {
             rows: engine.max_num_batched_tokens,
             outputs: engine.max_num_seqs.max(OUTPUTS_MIN),
             kv,
-            huge_pages: session::huge_pages(self.executor.huge_pages, &checkpoint, blocks.bytes),
+            huge_pages: session::huge_pages(
+                self.executor.huge_pages,
+                &checkpoint,
+                kv,
+                [blocks.count, BLOCK_SIZE],
+            ),
             isa: Isa::detect(),
         };
         let tower = checkpoint.vision_config().map(|_| Arc::clone(&checkpoint));

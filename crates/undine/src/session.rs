@@ -62,9 +62,16 @@ pub fn snapshots(slots: u32) -> u32 {
     slots.saturating_mul(SNAPSHOTS_PER_SLOT).saturating_add(SNAPSHOTS_BESIDE)
 }
 
-/// Whether to copy the weights to huge pages, beside so many bytes of keys and values.
-pub fn huge_pages(choice: HugePagesChoice, checkpoint: &Checkpoint, kv_bytes: u64) -> bool {
+/// Whether to copy the weights to huge pages, beside the keys and values of `sequences` sequences of `context` tokens.
+pub fn huge_pages(
+    choice: HugePagesChoice,
+    checkpoint: &Checkpoint,
+    kv: KvType,
+    [sequences, context]: [u32; 2],
+) -> bool {
     let weights = checkpoint.file_bytes();
+    let tokens = u64::from(sequences) * u64::from(context);
+    let kv_bytes = tokens.saturating_mul(kv.token_bytes(checkpoint.config()) as u64);
     match choice {
         HugePagesChoice::On => true,
         HugePagesChoice::Off => false,
@@ -177,7 +184,6 @@ impl Session {
     ) -> Result<Self, Error> {
         let threads = threads(args);
         let kv = kv_type(args, &checkpoint);
-        let kv_bytes = u64::from(context) * kv.token_bytes(checkpoint.config()) as u64;
         let options = CpuOptions {
             threads,
             blocks: context.div_ceil(BLOCK_SIZE),
@@ -186,7 +192,7 @@ impl Session {
             rows: ROWS,
             outputs: 1,
             kv,
-            huge_pages: huge_pages(args.huge_pages, &checkpoint, kv_bytes),
+            huge_pages: huge_pages(args.huge_pages, &checkpoint, kv, [1, context]),
             isa: Isa::detect(),
         };
         let vision = vision(Arc::clone(&checkpoint), threads)?;

@@ -68,8 +68,6 @@ impl Offline {
         let blocks = context.div_ceil(BLOCK_SIZE).checked_mul(size.sequences);
         let rows = args.max_num_batched_tokens;
         let kv = session::kv_type(&args.executor, &checkpoint);
-        let kv_bytes =
-            u64::from(context) * u64::from(size.sequences) * kv.token_bytes(checkpoint.config()) as u64;
         let options = CpuOptions {
             threads: session::threads(&args.executor),
             blocks: blocks
@@ -79,7 +77,12 @@ impl Offline {
             rows,
             outputs: size.sequences,
             kv,
-            huge_pages: session::huge_pages(args.executor.huge_pages, &checkpoint, kv_bytes),
+            huge_pages: session::huge_pages(
+                args.executor.huge_pages,
+                &checkpoint,
+                kv,
+                [size.sequences, context],
+            ),
             isa: Isa::detect(),
         };
         let executor = CpuExecutor::new(Arc::new(Model::bind(checkpoint)), options)?;

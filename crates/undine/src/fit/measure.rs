@@ -104,11 +104,15 @@ fn measure_model(
     let mut tests = vec![prefill, decode(1)];
     let together = load.users.min(DECODE_SEQUENCES_MAX);
     tests.extend((together > 1).then(|| decode(together)));
-    let kv_bytes = u64::from(load.users) * u64::from(context) * load.kv.token_bytes(&subject.config) as u64;
     let settings = Settings {
         threads: load.threads,
         kv: load.kv,
-        huge_pages: session::huge_pages(HugePagesChoice::Auto, model.checkpoint(), kv_bytes),
+        huge_pages: session::huge_pages(
+            HugePagesChoice::Auto,
+            model.checkpoint(),
+            load.kv,
+            [load.users, context],
+        ),
         isa: Isa::detect(),
         ubatch: ROWS as u32,
     };
