@@ -74,7 +74,7 @@ FULL = {
     "depth": Work(
         "Decode after a long context",
         # A job per depth: filling a long context takes the peer minutes, and a job's cells are kept when it ends.
-        tuple(Job("350m-q4_0", n_gen=(8,), depth=(depth,)) for depth in (4096, 16384))
+        tuple(Job("350m-q4_0", n_gen=(8,), depth=(depth,)) for depth in (4096, 16384, 32768))
         + tuple(Job("1.2b-q4_0", n_gen=(8,), depth=(depth,)) for depth in (4096, 16384, 32768)),
         settings=WITH_FLASH_ATTENTION,
     ),
