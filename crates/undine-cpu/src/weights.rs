@@ -1,8 +1,8 @@
 //! Where the matrices are: in the mapped file, or copied to huge pages.
 //!
 //! A file is mapped in small pages, 4 KiB on most machines. Each costs a walk through the page tables, and the processor's
-//! prefetching stops at its end. Two threads that only read got 24 to 29 GB/s from the mapped file and from small pages, 32 to 39 from huge
-//! ones (Xeon, virtual); decoding is 15 to 25% faster (350M, 1.2B, 8B-A1B in 4 bits, medians of two or three runs in turns on a busy host), a
+//! prefetching stops at its end. Two threads that only read got 27 GB/s from the mapped file (22 to 32) and 34 from huge pages (30 to 41;
+//! Xeon, virtual, medians of 30); decoding is 15 to 25% faster (350M, 1.2B, 8B-A1B in 4 bits, medians of two or three runs in turns on a busy host), a
 //! step of eight sequences -5 to 18%, a prefill no different beyond noise.
 //!
 //! Nothing waits for the copy: the first step reads the file, and each step after it copies some more first.
