@@ -151,4 +151,41 @@ mod tests {
         assert!(plain.next().is_none());
         assert!(!ids().any(|id| is_copied(&plain, id)));
     }
+
+    /// Kibibytes that this process holds of files in a folder.
+    #[cfg(target_os = "linux")]
+    fn resident(folder: &std::path::Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut ours = maps.lines().skip_while(|line| !line.contains(folder.to_str().unwrap()));
+        let line = ours.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_file_is_given_back() {
+        // A copy, which nobody else has mapped.
+        let folder = tempfile::tempdir().unwrap();
+        let oracle = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/oracle/moe"));
+        for file in std::fs::read_dir(oracle).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+        }
+        let model = Arc::new(Model::bind(Arc::new(Checkpoint::open(folder.path()).unwrap())));
+        let bytes = |id: usize| model.matrix_bytes(MatrixId(id as u32));
+        let sum: u64 = (0..model.matrix_count()).flat_map(|id| bytes(id)).map(|&byte| u64::from(byte)).sum();
+        let before = resident(folder.path());
+        let kibibytes = (0..model.matrix_count()).map(|id| bytes(id).len()).sum::<usize>() / 1024;
+        assert!(sum > 0 && before >= kibibytes, "{before} of {kibibytes} KiB");
+        let mut weights = Weights::new(Arc::clone(&model), true);
+        let mut pool = Pool::new(2).unwrap();
+        while let Some(next) = weights.next() {
+            // SAFETY: all threads of one region copy their shares.
+            pool.run(&|worker| unsafe { weights.copy(next.clone(), worker) });
+            // SAFETY: the region is over.
+            unsafe { weights.finish(next) };
+        }
+        let after = resident(folder.path());
+        assert!(after < kibibytes / 8, "{after} of {kibibytes} KiB are still held");
+    }
 }

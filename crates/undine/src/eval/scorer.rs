@@ -11,7 +11,7 @@ use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
 use undine_model::Model;
 
 use super::windows::Windows;
-use crate::args::ExecutorArgs;
+use crate::args::{ExecutorArgs, HugePagesChoice};
 use crate::args_eval::WindowArgs;
 use crate::error::Error;
 use crate::progress::{self, Unit};
@@ -134,8 +134,8 @@ impl Scorer {
             rows: layout.rows as u32,
             outputs: layout.outputs as u32,
             kv,
-            // Steps of many rows read weights from caches.
-            huge_pages: false,
+            // Steps of many rows gain nothing by themselves.
+            huge_pages: args.huge_pages == HugePagesChoice::On,
             isa: Isa::detect(),
         };
         Ok(Self { executor: CpuExecutor::new(model, options)?, batch: Batch::default(), layout })
