@@ -173,7 +173,7 @@ mod tests {
         }
         let model = Arc::new(Model::bind(Arc::new(Checkpoint::open(folder.path()).unwrap())));
         let bytes = |id: usize| model.matrix_bytes(MatrixId(id as u32));
-        let sum: u64 = (0..model.matrix_count()).flat_map(|id| bytes(id)).map(|&byte| u64::from(byte)).sum();
+        let sum: u64 = (0..model.matrix_count()).flat_map(&bytes).map(|&byte| u64::from(byte)).sum();
         let before = resident(folder.path());
         let kibibytes = (0..model.matrix_count()).map(|id| bytes(id).len()).sum::<usize>() / 1024;
         assert!(sum > 0 && before >= kibibytes, "{before} of {kibibytes} KiB");
