@@ -33,6 +33,7 @@ use undine_core::dtype::QK;
 use super::activations::{GROUP, groups};
 use super::formats::{Format, Place, QUADS, SIGNED};
 use super::rows::{Accumulate, CHUNK, CHUNK_GROUPS, GROUP_BYTES_MAX, LINE, Quantized, offset, padded};
+use crate::memory::SharedSlice;
 use crate::simd::{Kernel, LANES, Native, ROWS_MAX};
 
 /// Rows of weights in the largest tile. Threads share matrices in multiples of it.
@@ -74,6 +75,8 @@ pub struct Panel {
     sums: Vec<Line<f32>>,
     /// `[input row][lane][weight row]`: lanes of the chunk so far.
     lanes: Vec<Line<f32>>,
+    /// `[half][input row][block]`: what the integer sums of the chunk begin with, where weights have an offset.
+    starts: Vec<Line<i32>>,
 }
 
 impl Panel {
@@ -84,6 +87,48 @@ impl Panel {
         }
         self.sums.resize(INPUTS * ROWS / 16, Line([0.0; 16]));
         self.lanes.resize((FEW + INPUTS_AT_ONCE_MAX) * LANES * TILE_MAX / 16, Line([0.0; 16]));
+        self.starts.resize((2 * INPUTS + INPUTS_AT_ONCE_MAX) * BLOCKS / 16, Line([0; 16]));
+    }
+
+    /// The starts of an input row.
+    fn starts(&self, half: usize, input: usize) -> *const i32 {
+        self.starts.as_ptr().cast::<i32>().wrapping_add((half * INPUTS + input) * BLOCKS)
+    }
+
+    /// Works the starts out, so that tiles load and broadcast them: from a register that would be one more vector operation
+    /// for each input row and half block.
+    #[inline(always)]
+    fn start<S: Native, F: Format>(&mut self, g: &Quantized<F>, inputs: Range<usize>, chunk: &Range<usize>) {
+        if offset::<S, F>() == 0 {
+            return;
+        }
+        let blocks = chunk.len() * LANES;
+        for half in 0..if F::HALVES { 2 } else { 1 } {
+            for (i, input) in inputs.clone().enumerate() {
+                let at = (input * groups(g.cols) + chunk.start) * LANES;
+                // SAFETY: the memory has room for a chunk of each input row; nobody writes the activations during a product.
+                let (starts, sums) = unsafe {
+                    let starts = std::slice::from_raw_parts_mut(
+                        self.starts.as_mut_ptr().cast::<i32>().add((half * INPUTS + i) * BLOCKS),
+                        blocks,
+                    );
+                    (starts, half_sums::<F>(g, half).read(at..at + blocks))
+                };
+                for (start, sum) in starts.iter_mut().zip(sums) {
+                    *start = SUM_BITS - offset::<S, F>() * sum;
+                }
+            }
+        }
+    }
+}
+
+/// The sums of the activations that one scale of a block is for.
+#[inline(always)]
+fn half_sums<'a, F: Format>(g: &Quantized<'a, F>, half: usize) -> &'a SharedSlice<i32> {
+    match (F::HALVES, half) {
+        (false, _) => &g.x.sum,
+        (true, 0) => &g.x.low,
+        (true, _) => &g.x.high,
     }
 }
 
@@ -111,6 +156,7 @@ impl<F: Format> Kernel for PanelKernel<'_, F> {
                 for chunk in (0..groups).step_by(CHUNK_GROUPS) {
                     let chunk = chunk..(chunk + CHUNK_GROUPS).min(groups);
                     let at_once = if inputs.len() <= few::<S>() { 1 } else { CHUNK_GROUPS };
+                    memory.start::<S, F>(&g, inputs.clone(), &chunk);
                     for tile in rows.clone().step_by(2 * S::ROWS) {
                         let sums = memory.sums.as_mut_ptr().cast::<f32>().wrapping_add(tile - rows.start);
                         let tile = Tile::new::<S, F>(&g, tile..rows.end, rows.start, &chunk);
@@ -244,27 +290,34 @@ impl<F: Format> Pass<'_, F> {
             let left = count - t;
             // Each size is compiled for each format: few sizes, and a lone last row goes twice through a pair.
             t += match left {
-                6 | 9.. if S::INPUTS == 6 => self.rows::<S, 6>(s, t, left),
-                4.. if S::INPUTS == 6 => self.rows::<S, 4>(s, t, left),
-                3 | 5.. if S::INPUTS == 3 => self.rows::<S, 3>(s, t, left),
-                _ => self.rows::<S, 2>(s, t, left),
+                6 | 9.. if S::INPUTS == 6 => self.rows::<S, 6>(s, t, count),
+                4.. if S::INPUTS == 6 => self.rows::<S, 4>(s, t, count),
+                3 | 5.. if S::INPUTS == 3 => self.rows::<S, 3>(s, t, count),
+                _ => self.rows::<S, 2>(s, t, count),
             };
         }
     }
 
-    /// Adds the panel's products with `NT` input rows to their sums, and returns how many these were: `left` at most.
+    /// Adds the panel's products with `NT` of the input rows, from `t` on, to their sums, and returns how many these were.
     #[inline(always)]
-    fn rows<S: Native, const NT: usize>(&self, s: S, t: usize, left: usize) -> usize {
+    fn rows<S: Native, const NT: usize>(&self, s: S, t: usize, inputs: usize) -> usize {
+        let left = inputs - t;
         let stride = if left < NT { 0 } else { groups(self.g.cols) * LANES };
+        // Kept from the optimizer, which else works all addresses out anew for each block, on ports that products need.
+        let rows: [usize; NT] = std::hint::black_box(std::array::from_fn(|t| t * stride * size_of::<f32>()));
         let at = ((self.first + t) * groups(self.g.cols) + self.part.start) * LANES;
+        let start = t * BLOCKS + (self.part.start - self.chunk.start) * LANES;
         let count = self.part.len();
+        // Rows of the next panel to ask for: some with each of the input rows.
+        let coming = 2 * S::ROWS * t / inputs..2 * S::ROWS * (t + NT.min(left)) / inputs;
         let lanes = self.lanes.0.wrapping_add(t * self.lanes.1);
         let place =
             |lane: usize, i: usize, v: usize| lanes.wrapping_add(((i * LANES + lane) * 2 + v) * S::ROWS);
         for lane in 0..LANES {
-            if t == 0 {
-                self.ask(s, lane);
-            }
+            self.ask(
+                s,
+                coming.start + coming.len() * lane / LANES..coming.start + coming.len() * (lane + 1) / LANES,
+            );
             let mut acc = [[s.nf_splat(0.0); 2]; NT];
             if self.part.start != self.chunk.start {
                 for i in 0..NT {
@@ -276,7 +329,10 @@ impl<F: Format> Pass<'_, F> {
             }
             for i in 0..count {
                 // SAFETY: the panel holds the block, the activations hold it for each row (checked in `run`).
-                unsafe { self.block(s, lane * count + i, at + i * LANES + PLACE[lane], stride, &mut acc) };
+                unsafe {
+                    let b = i * LANES + PLACE[lane];
+                    self.block(s, lane * count + i, [at + b, start + b], &rows, &mut acc);
+                }
             }
             for i in 0..NT {
                 for v in 0..2 {
@@ -306,11 +362,10 @@ impl<F: Format> Pass<'_, F> {
 
     /// Asks for what comes to the place of some of the panel's weights next.
     #[inline(always)]
-    fn ask<S: Native>(&self, s: S, eighth: usize) {
-        let rows = 2 * S::ROWS / LANES;
+    fn ask<S: Native>(&self, s: S, rows: Range<usize>) {
         let lines = (self.part.start * F::GROUP_BYTES).div_ceil(LINE)
             ..(self.part.end * F::GROUP_BYTES).div_ceil(LINE);
-        for row in eighth * rows..(eighth + 1) * rows {
+        for row in rows {
             let next = self.tile.starts[row].wrapping_offset(self.tile.ahead);
             for line in lines.clone() {
                 s.prefetch_far(next.wrapping_add(line * LINE));
@@ -318,7 +373,8 @@ impl<F: Format> Pass<'_, F> {
         }
     }
 
-    /// Adds block `place` of the panel, whose input is block `at` and for the next row `stride` further.
+    /// Adds block `place` of the panel, whose input is block `at`; `rows` says how many bytes further each row has its scale.
+    /// Its starts are those of block `start`, and for the next row [`BLOCKS`] further.
     /// # Safety
     /// The panel and the inputs have these blocks.
     #[inline(always)]
@@ -326,8 +382,8 @@ impl<F: Format> Pass<'_, F> {
         &self,
         s: S,
         place: usize,
-        at: usize,
-        stride: usize,
+        [at, start]: [usize; 2],
+        rows: &[usize; NT],
         acc: &mut [[S::NF; 2]; NT],
     ) {
         let x = self.g.x;
@@ -336,20 +392,15 @@ impl<F: Format> Pass<'_, F> {
         // SAFETY: the caller vouches for the panel's block and each input row's.
         unsafe {
             for half in 0..halves {
-                let sums = match (F::HALVES, half) {
-                    (false, _) => x.sum.as_ptr(),
-                    (true, 0) => x.low.as_ptr(),
-                    (true, _) => x.high.as_ptr(),
-                };
                 let mut isum = [[s.ni_splat(SUM_BITS); 2]; NT];
                 if offset::<S, F>() != 0 {
+                    let starts = self.panel.starts(half, 0).add(start);
                     for t in 0..NT {
-                        let start = SUM_BITS - offset::<S, F>() * *sums.add(at + t * stride);
-                        isum[t] = [s.ni_splat(start); 2];
+                        isum[t] = [s.ni_splat(*starts.add(t * BLOCKS)); 2];
                     }
                 }
                 let quads = half * QUADS / halves..(half + 1) * QUADS / halves;
-                self.dots(s, place, at, stride, quads, &mut isum);
+                self.dots(s, place, at, rows, quads, &mut isum);
                 let scale = (place * 2 + half) * 2 * S::ROWS;
                 let factors = self.panel.s.as_ptr().cast::<f32>().add(scale);
                 let mins = self.panel.m.as_ptr().cast::<f32>().add(scale);
@@ -368,9 +419,9 @@ impl<F: Format> Pass<'_, F> {
                         let min = s.nf_load(mins.add(v * S::ROWS));
                         for t in 0..NT {
                             let sum = if F::HALVES {
-                                *sums.add(at + t * stride) as f32
+                                *half_sums::<F>(self.g, half).as_ptr().add(at).byte_add(rows[t]) as f32
                             } else {
-                                *x.sum_f32.as_ptr().add(at + t * stride)
+                                *x.sum_f32.as_ptr().add(at).byte_add(rows[t])
                             };
                             values[t][v] = s.nf_fma(min, s.nf_splat(sum), values[t][v]);
                         }
@@ -378,7 +429,7 @@ impl<F: Format> Pass<'_, F> {
                 }
             }
             for t in 0..NT {
-                let d = s.nf_splat(*x.d.as_ptr().add(at + t * stride));
+                let d = s.nf_splat(*x.d.as_ptr().add(at).byte_add(rows[t]));
                 for v in 0..2 {
                     acc[t][v] = s.nf_fma(d, values[t][v], acc[t][v]);
                 }
@@ -395,7 +446,7 @@ impl<F: Format> Pass<'_, F> {
         s: S,
         place: usize,
         at: usize,
-        stride: usize,
+        rows: &[usize; NT],
         quads: Range<usize>,
         isum: &mut [[S::NI; 2]; NT],
     ) {
@@ -418,7 +469,7 @@ impl<F: Format> Pass<'_, F> {
                     let w = panel.add(q * 2 * S::ROWS * 4);
                     let w = [s.nb_load(w), s.nb_load(w.add(S::ROWS * 4))];
                     for t in 0..NT {
-                        let a = s.nb_broadcast(x.add(t * stride * QK + q * 4));
+                        let a = s.nb_broadcast(x.add(rows[t] * (QK / size_of::<f32>()) + q * 4));
                         for v in 0..2 {
                             if F::MAX == SIGNED {
                                 isum[t][v] = s.d_step_signed(isum[t][v], w[v], a);

@@ -222,7 +222,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn w_load_f16(self, p: *const u16) -> __m512 {
             // SAFETY: the caller gives 16 readable half floats.
-            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+            unsafe { _mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
         unsafe fn w_load_bf16(self, p: *const u16) -> __m512 {

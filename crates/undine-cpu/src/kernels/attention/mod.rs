@@ -240,7 +240,8 @@ impl<T: KvElement> Attend<'_, T> {
         unsafe {
             for page in 0..pages {
                 let out = weights.add(page * R * PAGE);
-                scores::<S, T, R, CS>(s, queries, dim, keys[page], out);
+                let later = if page + 1 < pages { keys[page + 1] } else { page_values[0] };
+                scores::<S, T, R, CS>(s, queries, dim, [keys[page], later], out);
             }
             let weighed = self.weigh::<S, R>(s, tile, &keys[..pages], &page_values[..pages]);
             for i in (0..R * width).step_by(WIDE) {

@@ -11,6 +11,7 @@
 
 use super::PAGE;
 use super::element::KvElement;
+use crate::kernels::rows::LINE;
 use crate::simd::{Simd, WIDE};
 
 /// Query heads in a tile at the most, and vectors next to each other with it.
@@ -19,7 +20,21 @@ pub fn rows_max<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 12 } else { 6 }
 }
 
-/// Scores of a page: `out[r][p] = sum over d of queries[d][r] * keys[d][p]`, for `PAGE` positions.
+/// Up to so many query heads wait for memory rather than for arithmetic, and ask for what they read next.
+const ASKING: usize = 4;
+
+/// Asks for `vectors` vectors at `p`, a page further than what is read now.
+#[inline(always)]
+fn ask<S: Simd, T: KvElement, const R: usize>(s: S, p: *const u8, vectors: usize) {
+    if R <= ASKING {
+        for line in (0..vectors * WIDE * T::BYTES).step_by(LINE) {
+            s.prefetch(p.wrapping_add(line));
+        }
+    }
+}
+
+/// Scores of a page: `out[r][p] = sum over d of queries[d][r] * keys[d][p]`, for `PAGE` positions. `later` is the page to
+/// be read after it.
 /// # Safety
 /// `dim x R` queries, `dim x PAGE` keys and room for `R x PAGE` scores.
 #[inline(always)]
@@ -27,15 +42,17 @@ pub unsafe fn scores<S: Simd, T: KvElement, const R: usize, const C: usize>(
     s: S,
     queries: *const f32,
     dim: usize,
-    keys: *const u8,
+    [keys, later]: [*const u8; 2],
     out: *mut f32,
 ) {
     for first in (0..PAGE / WIDE).step_by(C) {
         let mut sums = [[s.w_splat(0.0); C]; R];
         for d in 0..dim {
+            let at = (d * PAGE + first * WIDE) * T::BYTES;
+            ask::<S, T, R>(s, later.wrapping_add(at), C);
             // SAFETY: the caller gives `dim` rows of keys and of queries.
             unsafe {
-                let row = keys.add((d * PAGE + first * WIDE) * T::BYTES);
+                let row = keys.add(at);
                 let mut k = [s.w_splat(0.0); C];
                 for c in 0..C {
                     k[c] = T::load(s, row.add(c * WIDE * T::BYTES));
@@ -87,10 +104,12 @@ pub unsafe fn values<S: Simd, T: KvElement, const R: usize, const C: usize>(
         }
     }
     for (i, &page) in from.pages.iter().enumerate() {
+        let later = from.pages[(i + 1).min(from.pages.len() - 1)];
         for position in 0..(from.positions - i * PAGE).min(PAGE) {
+            let at = position * row_bytes + first * WIDE * T::BYTES;
+            ask::<S, T, R>(s, later.wrapping_add(at), C);
             // SAFETY: the caller gives `PAGE` rows of values in the page and as many weights for each row of the tile.
             unsafe {
-                let at = position * row_bytes + first * WIDE * T::BYTES;
                 let mut v = [s.w_splat(0.0); C];
                 for c in 0..C {
                     v[c] = T::load(s, page.add(at + c * WIDE * T::BYTES));
