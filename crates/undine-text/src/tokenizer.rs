@@ -62,16 +62,14 @@ impl TokenBytes {
 impl Tokenizer {
     /// Builds the tokenizer of a checkpoint; `None` if the checkpoint has no vocabulary.
     pub fn new(vocabulary: &Vocabulary, special: &SpecialTokens) -> Result<Option<Self>, TextError> {
-        let parts = match vocabulary {
-            Vocabulary::HuggingFace(bytes) => vocabulary::from_hugging_face(bytes)?,
-            Vocabulary::Gguf { tokens, kinds, merges, pre } => {
-                let mut parts = vocabulary::from_gguf(tokens, kinds, merges, pre)?;
-                mark_control(&mut parts, tokens, special);
-                parts
+        let Some(parts) = read(vocabulary, special)? else { return Ok(None) };
+        match Self::from_parts(parts, special) {
+            // The library says which token is missing, but not where: look it up.
+            Err(error @ TextError::Build(_)) => {
+                Err(read(vocabulary, special)?.as_ref().and_then(vocabulary::unknown_merge).unwrap_or(error))
             }
-            Vocabulary::None => return Ok(None),
-        };
-        Self::from_parts(parts, special).map(Some)
+            tokenizer => tokenizer.map(Some),
+        }
     }
 
     fn from_parts(parts: Parts, stated: &SpecialTokens) -> Result<Self, TextError> {
@@ -169,6 +167,18 @@ impl Tokenizer {
     fn byte_token(&self, byte: u8) -> Option<TokenId> {
         self.encoder.token_to_id(byte_alphabet::char_of(byte).encode_utf8(&mut [0; 4]))
     }
+}
+
+fn read(vocabulary: &Vocabulary, special: &SpecialTokens) -> Result<Option<Parts>, TextError> {
+    Ok(match vocabulary {
+        Vocabulary::HuggingFace(bytes) => Some(vocabulary::from_hugging_face(bytes)?),
+        Vocabulary::Gguf { tokens, kinds, merges, pre } => {
+            let mut parts = vocabulary::from_gguf(tokens, kinds, merges, pre)?;
+            mark_control(&mut parts, tokens, special);
+            Some(parts)
+        }
+        Vocabulary::None => None,
+    })
 }
 
 /// Some GGUF files forget to mark the tokens that begin, end or pad a sequence as control tokens.

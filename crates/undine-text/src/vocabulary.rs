@@ -1,6 +1,6 @@
 //! Reads a vocabulary, from `tokenizer.json` or from GGUF metadata, into the one form the tokenizer is built from.
 //!
-//! Invariant: a [`Parts`] has ids below [`TOKENS_MAX`], and every merge names tokens that exist, as its result does.
+//! Invariant: a [`Parts`] has ids below [`TOKENS_MAX`], and no merge results in a text that is longer than every token.
 
 use std::collections::{HashMap, HashSet};
 
@@ -267,22 +267,28 @@ fn split_merge(rank: usize, line: &str) -> Result<(String, String), TextError> {
     }
 }
 
-/// The library panics on a merge whose result is longer than every token, so each result is looked up here first.
+/// The library panics on a merge whose result is longer than every token, so such are refused here.
 fn check_merges(
     merges: impl Iterator<Item = Result<(String, String), TextError>>,
     vocab: &Vocab,
 ) -> Result<Merges, TextError> {
-    let mut result = String::new();
+    let longest = vocab.keys().map(String::len).max().unwrap_or(0);
     let mut checked = Merges::with_capacity(merges.size_hint().0);
     for (rank, merge) in merges.enumerate() {
         let (left, right) = merge?;
-        result.clear();
-        result.push_str(&left);
-        result.push_str(&right);
-        if let Some(missing) = [&left, &right, &result].into_iter().find(|&text| !vocab.contains_key(text)) {
-            return Err(TextError::MergeUnknown { rank, missing: missing.clone() });
+        if left.len() + right.len() > longest {
+            return Err(TextError::MergeUnknown { rank, missing: left + &right });
         }
         checked.push((left, right));
     }
     Ok(checked)
+}
+
+/// The first merge with a token that does not exist. The library looks them up too, so this is for when it has found one.
+pub fn unknown_merge(parts: &Parts) -> Option<TextError> {
+    parts.merges.iter().enumerate().find_map(|(rank, (left, right))| {
+        let texts = [left.clone(), right.clone(), format!("{left}{right}")];
+        let missing = texts.into_iter().find(|text| !parts.vocab.contains_key(text))?;
+        Some(TextError::MergeUnknown { rank, missing })
+    })
 }

@@ -195,6 +195,7 @@ fn hostile_tokenizer_json() {
             "pre-tokenizer \"FixedLength\"; expected Sequence, Split, ByteLevel or Digits",
         ),
         (with("/model/merges", json!([["no such token at all, and very long", "b"]])), "needs token"),
+        (with("/model/merges", json!([["t", "h"], ["t", "\u{1}"]])), "merge rule 1 needs token \"\\u{1}\""),
         (with("/model/merges", json!(["a"])), "merge rule 0"),
         (with("/model/vocab", json!({"a": 4_000_000_000u32})), "too large"),
         (with("/added_tokens/0/id", json!(u32::MAX)), "too large"),
