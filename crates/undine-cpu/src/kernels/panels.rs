@@ -92,11 +92,6 @@ impl Panel {
         self.starts.resize((2 * INPUTS + INPUTS_AT_ONCE_MAX) * BLOCKS / 16, Line([0; 16]));
     }
 
-    /// The starts of an input row.
-    fn starts(&self, half: usize, input: usize) -> *const i32 {
-        self.starts.as_ptr().cast::<i32>().wrapping_add((half * INPUTS + input) * BLOCKS)
-    }
-
     /// Works the starts out, so that tiles load and broadcast them: from a register that would be one more vector operation
     /// for each input row and half block.
     #[inline(always)]
@@ -111,7 +106,7 @@ impl Panel {
                 // SAFETY: the memory has room for a chunk of each input row; nobody writes the activations during a product.
                 let (starts, sums) = unsafe {
                     let starts = std::slice::from_raw_parts_mut(
-                        self.starts.as_mut_ptr().cast::<i32>().add((half * INPUTS + i) * BLOCKS),
+                        self.starts.as_mut_ptr().cast::<i32>().add(starts_at(half, i)),
                         blocks,
                     );
                     (starts, half_sums::<F>(g, half).read(at..at + blocks))
@@ -122,6 +117,11 @@ impl Panel {
             }
         }
     }
+}
+
+/// Where the starts of an input row are.
+const fn starts_at(half: usize, input: usize) -> usize {
+    (half * INPUTS + input) * BLOCKS
 }
 
 /// The sums of the activations that one scale of a block is for.
@@ -396,7 +396,7 @@ impl<F: Format> Pass<'_, F> {
             for half in 0..halves {
                 let mut isum = [[s.ni_splat(SUM_BITS); 2]; NT];
                 if offset::<S, F>() != 0 {
-                    let starts = self.panel.starts(half, 0).add(start);
+                    let starts = self.panel.starts.as_ptr().cast::<i32>().add(starts_at(half, 0) + start);
                     for t in 0..NT {
                         isum[t] = [s.ni_splat(*starts.add(t * BLOCKS)); 2];
                     }
