@@ -90,8 +90,10 @@ impl Connections {
 
     fn connection(&self, incoming: Incoming, watcher: Watcher) -> impl Future<Output = ()> + use<> {
         let (router, root_path, timeouts) = (self.router.clone(), Arc::clone(&self.root_path), self.timeouts);
+        let peer = incoming.peer();
         let service = hyper::service::service_fn(move |mut request: Request<IncomingBody>| {
             strip_root(&mut request, &root_path);
+            request.extensions_mut().insert(peer);
             router.clone().oneshot(request.map(Body::new))
         });
         async move {

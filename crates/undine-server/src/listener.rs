@@ -1,7 +1,7 @@
 //! Where connections come from: a TCP or Unix socket, with or without TLS.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,10 +30,15 @@ enum Socket {
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// Who is at the other end, in the extensions of every request of a connection: an address, or `None` for a Unix socket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Peer(pub(crate) Option<IpAddr>);
+
 /// A connection whose TLS handshake, if there is to be one, has not begun.
 pub(crate) struct Incoming {
     stream: Box<dyn Stream>,
     tls: Option<Tls>,
+    peer: Peer,
 }
 
 impl From<TcpListener> for Listener {
@@ -69,7 +74,7 @@ impl Listener {
     pub(crate) async fn accept(&self) -> Incoming {
         loop {
             match self.try_accept().await {
-                Ok(stream) => return Incoming { stream, tls: self.tls.clone() },
+                Ok((stream, peer)) => return Incoming { stream, tls: self.tls.clone(), peer },
                 // A connection that was gone before it was taken is no reason to wait.
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
@@ -80,21 +85,25 @@ impl Listener {
         }
     }
 
-    async fn try_accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn try_accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
         match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, address) = listener.accept().await?;
                 // Tokens are small packets: waiting for more of them would only delay each. It may fail harmlessly.
                 drop(stream.set_nodelay(true));
-                Ok(Box::new(stream))
+                Ok((Box::new(stream), Peer(Some(address.ip().to_canonical()))))
             }
             #[cfg(unix)]
-            Socket::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Socket::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Peer(None))),
         }
     }
 }
 
 impl Incoming {
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// The stream of bytes that carry HTTP.
     pub(crate) async fn open(self) -> io::Result<Box<dyn Stream>> {
         match self.tls {
