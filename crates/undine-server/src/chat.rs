@@ -6,11 +6,14 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use undine_core::{RowOutput, TokenId};
+use undine_text::Cancel;
+use undine_text::grammar::CompiledRules;
 
 use crate::generation::{CallDelta, Choice, Delta, Finish, Generation, Plan, Reading};
 use crate::images::{self, Images};
 use crate::logprobs::{ChatLogprobs, TokenTexts};
-use crate::prompt::{self, Wanted};
+use crate::preparing::Lane;
+use crate::prompt::{self, Prompt, Wanted};
 use crate::render;
 use crate::routes::response_id;
 use crate::rules::{self, Answering};
@@ -45,15 +48,16 @@ pub(crate) async fn answer(
 ) -> ApiResult<Response> {
     let id = response_id("chatcmpl", request_id);
     let body_bytes = body.len();
-    let mut request = app.blocking(body_bytes, move || ChatRequest::parse(&body)).await?;
+    let parse = move |_: &Cancel| ChatRequest::parse(&body);
+    let mut request = app.preparing.run(Lane::Body(body_bytes), parse).await?;
     let stream = request.common.stream;
     let images = images::gather(&app, &ready, &mut request.conversation).await?;
-    let (form, plan, ready) = app
-        .blocking(body_bytes, move || {
-            let (form, plan) = prepare(&ready, &request, images, id)?;
-            Ok((form, plan, ready))
-        })
-        .await?;
+    let lane = request.conversation.lane(body_bytes);
+    let served = Arc::clone(&ready);
+    let work = move |cancel: &Cancel| draft(&served, request, images, cancel);
+    let mut draft = app.preparing.run(lane, work).await?;
+    let rules = rules::compile(&app, &ready, draft.answering.restriction.take()).await?;
+    let (form, plan) = draft.finish(&ready, rules.as_ref(), id)?;
     let generation = Generation::start(app, &ready, plan).await?;
     match stream {
         Some(usage) => Ok(sse::response(generation, ChatChunks { form }, usage)),
@@ -61,44 +65,62 @@ pub(crate) async fn answer(
     }
 }
 
-fn prepare(ready: &Ready, request: &ChatRequest, images: Images, id: String) -> ApiResult<(Form, Plan)> {
+/// A request whose prompt is known, before its rules are compiled.
+struct Draft {
+    request: ChatRequest,
+    model: String,
+    prompt: Prompt,
+    answering: Answering,
+    max_tokens: u32,
+    images: Images,
+}
+
+fn draft(ready: &Ready, request: ChatRequest, images: Images, cancel: &Cancel) -> ApiResult<Draft> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
     ready.check_logprobs("top_logprobs", request.logprobs)?;
     prompt::check_sequences(ready, 1, common.choices)?;
-    let rendered = render::render(ready, &request.conversation, &images)?;
+    let rendered = render::render(ready, &request.conversation, &images, cancel)?;
     let mut prompt = rendered.into_prompt(ready, common.add_special_tokens, &images)?;
-    let Answering { restriction, tools, special, forbidden } =
-        rules::of_chat(ready, request, prompt.starts_in)?;
-    prompt.forbidden.extend(forbidden);
+    let answering = rules::of_chat(ready, &request, prompt.starts_in)?;
+    prompt.forbidden.extend(answering.forbidden);
     let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
-    let wanted = Wanted {
-        common,
-        max_tokens,
-        logprobs: request.logprobs,
-        prompt_logprobs: common.prompt_logprobs,
-        restriction: restriction.as_ref(),
-    };
-    let sequences = prompt::sequences(ready, &prompt, &wanted)?;
-    let reading = Reading { starts_in: prompt.starts_in, special, tools, place: prompt.place };
-    let choices: Vec<Choice> =
-        sequences.iter().map(|_| Choice::new(ready, common, reading.clone())).collect();
-    let form = Form {
-        head: Head { id, object: "chat.completion", created: unix_time(), model },
-        texts: TokenTexts {
-            tokenizer: ready.model.tokenizer.clone(),
-            names: ready.token_names(common.token_names),
-        },
-        logprobs: request.logprobs,
-        prompt_logprobs: common.prompt_logprobs,
-        include_reasoning: request.include_reasoning,
-        return_token_ids: common.return_token_ids,
-        prompt_tokens: prompt.tokens,
-        choices: choices.len(),
-    };
-    let prompt_tokens = form.prompt_tokens.len() as u32;
-    let choices_per_prompt = form.choices;
-    Ok((form, Plan { sequences, choices, choices_per_prompt, prompt_tokens, images: images.place }))
+    Ok(Draft { request, model, prompt, answering, max_tokens, images })
+}
+
+impl Draft {
+    fn finish(self, ready: &Ready, rules: Option<&CompiledRules>, id: String) -> ApiResult<(Form, Plan)> {
+        let Self { request, model, prompt, answering, max_tokens, images } = self;
+        let Answering { tools, special, .. } = answering;
+        let common = &request.common;
+        let wanted = Wanted {
+            common,
+            max_tokens,
+            logprobs: request.logprobs,
+            prompt_logprobs: common.prompt_logprobs,
+            rules,
+        };
+        let sequences = prompt::sequences(ready, &prompt, &wanted)?;
+        let reading = Reading { starts_in: prompt.starts_in, special, tools, place: prompt.place };
+        let choices: Vec<Choice> =
+            sequences.iter().map(|_| Choice::new(ready, common, reading.clone())).collect();
+        let form = Form {
+            head: Head { id, object: "chat.completion", created: unix_time(), model },
+            texts: TokenTexts {
+                tokenizer: ready.model.tokenizer.clone(),
+                names: ready.token_names(common.token_names),
+            },
+            logprobs: request.logprobs,
+            prompt_logprobs: common.prompt_logprobs,
+            include_reasoning: request.include_reasoning,
+            return_token_ids: common.return_token_ids,
+            prompt_tokens: prompt.tokens,
+            choices: choices.len(),
+        };
+        let prompt_tokens = form.prompt_tokens.len() as u32;
+        let choices_per_prompt = form.choices;
+        Ok((form, Plan { sequences, choices, choices_per_prompt, prompt_tokens, images: images.place }))
+    }
 }
 
 impl Form {

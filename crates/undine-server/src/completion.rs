@@ -6,10 +6,12 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use undine_core::{RowOutput, TokenId};
-use undine_text::SpecialText;
+use undine_text::grammar::CompiledRules;
+use undine_text::{Cancel, SpecialText};
 
 use crate::generation::{Choice, Delta, Generation, Plan, Reading, special_text};
 use crate::logprobs::{LegacyLogprobs, TokenTexts};
+use crate::preparing::Lane;
 use crate::prompt::{self, Wanted};
 use crate::routes::response_id;
 use crate::rules;
@@ -55,14 +57,13 @@ pub(crate) async fn answer(
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("cmpl", request_id);
-    let (form, plan, stream, ready) = app
-        .blocking(body.len(), move || {
-            let request = CompletionRequest::parse(&body)?;
-            let stream = request.common.stream;
-            let (form, plan) = prepare(&ready, request, id)?;
-            Ok((form, plan, stream, ready))
-        })
-        .await?;
+    let lane = Lane::Body(body.len());
+    let request = app.preparing.run(lane, move |_| CompletionRequest::parse(&body)).await?;
+    let stream = request.common.stream;
+    let rules = rules::compile(&app, &ready, rules::of_completion(request.common.format.as_ref())).await?;
+    let served = Arc::clone(&ready);
+    let work = move |_: &Cancel| prepare(&served, request, id, rules.as_ref());
+    let (form, plan) = app.preparing.run(lane, work).await?;
     let generation = Generation::start(app, &ready, plan).await?;
     let progress = vec![Progress::default(); form.prompts.len() * form.choices_per_prompt];
     match stream {
@@ -71,7 +72,12 @@ pub(crate) async fn answer(
     }
 }
 
-fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(Form, Plan)> {
+fn prepare(
+    ready: &Ready,
+    request: CompletionRequest,
+    id: String,
+    rules: Option<&CompiledRules>,
+) -> ApiResult<(Form, Plan)> {
     let CompletionRequest { common, prompts, max_tokens, max_tokens_given, echo, logprobs } = request;
     let model = ready.served_name(common.model.as_deref())?;
     prompt::check_sequences(ready, prompts.len(), common.choices)?;
@@ -87,7 +93,6 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
         images: None,
     };
     let mut echoed = Vec::with_capacity(prompts.len());
-    let restriction = rules::of_completion(common.format.as_ref());
     let single = prompts.len() == 1;
     for (i, input) in prompts.into_iter().enumerate() {
         let path = if single { "prompt".to_owned() } else { format!("prompt[{i}]") };
@@ -97,13 +102,7 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
         } else {
             prompt::room_for_answer(ready, &path, &prompt, None)?.min(max_tokens)
         };
-        let wanted = Wanted {
-            common: &common,
-            max_tokens,
-            logprobs,
-            prompt_logprobs: scores,
-            restriction: restriction.as_ref(),
-        };
+        let wanted = Wanted { common: &common, max_tokens, logprobs, prompt_logprobs: scores, rules };
         let sequences = prompt::sequences(ready, &prompt, &wanted)?;
         let reading = Reading {
             starts_in: prompt.starts_in,

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use undine_core::{ExecutorError, RequestId};
 use undine_engine::{Engine, EngineStats, Event};
+use undine_text::grammar::STACK_BYTES;
 
 use crate::engine_thread::{Command, EngineHandle, Outlet, Sequence, Submission, Update};
 use crate::images::Vision;
@@ -56,7 +57,9 @@ pub(crate) fn spawn(load: Load, status: watch::Sender<Status>) -> Result<EngineT
     let stop = Stop { flag: Arc::clone(&flag), commands: commands.clone() };
     let lifeline = Lifeline { status, load_failed: Some(load_failed_sender), _ended: ended_sender };
     let run = move || run(lifeline, load, commands, receiver, &flag);
-    std::thread::Builder::new().name("undine-engine".to_owned()).spawn(run)?;
+    // Answers of a given form are followed here.
+    let thread = std::thread::Builder::new().name("undine-engine".to_owned()).stack_size(STACK_BYTES);
+    thread.spawn(run)?;
     Ok(EngineThread { stop, load_failed, ended })
 }
 
@@ -115,7 +118,7 @@ fn run(
         engine: EngineHandle { commands, stats: Arc::clone(&stats), metrics: Arc::clone(&metrics) },
         config,
         capacity,
-        grammars: Grammars::default(),
+        grammars: Arc::default(),
         turns: Arc::default(),
         created: unix_time(),
         seeds: AtomicU64::new(0),

@@ -28,6 +28,7 @@ mod media;
 mod metrics;
 mod openapi;
 mod options;
+mod preparing;
 mod prompt;
 mod pythonic;
 mod recorder;

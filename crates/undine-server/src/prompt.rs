@@ -9,7 +9,6 @@ use undine_text::{Bos, Tokenizer};
 
 use crate::engine_thread::Sequence;
 use crate::generation::StartsIn;
-use crate::rules::Restriction;
 use crate::serve::ServerModel;
 use crate::state::Ready;
 use crate::turns::Place;
@@ -40,7 +39,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) max_tokens: u32,
     pub(crate) logprobs: Option<u32>,
     pub(crate) prompt_logprobs: Option<u32>,
-    pub(crate) restriction: Option<&'a Restriction>,
+    pub(crate) rules: Option<&'a CompiledRules>,
 }
 
 /// Encodes one prompt of `/v1/completions`, found at `path`.
@@ -170,7 +169,7 @@ pub(crate) fn room_for_answer(
 
 /// The sequences of all choices of a prompt, each with a seed of its own.
 pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> ApiResult<Vec<Sequence>> {
-    let Wanted { common, max_tokens, logprobs, prompt_logprobs, restriction } = *wanted;
+    let Wanted { common, max_tokens, logprobs, prompt_logprobs, rules } = *wanted;
     ready.check_logprobs("logprobs", logprobs)?;
     ready.check_logprobs("prompt_logprobs", prompt_logprobs)?;
     let stop = stop_rules(ready, common, max_tokens)?;
@@ -193,8 +192,7 @@ pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> 
         prompt_logprobs,
         images: prompt.images.clone(),
     };
-    let compiled = restriction.map(|restriction| restriction.compile(ready)).transpose()?;
-    let constraint = || compiled.as_ref().map(CompiledRules::constraint);
+    let constraint = || rules.map(CompiledRules::constraint);
     let sequence = |choice| Sequence { request: request(choice), constraint: constraint() };
     Ok((0..common.choices).map(sequence).collect())
 }

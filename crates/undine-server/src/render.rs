@@ -4,7 +4,9 @@ use serde_json::Value;
 use undine_core::TokenId;
 use undine_image::prompt::Encoded;
 use undine_text::stream::{THINK_END, THINK_START};
-use undine_text::{Bos, ChatInput, ChatTemplate, SpecialText, TemplateTraits, Tokenizer, ends_in_think};
+use undine_text::{
+    Bos, Cancel, ChatInput, ChatTemplate, SpecialText, TemplateTraits, Tokenizer, ends_in_think,
+};
 
 use crate::generation::StartsIn;
 use crate::images::{Images, Shown};
@@ -46,9 +48,14 @@ pub(crate) fn thinking(ready: &Ready, wanted: Thinking) -> Thinking {
 }
 
 /// Renders a conversation.
-pub(crate) fn render(ready: &Ready, conversation: &Conversation, images: &Images) -> ApiResult<Rendered> {
+pub(crate) fn render(
+    ready: &Ready,
+    conversation: &Conversation,
+    images: &Images,
+    cancel: &Cancel,
+) -> ApiResult<Rendered> {
     let tokenizer = prompt::tokenizer(ready, "messages")?;
-    let own = request_template(ready, tokenizer, conversation)?;
+    let own = request_template(ready, tokenizer, conversation, cancel)?;
     let template = match &own {
         Some(template) => template,
         None => model_template(ready)?,
@@ -78,7 +85,8 @@ pub(crate) fn render(ready: &Ready, conversation: &Conversation, images: &Images
         add_generation_prompt: *end == PromptEnd::GenerationPrompt,
         kwargs: &kwargs,
     };
-    let mut text = template.render(&input).map_err(|error| ApiError::field("messages", error.to_string()))?;
+    let param = if own.is_some() { "chat_template" } else { "messages" };
+    let mut text = template.render_until(&input, cancel).map_err(|error| ApiError::text(param, &error))?;
     let mut forbidden = Vec::new();
     let mut inside = ends_in_think(&text);
     match end {
@@ -115,6 +123,7 @@ fn request_template(
     ready: &Ready,
     tokenizer: &Tokenizer,
     conversation: &Conversation,
+    cancel: &Cancel,
 ) -> ApiResult<Option<ChatTemplate>> {
     let Some(source) = &conversation.template else { return Ok(None) };
     if ready.model.answers.request_template == RequestTemplate::Refused {
@@ -125,8 +134,12 @@ fn request_template(
     let text =
         |id: Option<TokenId>| id.map_or(String::new(), |id| tokenizer.decode(&[id], SpecialText::Keep));
     let eos = ready.model.eos.first().copied();
-    let template = ChatTemplate::new(source, &text(tokenizer.bos()), &text(eos));
-    template.map(Some).map_err(|error| ApiError::field("chat_template", error.to_string()))
+    let (bos, eos) = (text(tokenizer.bos()), text(eos));
+    let template = match &ready.model.helpers {
+        Some(helpers) => ChatTemplate::isolated(source, &bos, &eos, helpers, cancel),
+        None => ChatTemplate::new(source, &bos, &eos),
+    };
+    template.map(Some).map_err(|error| ApiError::text("chat_template", &error))
 }
 
 /// Makes a model answer without thinking, whatever its template knows of that: closes the thought in the prompt, or,

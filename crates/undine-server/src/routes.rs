@@ -139,7 +139,11 @@ pub(crate) fn response_id(prefix: &str, request_id: &str) -> String {
 }
 
 async fn health(State(app): State<Arc<App>>) -> ApiResult<StatusCode> {
-    app.ready().map(|_| StatusCode::OK)
+    app.ready()?;
+    match app.preparing.stuck() {
+        Some(reason) => Err(ApiError::unavailable("preparation_stuck", reason)),
+        None => Ok(StatusCode::OK),
+    }
 }
 
 #[derive(Serialize)]

@@ -1,20 +1,21 @@
 //! What restricts an answer: its format, its tools and how long it may think, as the grammar compiler takes them.
-//! Runs on a blocking thread: a large schema takes its time.
+//! Compiling them may take long, and has places of its own.
 
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use undine_core::TokenId;
 use undine_text::grammar::{
-    AnswerFormat, AnswerRules, CompiledRules, GrammarCompiler, ReasoningRules, ToolChoice, ToolRules,
+    AnswerFormat, AnswerRules, BUDGET, CompiledRules, GrammarCompiler, ReasoningRules, ToolChoice, ToolRules,
 };
 use undine_text::tools::ToolSet;
-use undine_text::{ChatTemplate, TextError};
+use undine_text::{Cancel, ChatTemplate, TextError};
 
 use crate::generation::StartsIn;
+use crate::preparing::Lane;
 use crate::prompt;
 use crate::render;
-use crate::state::Ready;
+use crate::state::{App, Ready};
 use crate::wire::chat::ChatRequest;
 use crate::wire::common::SpecialTokensWanted;
 use crate::wire::error::{ApiError, ApiResult};
@@ -122,20 +123,40 @@ impl Grammars {
         // Only to refuse models without text.
         prompt::tokenizer(ready, path)?;
         let make = || {
-            let tokenizer = ready.model.tokenizer.clone().ok_or("there is no tokenizer")?;
-            GrammarCompiler::new(tokenizer).map_err(|error| error.to_string())
+            let tokenizer = ready.model.tokenizer.as_ref().ok_or("there is no tokenizer")?;
+            let compiler = match &ready.model.helpers {
+                Some(helpers) => GrammarCompiler::isolated(tokenizer, helpers.program().clone(), BUDGET),
+                None => GrammarCompiler::new(tokenizer),
+            };
+            compiler.map_err(|error| error.to_string())
         };
         self.0.get_or_init(make).as_ref().map_err(|error| {
             ApiError::field(path, format!("this model's answers cannot be restricted: {error}"))
         })
     }
+
+    fn has_at_hand(&self, rules: &AnswerRules) -> bool {
+        matches!(self.0.get(), Some(Ok(compiler)) if compiler.is_at_hand(rules))
+    }
+}
+
+/// Compiles the rules of a request, if it has any, for all its choices.
+pub(crate) async fn compile(
+    app: &App,
+    ready: &Arc<Ready>,
+    restriction: Option<Restriction>,
+) -> ApiResult<Option<CompiledRules>> {
+    let Some(restriction) = restriction else { return Ok(None) };
+    let at_hand = ready.grammars.has_at_hand(&restriction.rules);
+    let lane = if at_hand { Lane::Body(0) } else { Lane::Program };
+    let ready = Arc::clone(ready);
+    app.preparing.run(lane, move |cancel| restriction.compile(&ready, cancel)).await.map(Some)
 }
 
 impl Restriction {
-    /// Compiles the rules, for all choices of a request.
-    pub(crate) fn compile(&self, ready: &Ready) -> ApiResult<CompiledRules> {
+    fn compile(&self, ready: &Ready, cancel: &Cancel) -> ApiResult<CompiledRules> {
         let compiler = ready.grammars.compiler(ready, self.path())?;
-        compiler.prepare(&self.rules).map_err(|error| self.blame(compiler, &error))
+        compiler.prepare(&self.rules, cancel).map_err(|error| self.blame(compiler, &error, cancel))
     }
 
     /// The field that asked for it.
@@ -148,19 +169,19 @@ impl Restriction {
     }
 
     /// Finds out whether the format is at fault, or which tool.
-    fn blame(&self, compiler: &GrammarCompiler, error: &TextError) -> ApiError {
-        if let TextError::GrammarPanic(_) = error {
-            tracing::error!("{error}");
-            return ApiError::internal(error.to_string());
-        }
+    fn blame(&self, compiler: &GrammarCompiler, error: &TextError, cancel: &Cancel) -> ApiError {
         let alone = |tools: Option<ToolRules>| {
             let reasoning = ReasoningRules::None;
-            compiler.compile(&AnswerRules { format: AnswerFormat::Free, tools, reasoning }).err()
+            compiler.prepare(&AnswerRules { format: AnswerFormat::Free, tools, reasoning }, cancel).err()
         };
-        let fault = self.rules.tools.as_ref().and_then(|tools| alone(Some(tools.clone())));
+        // What took too long once is not tried again.
+        let is_of_rules =
+            matches!(error, TextError::Grammar(_) | TextError::Tools(_) | TextError::GrammarLimit { .. });
+        let fault =
+            self.rules.tools.as_ref().filter(|_| is_of_rules).and_then(|tools| alone(Some(tools.clone())));
         match fault {
-            Some(error) => ApiError::field("tools", error.to_string()),
-            None => ApiError::field(self.path(), error.to_string()),
+            Some(error) => ApiError::text("tools", &error),
+            None => ApiError::text(self.path(), error),
         }
     }
 }

@@ -9,7 +9,7 @@ use undine_core::executor::ExecutorFactory;
 use undine_core::vision::VisionFactory;
 use undine_core::{ImageSettings, SamplingParams, TokenId};
 use undine_engine::EngineConfig;
-use undine_text::{ChatTemplate, Tokenizer};
+use undine_text::{ChatTemplate, Helpers, Tokenizer};
 
 use crate::access::{Cors, CorsError};
 use crate::connection::{Connections, Timeouts};
@@ -50,6 +50,9 @@ pub struct ServerModel {
     pub answers: AnswerOptions,
     /// What requests leave out.
     pub requests: RequestDefaults,
+    /// Processes in which templates of requests run and forms of answers are tried out; without them both are trusted
+    /// not to exhaust this process.
+    pub helpers: Option<Arc<Helpers>>,
 }
 
 /// What loading yields. The limits are here because they depend on the checkpoint and on the memory that is left.

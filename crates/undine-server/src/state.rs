@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use undine_core::{Capacity, TokenId};
 use undine_engine::EngineConfig;
 use undine_text::tools::TOOL_CALL_START;
@@ -15,17 +15,13 @@ use crate::images::Vision;
 use crate::media::Media;
 use crate::metrics::{EngineMetrics, HttpMetrics};
 use crate::options::{ReasoningFormat, ToolCallFormat};
+use crate::preparing::Preparing;
 use crate::prompt;
 use crate::rules::Grammars;
 use crate::serve::{ServerConfig, ServerModel};
 use crate::turns::KeptTurns;
 use crate::wire::common::TokenNames;
 use crate::wire::error::{ApiError, ApiResult};
-
-/// Most requests being rendered and tokenized at once: the cores belong to the engine.
-const PREPARING_MAX: usize = 4;
-/// Most KiB of their bodies: tokenizing takes some 150 bytes of memory for each byte of text.
-const PREPARING_KIB_MAX: u32 = 16 << 10;
 
 /// Between the seeds of requests.
 const SEED_STEP: u64 = 0xda94_2042_e4dd_58b5;
@@ -72,7 +68,7 @@ pub(crate) struct Ready {
     pub(crate) engine: EngineHandle,
     pub(crate) config: EngineConfig,
     pub(crate) capacity: Capacity,
-    pub(crate) grammars: Grammars,
+    pub(crate) grammars: Arc<Grammars>,
     /// Answers that may come back in the next turn.
     pub(crate) turns: Arc<KeptTurns>,
     /// Unix time in seconds.
@@ -155,9 +151,7 @@ pub(crate) struct App {
     pub(crate) in_flight: watch::Sender<usize>,
     is_draining: AtomicBool,
     status: watch::Receiver<Status>,
-    preparing: Arc<Semaphore>,
-    /// In KiB.
-    preparing_bytes: Arc<Semaphore>,
+    pub(crate) preparing: Preparing,
 }
 
 impl App {
@@ -169,8 +163,7 @@ impl App {
             in_flight: watch::Sender::new(0),
             is_draining: AtomicBool::new(false),
             status,
-            preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
-            preparing_bytes: Arc::new(Semaphore::new(PREPARING_KIB_MAX as usize)),
+            preparing: Preparing::new(),
         }
     }
 
@@ -179,28 +172,6 @@ impl App {
         self.is_draining.store(true, Ordering::Release);
         // The sender is this one's own, so there is no error.
         drop(self.in_flight.subscribe().wait_for(|count| *count == 0).await);
-    }
-
-    /// Runs work on a body of so many bytes, which takes milliseconds, where it does not delay other connections.
-    pub(crate) async fn blocking<T: Send + 'static>(
-        &self,
-        body_bytes: usize,
-        work: impl FnOnce() -> ApiResult<T> + Send + 'static,
-    ) -> ApiResult<T> {
-        // A body larger than all there is goes alone.
-        let kib =
-            u32::try_from(body_bytes / 1024).map_or(PREPARING_KIB_MAX, |kib| kib.min(PREPARING_KIB_MAX));
-        let bytes = Arc::clone(&self.preparing_bytes).acquire_many_owned(kib);
-        let bytes = bytes.await.expect("the semaphore is never closed");
-        let place = Arc::clone(&self.preparing).acquire_owned().await.expect("the semaphore is never closed");
-        // The places go with the work, which goes on when the client does not.
-        let work = move || (work(), drop((bytes, place))).0;
-        let failed = |_| {
-            Err(ApiError::internal(
-                "preparing the request failed; the reason is on the server's standard error",
-            ))
-        };
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(failed)
     }
 
     /// The model, or a 503 that says why there is none.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use serde::Serialize;
 use undine_core::TokenId;
-use undine_text::SpecialText;
+use undine_text::{Cancel, SpecialText};
 
 use crate::images::{self, Images};
 use crate::logprobs::TokenTexts;
+use crate::preparing::Lane;
 use crate::routes::Post;
 use crate::state::Ready;
 use crate::wire::chat::Conversation;
@@ -36,17 +37,18 @@ pub(crate) struct Detokenized {
 pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
     let Post { app, ready, body, .. } = post;
     let (reading, body_bytes) = (Arc::clone(&ready), body.len());
-    let mut asked = app.blocking(body_bytes, move || Asked::read(&reading, &body)).await?;
+    let mut asked = app.preparing.run(Lane::Body(body_bytes), move |_| Asked::read(&reading, &body)).await?;
     let images = match &mut asked.text {
         Text::Conversation(conversation) => images::gather(&app, &ready, conversation).await?,
         Text::Plain(_) => Images::default(),
     };
-    app.blocking(body_bytes, move || asked.tokenize(&ready, &images)).await.map(Json)
+    let lane = asked.lane(body_bytes);
+    app.preparing.run(lane, move |cancel| asked.tokenize(&ready, &images, cancel)).await.map(Json)
 }
 
 pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
     let Post { app, ready, body, .. } = post;
-    app.blocking(body.len(), move || detokenize_body(&ready, &body)).await.map(Json)
+    app.preparing.run(Lane::Body(body.len()), move |_| detokenize_body(&ready, &body)).await.map(Json)
 }
 
 /// A request to `/tokenize`.
@@ -81,13 +83,20 @@ impl Asked {
         Ok(Self { text, special, with_strings })
     }
 
-    fn tokenize(&self, ready: &Ready, images: &Images) -> ApiResult<Tokenized> {
+    fn lane(&self, body_bytes: usize) -> Lane {
+        match &self.text {
+            Text::Conversation(conversation) => conversation.lane(body_bytes),
+            Text::Plain(_) => Lane::Body(body_bytes),
+        }
+    }
+
+    fn tokenize(&self, ready: &Ready, images: &Images, cancel: &Cancel) -> ApiResult<Tokenized> {
         let tokens = match &self.text {
             // Nothing is no prompt, but it is a text.
             Text::Plain(text) => prompt::encode(prompt::tokenizer(ready, "prompt")?, text, self.special),
             Text::Conversation(conversation) => {
                 let tokenizer = prompt::tokenizer(ready, "messages")?;
-                let rendered = render::render(ready, conversation, images)?;
+                let rendered = render::render(ready, conversation, images, cancel)?;
                 images.show(tokenizer, rendered.encode(ready, tokenizer, self.special))?.tokens
             }
         };

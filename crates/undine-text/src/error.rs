@@ -1,4 +1,6 @@
-//! What can be wrong with a vocabulary or a chat template that came from outside.
+//! What can be wrong with a vocabulary, a chat template or the form of an answer that came from outside.
+
+use undine_helper::JobError;
 
 /// Why a tokenizer could not be built or a template not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -89,13 +91,55 @@ pub enum TextError {
     /// The template itself refuses the messages with `raise_exception`.
     #[error("the chat template refuses these messages: {0}")]
     TemplateRaised(String),
+    /// What is to be rendered nests too deeply.
+    #[error("`{place}` nests deeper than {limit} levels of lists and objects; flatten it")]
+    TemplateDepth {
+        /// The variable of the template.
+        place: &'static str,
+        /// See `VALUE_DEPTH_MAX`.
+        limit: usize,
+    },
+    /// The template took more than it may, and was ended.
+    #[error("the chat template was stopped: {0}; use another template")]
+    TemplateExhausts(JobError),
     /// The tools of a request are not what was expected; says which one and why.
     #[error("{0}")]
     Tools(String),
     /// An answer format that cannot be enforced; says why.
     #[error("{0}")]
     Grammar(String),
+    /// An answer format that is beyond a limit: where, and which.
+    #[error("the form of the answer is too large: {place}: {message}")]
+    GrammarLimit {
+        /// The place in the schema, such as `properties.a.items`, or the line or rule of a grammar.
+        place: String,
+        /// What was expected and found.
+        message: String,
+    },
+    /// Compiling an answer format took more than it may, and was stopped.
+    #[error("the form of the answer cannot be enforced: {0}; simplify it")]
+    GrammarExhausts(JobError),
+    /// Work that no helper process did: cancelled, or none can be had.
+    #[error("{0}")]
+    Helper(JobError),
     /// The grammar library failed on an answer format: not the request's fault. It caught its own panic.
     #[error("the grammar library failed on the form of the answer: {0}")]
     GrammarPanic(String),
+}
+
+impl TextError {
+    /// Why a template has no result.
+    pub(crate) fn of_template(error: JobError) -> Self {
+        if error.is_of_job() { Self::TemplateExhausts(error) } else { Self::Helper(error) }
+    }
+
+    /// Why rules have none.
+    pub(crate) fn of_grammar(error: JobError) -> Self {
+        if error.is_of_job() { Self::GrammarExhausts(error) } else { Self::Helper(error) }
+    }
+
+    /// A helper that is not of this program's version.
+    pub(crate) fn confused() -> Self {
+        Self::Helper(JobError::Died("it does not speak as this program does".to_owned()))
+    }
 }

@@ -8,9 +8,9 @@ pub mod byte_alphabet;
 pub mod detokenizer;
 pub mod error;
 pub mod grammar;
+pub mod helper;
 mod piece;
 pub mod presets;
-pub mod python_json;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
@@ -23,5 +23,7 @@ pub use grammar::{AnswerFormat, AnswerRules, GrammarCompiler, ReasoningRules, To
 pub use piece::Piece;
 pub use presets::{Preset, preset};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
+pub use template::python_json;
 pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
+pub use undine_helper::{Budget, Cancel, Helpers, JobError, Program, Urgency, in_background};

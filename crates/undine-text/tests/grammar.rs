@@ -22,7 +22,7 @@ fn rules(format: AnswerFormat, reasoning: ReasoningRules) -> AnswerRules {
 
 fn both() -> (Arc<Tokenizer>, GrammarCompiler) {
     let tokenizer = with_tools();
-    let compiler = GrammarCompiler::new(Arc::clone(&tokenizer)).unwrap();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
     (tokenizer, compiler)
 }
 

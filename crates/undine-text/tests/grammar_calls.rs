@@ -74,7 +74,7 @@ fn check_calls(set: &ToolSet, calls: &[(String, String)], text: &str) {
 #[test]
 fn every_required_call_is_valid() {
     let tokenizer = with_tools();
-    let compiler = GrammarCompiler::new(Arc::clone(&tokenizer)).unwrap();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
     let set = Arc::new(ToolSet::new(&tools()).unwrap());
     for tool in set.tools() {
         for parallel in [Parallel::Allowed, Parallel::One] {
@@ -97,7 +97,7 @@ fn every_required_call_is_valid() {
 #[test]
 fn automatic_calls_are_valid_and_text_is_free() {
     let tokenizer = with_tools();
-    let compiler = GrammarCompiler::new(Arc::clone(&tokenizer)).unwrap();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
     let set = Arc::new(ToolSet::new(&tools()).unwrap());
     let start = tokenizer.token_id("<|tool_call_start|>").unwrap();
     let mut constraint = compiler.compile(&rules(&set, ToolChoice::Auto, Parallel::One)).unwrap();
@@ -125,7 +125,7 @@ fn automatic_calls_are_valid_and_text_is_free() {
 #[test]
 fn a_call_or_an_object() {
     let tokenizer = with_tools();
-    let compiler = GrammarCompiler::new(Arc::clone(&tokenizer)).unwrap();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
     let set = Arc::new(ToolSet::new(&tools()).unwrap());
     let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false});
     let rules = AnswerRules {

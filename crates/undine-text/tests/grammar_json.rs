@@ -130,7 +130,7 @@ fn check(compiler: &GrammarCompiler, tokenizer: &Arc<Tokenizer>, case: &Case, co
 #[test]
 fn suite() {
     let tokenizer = with_tools();
-    let compiler = GrammarCompiler::new(Arc::clone(&tokenizer)).unwrap();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
     let mut count = Count::default();
     for line in include_str!("data/json_schema_suite.jsonl").lines() {
         let case: Case = serde_json::from_str(line).unwrap();

@@ -29,6 +29,7 @@ mod error;
 mod eval;
 mod fit;
 mod format;
+mod helpers;
 mod hub;
 mod inspect;
 mod interrupt;
@@ -59,6 +60,9 @@ use crate::args::{Cli, Command};
 use crate::error::Error;
 
 fn main() -> ExitCode {
+    if helpers::is_one() {
+        return undine_text::helper::serve();
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 
 use serde_json::Value as Json;
 use undine_core::{PromptImage, TokenId};
-use undine_text::{ChatInput, ChatTemplate, Reasoning, SpecialText, Tokenizer, ends_in_think};
+use undine_text::{Cancel, ChatInput, ChatTemplate, Reasoning, SpecialText, Tokenizer, ends_in_think};
 use undine_weights::Checkpoint;
 
 use crate::error::Error;
+use crate::helpers;
 use crate::hub;
 use crate::pictures::Pictures;
 
@@ -119,7 +120,10 @@ pub fn template(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, Err
     let text =
         |id: Option<&TokenId>| id.map_or_else(String::new, |&id| tokenizer.decode(&[id], SpecialText::Keep));
     let (bos, eos) = (text(tokenizer.bos().as_ref()), text(tokenizer.eos().first()));
-    Ok(ChatTemplate::new(source, &bos, &eos)?)
+    Ok(match helpers::for_templates()? {
+        Some(helpers) => ChatTemplate::isolated(source, &bos, &eos, &helpers, &Cancel::default())?,
+        None => ChatTemplate::new(source, &bos, &eos)?,
+    })
 }
 
 impl ModelText {

@@ -16,7 +16,7 @@ use crate::open::{self, ModelText, Prompt};
 use crate::output::{self, Printer};
 use crate::sampling::{self, Settings};
 use crate::session::{self, End, Session};
-use crate::{interrupt, session::Generated};
+use crate::{helpers, interrupt, session::Generated};
 
 /// Most bytes of piped input: far more than any context holds.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
@@ -50,6 +50,7 @@ pub fn run(args: &RunArgs) -> Result<(), Error> {
 
 fn load(args: &RunArgs) -> Result<Ready, Error> {
     let started = Instant::now();
+    helpers::warm();
     let model = args.model.as_deref();
     let checkpoint = open::open_with(model, args.vision.mmproj.as_deref())?;
     let mapping = open::MappingAhead::start(&checkpoint);

@@ -21,7 +21,7 @@ use crate::args::ExecutorArgs;
 use crate::args_serve::{AnswerArgs, Context, LoadArgs, ReasoningParser, ToolCallParser};
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::{hub, memory, open, sampling, session, text_file};
+use crate::{helpers, hub, memory, open, sampling, session, text_file};
 
 /// Memory for keys and values unless asked for otherwise. It is taken as it is used.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
@@ -142,6 +142,7 @@ impl LoadPlan {
 
     /// Loads; takes as long as the file needs. `on_ready` is called when requests are answered.
     pub fn load(self, on_ready: Box<dyn FnOnce() + Send>) -> Result<Loaded, Error> {
+        helpers::warm();
         let checkpoint = open::open_with(self.model.as_deref(), self.mmproj.as_deref())?;
         let tokenizer = open::tokenizer(&checkpoint)?;
         let source = self.chat_template.as_deref().or(checkpoint.chat_template());
@@ -158,6 +159,7 @@ impl LoadPlan {
             eos: checkpoint.special_tokens().eos.clone(),
             answers: self.answers,
             requests: self.requests,
+            helpers: helpers::for_templates()?,
         };
         let context = session::context(checkpoint.config(), self.context)?;
         let engine = EngineConfig { max_model_len: context, ..self.engine };

@@ -12,10 +12,11 @@ struct Room {
 
 /// The house, bottom up. Tests (`dev-dependencies`, `tests/`, `fuzz/`) may use anything.
 /// No row but `undine` names a backend.
-const ROOMS: [Room; 11] = [
+const ROOMS: [Room; 12] = [
     Room { name: "undine-core", knows: &[], never: &["tokio", "memmap2"] },
+    Room { name: "undine-helper", knows: &[], never: &["axum", "tokio"] },
     Room { name: "undine-weights", knows: &["undine-core"], never: &["tokio"] },
-    Room { name: "undine-text", knows: &["undine-core"], never: &["axum", "tokio"] },
+    Room { name: "undine-text", knows: &["undine-helper", "undine-core"], never: &["axum", "tokio"] },
     Room { name: "undine-hub", knows: &[], never: &["axum"] },
     Room { name: "undine-image", knows: &["undine-core"], never: &["tokio"] },
     Room { name: "undine-model", knows: &["undine-weights", "undine-core"], never: &["tokio"] },

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::preparing::Lane;
 use crate::wire::common::{Common, TOP_LOGPROBS_MAX};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::Fields;
@@ -92,6 +93,11 @@ impl Conversation {
         }
         let end = read_end(fields, &messages)?;
         Ok(Self { messages, images, image_options, tools, kwargs, template, thinking, end })
+    }
+
+    /// Where it is rendered, if it came in a body of so many bytes.
+    pub(crate) fn lane(&self, body_bytes: usize) -> Lane {
+        if self.template.is_some() { Lane::Program } else { Lane::Body(body_bytes) }
     }
 }
 

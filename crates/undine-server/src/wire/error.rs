@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use undine_text::TextError;
 
 /// Seconds a client is asked to wait after a 503.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -104,6 +105,34 @@ impl ApiError {
     pub(crate) fn too_many_images() -> Self {
         let message = "the images of requests that wait take all the memory for them; try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("queue_full"), message)
+    }
+
+    /// 503 because what this request programs takes long, and so does that of others.
+    pub(crate) fn too_many_programs() -> Self {
+        let message = "the form of the answer or the template takes long to prepare, and others like it are being \
+            prepared; simplify it, or try again later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("preparation_busy"), message)
+    }
+
+    /// 503 because the system gives no thread.
+    pub(crate) fn no_thread(error: &std::io::Error) -> Self {
+        let message = format!("no thread for preparing the request can be had: {error}; try again later");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("preparation_busy"), message)
+    }
+
+    /// What is wrong with the field `param`, or why that cannot be found out.
+    pub(crate) fn text(param: &str, error: &TextError) -> Self {
+        match error {
+            TextError::Helper(_) => {
+                let message = format!("`{param}`: {error}");
+                Self { param: Some(param.to_owned()), ..Self::unavailable("preparation_busy", message) }
+            }
+            TextError::GrammarPanic(_) => {
+                tracing::error!("{error}");
+                Self::internal(error.to_string())
+            }
+            _ => Self::field(param, error.to_string()),
+        }
     }
 
     /// 500.

@@ -159,6 +159,7 @@ impl Setup {
             sampling_defaults: defaults,
             answers,
             requests: RequestDefaults::default(),
+            helpers: None,
         };
         Loaded {
             model,

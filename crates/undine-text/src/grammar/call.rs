@@ -8,8 +8,9 @@
 use llguidance::{GrammarBuilder, JsonCompileOptions};
 use serde_json::{Map, Value as Json, json};
 
+use super::Parallel;
 use super::lark::{relaxed, spaced, string};
-use super::{Parallel, limits};
+use super::library::limits;
 use crate::TextError;
 use crate::tools::{Strictness, Tool, is_name_char};
 

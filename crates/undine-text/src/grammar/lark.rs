@@ -4,12 +4,14 @@ use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::regex_to_lark;
 use serde_json::{Map, Value as Json, json};
 
+use super::library::Grammars;
+use super::vocabulary::CallMarkers;
 use super::{
-    AnswerFormat, AnswerRules, CHOICE_BYTES_MAX, CHOICES_MAX, GRAMMAR_BYTES_MAX, PROPERTIES_MAX,
-    PROPERTIES_SUM_MAX, REGEX_BYTES_MAX, SCHEMA_BYTES_MAX, ToolChoice, ToolRules, call, gbnf,
+    AnswerFormat, CHOICE_BYTES_MAX, CHOICES_MAX, GRAMMAR_BYTES_MAX, PROPERTIES_MAX, PROPERTIES_SUM_MAX,
+    REGEX_BYTES_MAX, SCHEMA_BYTES_MAX, ToolChoice, ToolRules, call, gbnf,
 };
+use crate::TextError;
 use crate::tools::{TOOL_CALL_END, TOOL_CALL_START, Tool};
-use crate::{TextError, Tokenizer};
 
 /// White space between the parts of JSON: one space, or a line break and an indent. Without a limit a weak model can
 /// spend its whole answer on it.
@@ -18,21 +20,15 @@ const JSON_SPACE: &str = r"\x20|\n\x20{0,40}|\n\t{0,10}";
 /// The name of the grammar of the answer without calls.
 const ANSWER: &str = "answer";
 
-/// What the rules of an answer come to.
-pub enum Grammars {
-    /// Nothing is restricted.
-    Free,
-    /// Free text; after a start marker, this.
-    Calls(TopLevelGrammar),
-    /// The whole answer.
-    Whole(TopLevelGrammar),
-}
-
 /// The grammars of an answer.
-pub fn grammars(rules: &AnswerRules, tokenizer: &Tokenizer) -> Result<Grammars, TextError> {
-    let answer = answer(&rules.format)?;
-    let Some(tools) = rules.tools.as_ref().filter(|tools| !tools.set.is_empty()) else {
-        return match (&rules.tools, answer) {
+pub fn grammars(
+    format: &AnswerFormat,
+    tools: Option<&ToolRules>,
+    markers: CallMarkers,
+) -> Result<Grammars, TextError> {
+    let answer = answer(format)?;
+    let Some(tools) = tools.filter(|tools| !tools.set.is_empty()) else {
+        return match (tools, answer) {
             (Some(ToolRules { choice: ToolChoice::Required | ToolChoice::Named(_), .. }), _) => {
                 Err(TextError::Grammar("a tool call is required, but no tools are declared".to_owned()))
             }
@@ -40,10 +36,12 @@ pub fn grammars(rules: &AnswerRules, tokenizer: &Tokenizer) -> Result<Grammars, 
             (_, Some(answer)) => Ok(Grammars::Whole(TopLevelGrammar::from_grammar(answer))),
         };
     };
-    let [start_marker, end_marker] = [TOOL_CALL_START, TOOL_CALL_END].map(|marker| {
-        // A marker in angle brackets names a control token; a vocabulary without it spells it.
-        if tokenizer.token_id(marker).is_some() { marker.to_owned() } else { string(marker) }
-    });
+    let CallMarkers { start, end } = markers;
+    let [start_marker, end_marker] =
+        [(TOOL_CALL_START, start), (TOOL_CALL_END, end)].map(|(marker, is_token)| {
+            // A marker in angle brackets names a control token; a vocabulary without it spells it.
+            if is_token { marker.to_owned() } else { string(marker) }
+        });
     let calls = call::lark(&callable(tools)?, tools.parallel)?;
     let grammar = |start: &str| GrammarWithLexer::from_lark(format!("start: {start}\n{calls}"));
     Ok(match (&tools.choice, answer) {

@@ -13,22 +13,30 @@ mod answer;
 mod call;
 mod gbnf;
 mod lark;
+mod library;
+mod measure;
+mod measure_text;
 mod vocabulary;
 mod worker;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use llguidance::api::ParserLimits;
-use llguidance::toktrie::TokEnv;
-use llguidance::{Matcher, ParserFactory};
+use llguidance::Matcher;
+use llguidance::api::TopLevelGrammar;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use undine_core::{Constraint, TokenId};
+use undine_helper::{Budget, Cancel, Helpers, Program, Urgency, in_background};
 
+use crate::helper::{self, JobRef, Reply};
 use crate::stream::{THINK_END, THINK_START};
 use crate::tools::{TOOL_CALL_START, ToolSet};
 use crate::{Bos, TextError, Tokenizer};
 use answer::{AnswerConstraint, Plan, Thinking};
+pub(crate) use library::{Grammars, Library};
+pub(crate) use vocabulary::Words;
 use worker::MaskWorker;
 
 /// Bytes of a JSON schema, written as JSON.
@@ -46,30 +54,19 @@ pub const CHOICES_MAX: usize = 4096;
 /// See [`CHOICES_MAX`].
 pub const CHOICE_BYTES_MAX: usize = 256 * 1024;
 
-/// Work of one mask: parser items, and steps of the lexer (50 ms and 15 ms at the rates llguidance documents).
-const MASK_ITEMS_MAX: usize = 50_000;
-/// See [`MASK_ITEMS_MAX`].
-const MASK_LEXER_FUEL: u64 = 200_000;
-/// Work of compiling the lexer of one grammar (20 ms).
-const LEXER_FUEL: u64 = 1_000_000;
-/// States of one lexer, 1 to 2 kB each.
-const LEXER_STATES_MAX: usize = 50_000;
-/// Alternatives open at one place.
-const ITEMS_IN_ROW_MAX: usize = 2000;
-/// Symbols of one grammar.
-const GRAMMAR_SYMBOLS_MAX: usize = 500_000;
-
 /// Compiled grammars that are kept.
 const GRAMMARS_KEPT_MAX: usize = 16;
+/// Bytes of all of them.
+const GRAMMARS_KEPT_BYTES_MAX: usize = 32 << 20;
 
-/// How llguidance begins the text of an error that was a panic.
-const LIBRARY_PANIC: &str = "panic: ";
-/// What it puts between the text of a panic and where it happened.
-const LIBRARY_BACKTRACE: &str = "\n<backtrace>";
-/// What it writes in place of its inner state.
-const LIBRARY_NOT_VERBOSE: &str = "<non-verbose/>";
-/// Its name for a grammar that no token can begin.
-const LIBRARY_NO_TEXT: &str = "NoExtensionBias";
+/// What finding out whether rules compile may take, and so what compiling them takes afterwards.
+pub const BUDGET: Budget = Budget { cpu_seconds: 1, memory_mib: 512, wall: Duration::from_secs(30) };
+/// What a helper may take to sort a vocabulary.
+const SETUP_BUDGET: Budget = Budget { cpu_seconds: 20, memory_mib: 2048, wall: Duration::from_secs(60) };
+
+/// Stack of every thread on which the library works with rules that compiled in a helper's: twice as much, so that what
+/// was enough there is enough here. It is address space until it is used.
+pub const STACK_BYTES: usize = 2 * undine_helper::STACK_BYTES;
 
 /// What a model says when its time to think is over, before `</think>`: a thought that ends is followed by a better
 /// answer than one that breaks off.
@@ -87,7 +84,7 @@ pub struct AnswerRules {
 }
 
 /// The form of an answer that calls no tool.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum AnswerFormat {
     /// Any text.
     Free,
@@ -104,7 +101,7 @@ pub enum AnswerFormat {
 }
 
 /// Whether an answer calls tools.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ToolRules {
     /// The tools.
     pub set: Arc<ToolSet>,
@@ -115,7 +112,7 @@ pub struct ToolRules {
 }
 
 /// Which tools an answer calls.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ToolChoice {
     /// The model decides; what it begins as a call is a valid one.
     Auto,
@@ -126,7 +123,7 @@ pub enum ToolChoice {
 }
 
 /// How many calls an answer makes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Parallel {
     /// Any number.
     Allowed,
@@ -153,11 +150,11 @@ pub enum ReasoningRules {
 
 /// Compiles rules for one vocabulary. Share it in an `Arc`; it owns a thread that works masks out.
 pub struct GrammarCompiler {
-    tokenizer: Arc<Tokenizer>,
-    factory: ParserFactory,
+    library: Library,
+    /// Where rules are tried out; without them they are trusted to end.
+    helpers: Option<Helpers>,
     worker: Arc<MaskWorker>,
-    /// The latest first.
-    kept: Mutex<VecDeque<Kept>>,
+    kept: Mutex<KeptGrammars>,
     think: Option<(TokenId, TokenId)>,
     call_start: Option<TokenId>,
     /// The tokens of [`THINKING_OVER`].
@@ -174,34 +171,55 @@ pub struct CompiledRules {
 }
 
 impl GrammarCompiler {
-    /// Sorts the vocabulary and starts the thread.
-    pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Self, TextError> {
-        let vocabulary: TokEnv = Arc::new(vocabulary::TokenTrie::new(&tokenizer)?);
-        let mut factory = ParserFactory::new_simple(&vocabulary).map_err(grammar_error)?;
-        factory.quiet();
-        *factory.limits_mut() = limits();
+    /// Sorts the vocabulary and starts the thread. Rules are compiled in this process at once: for such as are trusted
+    /// not to exhaust it.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Self, TextError> {
+        Self::with(tokenizer, None)
+    }
+
+    /// The same for any rules: they are tried out in helper processes first, which are of `program`. `budget` is for one
+    /// trial; [`BUDGET`] is a sensible one.
+    pub fn isolated(tokenizer: &Tokenizer, program: Program, budget: Budget) -> Result<Self, TextError> {
+        Self::with(tokenizer, Some((program, budget)))
+    }
+
+    fn with(tokenizer: &Tokenizer, isolation: Option<(Program, Budget)>) -> Result<Self, TextError> {
+        let words = Words::new(tokenizer)?;
+        let helpers = isolation.map(|(program, budget)| {
+            let helpers = Helpers::new(program, Urgency::Background, budget);
+            let helpers = helpers.with_setup(helper::vocabulary(&words), SETUP_BUDGET);
+            // It sorts the vocabulary while this process does. If it cannot be started, that is told when it is needed.
+            drop(helpers.warm());
+            helpers
+        });
         let think = tokenizer.token_id(THINK_START).zip(tokenizer.token_id(THINK_END));
         let worker = MaskWorker::start(tokenizer.eos(), tokenizer.vocab_size())
             .map_err(|error| TextError::Grammar(format!("no thread for masks could be started: {error}")))?;
         Ok(Self {
+            library: Library::new(&words)?,
+            helpers,
+            worker: Arc::new(worker),
+            kept: Mutex::default(),
             think,
             call_start: tokenizer.token_id(TOOL_CALL_START),
             thinking_over: tokenizer.encode(THINKING_OVER, Bos::Omit),
-            worker: Arc::new(worker),
-            kept: Mutex::default(),
-            factory,
-            tokenizer,
         })
     }
 
     /// The constraint of one answer. An error says what in the rules cannot be enforced.
     pub fn compile(&self, rules: &AnswerRules) -> Result<Box<dyn Constraint>, TextError> {
-        self.prepare(rules).map(|rules| rules.constraint())
+        self.prepare(rules, &Cancel::default()).map(|rules| rules.constraint())
+    }
+
+    /// Whether these rules, or what of them needs a grammar, were compiled lately, or need none: then
+    /// [`Self::prepare`] takes no time.
+    pub fn is_at_hand(&self, rules: &AnswerRules) -> bool {
+        (rules.format == AnswerFormat::Free && rules.tools.is_none()) || self.find(rules).is_some()
     }
 
     /// The same for any number of answers: rules with large schemas take their time.
-    pub fn prepare(&self, rules: &AnswerRules) -> Result<CompiledRules, TextError> {
-        let plan = match self.prepared(rules)? {
+    pub fn prepare(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<CompiledRules, TextError> {
+        let plan = match self.prepared(rules, cancel)? {
             Prepared::Free => Plan::Free { calls: None },
             Prepared::Calls(calls) => {
                 let start = self.call_start.ok_or_else(|| {
@@ -232,32 +250,50 @@ impl GrammarCompiler {
     }
 
     /// The grammars of an answer, from those kept if these rules came lately: an agent sends its tools with every turn.
-    fn prepared(&self, rules: &AnswerRules) -> Result<Prepared, TextError> {
-        let is_same = |kept: &Kept| kept.format == rules.format && kept.tools == rules.tools;
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = lock().iter().find(|kept| is_same(kept)) {
-            return Ok(kept.prepared.fresh());
+    fn prepared(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<Prepared, TextError> {
+        if let Some(prepared) = self.find(rules) {
+            return Ok(prepared);
         }
-        let prepared = match lark::grammars(rules, &self.tokenizer)? {
-            lark::Grammars::Free => return Ok(Prepared::Free),
-            lark::Grammars::Calls(calls) => Prepared::Calls(self.matcher(calls)?),
-            lark::Grammars::Whole(whole) => Prepared::Whole(self.matcher(whole)?),
+        measure::check(rules)?;
+        let (prepared, bytes) = match self.grammars(rules, cancel)? {
+            Grammars::Free => return Ok(Prepared::Free),
+            Grammars::Calls(calls) => {
+                let compiled = self.compile_apart(calls)?;
+                (Prepared::Calls(compiled.matcher), compiled.bytes)
+            }
+            Grammars::Whole(whole) => {
+                let compiled = self.compile_apart(whole)?;
+                (Prepared::Whole(compiled.matcher), compiled.bytes)
+            }
         };
         let fresh = prepared.fresh();
-        let mut kept = lock();
-        kept.truncate(GRAMMARS_KEPT_MAX - 1);
-        kept.push_front(Kept { format: rules.format.clone(), tools: rules.tools.clone(), prepared });
+        let kept = Kept { format: rules.format.clone(), tools: rules.tools.clone(), prepared, bytes };
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(kept);
         Ok(fresh)
     }
 
-    fn matcher(&self, grammar: llguidance::api::TopLevelGrammar) -> Result<Matcher, TextError> {
-        let parser = self.factory.create_parser(grammar).map_err(grammar_error)?;
-        let mut matcher = Matcher::new(Ok(parser));
-        match matcher.get_error() {
-            Some(error) => Err(grammar_error(error)),
-            // A grammar that nothing can begin is found here, not in the middle of an answer.
-            None => matcher.compute_mask_or_eos().map(|_| matcher).map_err(grammar_error),
+    fn find(&self, rules: &AnswerRules) -> Option<Prepared> {
+        let is_same = |kept: &&Kept| kept.format == rules.format && kept.tools == rules.tools;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.0.iter().find(is_same).map(|kept| kept.prepared.fresh())
+    }
+
+    fn grammars(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<Grammars, TextError> {
+        let AnswerRules { format, tools, .. } = rules;
+        let Some(helpers) = &self.helpers else { return self.library.grammars(format, tools.as_ref()) };
+        let job = JobRef::Rules { format, tools: tools.as_ref() };
+        match helper::call(helpers, &job, cancel).map_err(TextError::of_grammar)?? {
+            Reply::Rules(grammars) => Ok(grammars),
+            _ => Err(TextError::confused()),
         }
+    }
+
+    /// On a thread that has the stack for it and comes after everything else.
+    fn compile_apart(&self, grammar: TopLevelGrammar) -> Result<library::Compiled, TextError> {
+        let compiled = in_background("undine-grammar", STACK_BYTES, || self.library.compile(grammar));
+        compiled
+            .map_err(|error| TextError::Helper(error.into()))?
+            .unwrap_or_else(|_| Err(TextError::GrammarPanic("the reason is on standard error".to_owned())))
     }
 }
 
@@ -292,45 +328,24 @@ struct Kept {
     format: AnswerFormat,
     tools: Option<ToolRules>,
     prepared: Prepared,
+    /// About.
+    bytes: usize,
 }
 
-fn limits() -> ParserLimits {
-    ParserLimits {
-        max_items_in_row: ITEMS_IN_ROW_MAX,
-        initial_lexer_fuel: LEXER_FUEL,
-        step_lexer_fuel: MASK_LEXER_FUEL,
-        step_max_items: MASK_ITEMS_MAX,
-        max_lexer_states: LEXER_STATES_MAX,
-        max_grammar_size: GRAMMAR_SYMBOLS_MAX,
-        precompute_large_lexemes: true,
-        verbose_errors: false,
-    }
-}
+/// The latest first.
+#[derive(Default)]
+struct KeptGrammars(VecDeque<Kept>);
 
-/// The library's message as one about the request. Its panics, which it catches, are errors of this program.
-fn grammar_error(error: impl std::fmt::Display) -> TextError {
-    let text = format!("{error:#}");
-    if let Some(panic) = text.strip_prefix(LIBRARY_PANIC) {
-        let message = panic.split(LIBRARY_BACKTRACE).next().unwrap_or_default();
-        return TextError::GrammarPanic(message.trim_end().to_owned());
-    }
-    let reason = match text.trim_end().trim_end_matches(LIBRARY_NOT_VERBOSE).trim_end() {
-        LIBRARY_NO_TEXT => "no text fits it: every way through it is endless, or forbids every character",
-        reason => reason,
-    };
-    TextError::Grammar(format!("the form of the answer cannot be enforced: {reason}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_of_the_library_is_no_fault_of_the_request() {
-        let text = "panic: index out of bounds\n<backtrace>\n0: somewhere\n</backtrace>\n<non-verbose/>";
-        match grammar_error(text) {
-            TextError::GrammarPanic(message) => assert_eq!(message, "index out of bounds"),
-            other => panic!("{other}"),
+impl KeptGrammars {
+    fn keep(&mut self, new: Kept) {
+        let Self(kept) = self;
+        if new.bytes > GRAMMARS_KEPT_BYTES_MAX {
+            return;
+        }
+        kept.push_front(new);
+        let bytes = |kept: &VecDeque<Kept>| kept.iter().map(|kept| kept.bytes).sum::<usize>();
+        while kept.len() > GRAMMARS_KEPT_MAX || bytes(kept) > GRAMMARS_KEPT_BYTES_MAX {
+            kept.pop_back();
         }
     }
 }

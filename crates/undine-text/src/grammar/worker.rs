@@ -7,8 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use llguidance::Matcher;
 use undine_core::{ConstraintError, MaskPromise, TokenId, TokenMask};
 
-/// Masks waiting for the thread; beyond that many, who asks for one works it out himself.
+use super::STACK_BYTES;
+
+/// Masks waiting for the thread: more than there are sequences, each of which waits for one at the most.
 const MASKS_WAITING_MAX: usize = 4096;
+/// Why there is no mask beyond that many.
+const QUEUE_FULL: &str = "too many answers of a given form wait for their next token";
 
 /// A grammar within an answer, shared with the thread.
 #[derive(Clone)]
@@ -40,7 +44,8 @@ impl MaskWorker {
     pub fn start(eos: &[TokenId], vocab_size: usize) -> io::Result<Self> {
         let words = vocab_size.div_ceil(u32::BITS as usize);
         let (jobs, queue) = sync_channel(MASKS_WAITING_MAX);
-        std::thread::Builder::new().name("undine-masks".to_owned()).spawn(move || serve(&queue, words))?;
+        let thread = std::thread::Builder::new().name("undine-masks".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn(move || serve(&queue, words))?;
         Ok(Self { jobs, eos: eos.to_vec(), words })
     }
 
@@ -51,9 +56,11 @@ impl MaskWorker {
     /// What the grammar allows next, and one token more.
     pub fn mask(&self, matching: &Matching, also: Option<TokenId>) -> TokenMask {
         let (mask, promise) = TokenMask::pending();
-        match self.jobs.try_send(Job { matching: matching.clone(), also, promise }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job.run(self.words),
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
+            self.jobs.try_send(Job { matching: matching.clone(), also, promise })
+        {
+            // The promise is dropped, which allows everything; the token that follows is refused.
+            job.matching.lock().failed = Some(QUEUE_FULL.to_owned());
         }
         mask
     }

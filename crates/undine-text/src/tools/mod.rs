@@ -17,6 +17,7 @@ pub use parser::ToolParser;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::TextError;
@@ -42,7 +43,7 @@ pub enum ToolFormat {
 }
 
 /// What happens to a call whose schema says more than grammars can enforce.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Strictness {
     /// `"strict": true`: the request is refused.
     Strict,
@@ -51,7 +52,7 @@ pub enum Strictness {
 }
 
 /// A function the model may call.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Tool {
     name: String,
     strictness: Strictness,
@@ -81,7 +82,7 @@ impl Tool {
 }
 
 /// The functions one request declares.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ToolSet {
     tools: Vec<Tool>,
 }

@@ -1,6 +1,5 @@
-//! Chat templates: messages and tools to prompt text, as Hugging Face transformers renders them.
-//!
-//! A template is a program from outside. It runs without files or network, on limited fuel, recursion and output.
+//! A template in Jinja: compiled, probed and rendered in this process, on limited fuel, recursion and output, without files
+//! or network.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,64 +9,24 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::{Value as Json, json};
 
+use super::generation_tags::without_generation_tags;
+use super::{ChatInput, FUEL_MAX, RECURSION_MAX, RENDERED_BYTES_MAX, TemplateTraits, python_json};
 use crate::TextError;
-use crate::python_json;
 use crate::stream::{THINK_END, THINK_START};
-
-/// Longest template accepted; published ones have under 20 kB.
-pub const TEMPLATE_BYTES_MAX: usize = 1 << 20;
-/// Instructions a rendering may take: some hundred per message and thousands of messages.
-pub const FUEL_MAX: u64 = 10_000_000;
-/// Depth of nested calls, loops and includes.
-pub const RECURSION_MAX: usize = 200;
-/// Longest prompt a template may write.
-pub const RENDERED_BYTES_MAX: usize = 64 << 20;
 
 const NAME: &str = "chat_template";
 
-/// What to render.
-#[derive(Clone, Copy, Debug)]
-pub struct ChatInput<'a> {
-    /// Messages, oldest first: objects with `role`, `content` and whatever else the template reads.
-    pub messages: &'a [Json],
-    /// Tool definitions; `None` renders as without tools.
-    pub tools: Option<&'a [Json]>,
-    /// End with the header of an assistant message, for the model to continue.
-    pub add_generation_prompt: bool,
-    /// Further variables of the template, such as `enable_thinking`. They win over all but messages and tools.
-    pub kwargs: &'a serde_json::Map<String, Json>,
-}
-
-/// A compiled chat template.
+/// A compiled template.
 #[derive(Debug)]
-pub struct ChatTemplate {
+pub struct Jinja {
     environment: Environment<'static>,
     bos: String,
     eos: String,
-    traits: TemplateTraits,
 }
 
-/// What a template does with the parts of a message that are not its text. Found out by rendering probes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct TemplateTraits {
-    /// Tool definitions reach the prompt.
-    pub tools: bool,
-    /// So do the tool calls of past turns.
-    pub tool_calls: bool,
-    /// So do the thoughts of the turn that is going on, given as a field of its own.
-    pub thoughts: bool,
-    /// Thoughts within the text of a turn before the last question are left out.
-    pub drops_past_thoughts: bool,
-    /// There is a variable `enable_thinking`.
-    pub enable_thinking: bool,
-}
-
-impl ChatTemplate {
-    /// Compiles a Jinja template. `bos` and `eos` are the texts of those tokens, for the template's use.
+impl Jinja {
+    /// Compiles it. `bos` and `eos` are the texts of those tokens, for the template's use.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, TextError> {
-        if source.len() > TEMPLATE_BYTES_MAX {
-            return Err(TextError::TemplateTooLong { bytes: source.len(), limit: TEMPLATE_BYTES_MAX });
-        }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| TextError::TemplateSyntax(describe(&error)))?);
@@ -87,12 +46,10 @@ impl ChatTemplate {
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|error| TextError::TemplateSyntax(describe(&error)))?;
         let (bos, eos) = (bos.to_owned(), eos.to_owned());
-        let mut template = Self { environment, bos, eos, traits: TemplateTraits::default() };
-        template.traits = template.probe();
-        Ok(template)
+        Ok(Self { environment, bos, eos })
     }
 
-    /// Renders a prompt. It begins with BOS if the template writes it: encode it with a `Bos` that never doubles.
+    /// Renders a prompt.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
         let template = self.environment.get_template(NAME).expect("added by new");
         let mut variables = vec![
@@ -112,11 +69,7 @@ impl ChatTemplate {
     }
 
     /// What it does with tools, calls and thoughts.
-    pub fn traits(&self) -> TemplateTraits {
-        self.traits
-    }
-
-    fn probe(&self) -> TemplateTraits {
+    pub fn probe(&self) -> TemplateTraits {
         const PROBE: &str = "undine_probe";
         let question = json!({"role": "user", "content": "x"});
         let function =
@@ -147,11 +100,6 @@ impl ChatTemplate {
             enable_thinking: template.undeclared_variables(false).contains("enable_thinking"),
         }
     }
-}
-
-/// Whether a rendered prompt leaves the model inside its reasoning.
-pub fn ends_in_think(rendered: &str) -> bool {
-    rendered.trim_end().ends_with(THINK_START)
 }
 
 /// Collects a rendering up to [`RENDERED_BYTES_MAX`].
@@ -261,45 +209,4 @@ fn describe(error: &Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// `{% generation %}` marks, for training, what the assistant wrote. Rendered, it is a block that does nothing; an
-/// `if true` in its place keeps the white space around the tags as Jinja treats it.
-fn without_generation_tags(source: &str) -> String {
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        result.push_str(before);
-        match generation_tag(tag) {
-            Some((replacement, length)) => {
-                result.push_str(&replacement);
-                rest = &tag[length..];
-            }
-            None => {
-                result.push_str("{%");
-                rest = &tag[2..];
-            }
-        }
-    }
-    result.push_str(rest);
-    result
-}
-
-/// The replacement for a generation tag at the start of `text`, and the tag's length.
-fn generation_tag(text: &str) -> Option<(String, usize)> {
-    let body = text.strip_prefix("{%")?;
-    let end = body.find("%}")?;
-    let mut word = &body[..end];
-    let open = word.chars().next().filter(|sign| matches!(sign, '-' | '+')).map_or("", |_| &word[..1]);
-    word = &word[open.len()..];
-    let close =
-        word.chars().last().filter(|sign| matches!(sign, '-' | '+')).map_or("", |_| &word[word.len() - 1..]);
-    word = &word[..word.len() - close.len()];
-    let replacement = match word.trim() {
-        "generation" => "if true",
-        "endgeneration" => "endif",
-        _ => return None,
-    };
-    Some((format!("{{%{open} {replacement} {close}%}}"), "{%".len() + end + "%}".len()))
 }

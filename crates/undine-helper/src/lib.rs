@@ -1,0 +1,93 @@
+//! Helper processes: where work runs that may take any time and memory, or bring its process down, because a stranger
+//! wrote what it works on: chat templates, grammars.
+//!
+//! A helper is this program again, asked by its arguments to serve (`serve`). It takes one job at a time over a socket
+//! that is its standard input: bytes in, bytes out; what they mean is the caller's. Each job has a budget of processor
+//! time, memory, stack and waiting, and whatever exceeds it ends the helper and nothing else ([`JobError`]).
+//!
+//! Invariant: a job's end, however it ends, leaves no process behind that still works on it.
+#![forbid(unsafe_code)]
+
+mod error;
+#[cfg(unix)]
+mod frame;
+mod pool;
+#[cfg(unix)]
+mod process;
+mod serve;
+
+pub use error::JobError;
+pub use pool::{Helpers, Program};
+pub use serve::serve;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Stack of the thread that does a helper's jobs. It is address space until it is used.
+pub const STACK_BYTES: usize = 64 << 20;
+
+/// The `nice` value of work that comes after the rest: a tenth of a processor, if all are wanted.
+#[cfg(unix)]
+const NICE_BACKGROUND: i32 = 10;
+
+/// What a job may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Processor time in whole seconds; a job ends within one second more.
+    pub cpu_seconds: u32,
+    /// Memory in MiB beyond what the helper has before the job. Enforced on Linux.
+    pub memory_mib: u32,
+    /// Time on the clock, for a machine that has none to spare.
+    pub wall: Duration,
+}
+
+/// Ends a job early: whoever wanted its result has gone. Clones are one.
+#[derive(Clone, Default, Debug)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Ends the job.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is to end.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How urgent a helper's work is, against everything else on the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Urgency {
+    /// As urgent as the rest, but for a job that takes longer than this: it is set back behind everything else. Its helper
+    /// cannot be brought forward again, and is ended after it.
+    Normal {
+        /// On the clock.
+        slow_after: Duration,
+    },
+    /// After the rest.
+    Background,
+}
+
+/// Does work on a thread with a stack of its own choosing that comes after everything else on the machine, and waits for
+/// it. The inner error is a panic's.
+///
+/// # Errors
+/// If no thread can be had.
+pub fn in_background<T: Send>(
+    name: &str,
+    stack_bytes: usize,
+    work: impl FnOnce() -> T + Send,
+) -> std::io::Result<std::thread::Result<T>> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes);
+    std::thread::scope(|scope| {
+        let set_back = || {
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE_BACKGROUND);
+            work()
+        };
+        Ok(thread.spawn_scoped(scope, set_back)?.join())
+    })
+}

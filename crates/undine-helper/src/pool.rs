@@ -1,0 +1,129 @@
+//! The helpers of one kind of work: idle ones are kept, missing ones are started, spoilt ones are ended.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+#[cfg(unix)]
+use std::sync::{Mutex, PoisonError};
+
+#[cfg(unix)]
+use crate::process::Process;
+use crate::{Budget, Cancel, JobError, Urgency};
+
+/// Idle helpers that are kept.
+#[cfg(unix)]
+const IDLE_MAX: usize = 4;
+
+/// What to start as a helper: a program that calls [`crate::serve`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// The executable.
+    pub path: PathBuf,
+    /// What tells it to serve.
+    pub arguments: Vec<OsString>,
+}
+
+/// Helper processes that all know the same. How many work at once is up to the callers, each of whom waits for one.
+#[derive(Debug)]
+pub struct Helpers {
+    program: Program,
+    urgency: Urgency,
+    /// What each job may take.
+    budget: Budget,
+    /// A job that each one does first, and what it may take.
+    setup: Option<(Vec<u8>, Budget)>,
+    #[cfg(unix)]
+    idle: Mutex<Vec<Process>>,
+}
+
+impl Helpers {
+    /// Starts none yet.
+    pub fn new(program: Program, urgency: Urgency, budget: Budget) -> Self {
+        Self {
+            program,
+            urgency,
+            budget,
+            setup: None,
+            #[cfg(unix)]
+            idle: Mutex::default(),
+        }
+    }
+
+    /// The same, where each helper does `job` before its first one; its result is not looked at.
+    #[must_use]
+    pub fn with_setup(self, job: Vec<u8>, budget: Budget) -> Self {
+        Self { setup: Some((job, budget)), ..self }
+    }
+
+    /// What is started.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+}
+
+#[cfg(unix)]
+impl Helpers {
+    /// Starts a helper, so that the next job finds one. It need not have got ready when this returns.
+    ///
+    /// # Errors
+    /// If none can be started.
+    pub fn warm(&self) -> Result<(), JobError> {
+        let process = Process::start(&self.program, self.urgency)?;
+        self.keep(process);
+        Ok(())
+    }
+
+    /// Has a job done, on a helper of its own until it is. Blocks for at most the budget's time on the clock.
+    ///
+    /// # Errors
+    /// If there is no result.
+    pub fn call(&self, job: &[u8], cancel: &Cancel) -> Result<Vec<u8>, JobError> {
+        let mut process = self.take()?;
+        if process.is_new()
+            && let Some((setup, budget)) = &self.setup
+        {
+            process.call(setup, budget, cancel)?;
+        }
+        // After an error the process is dropped, which ends it.
+        let result = process.call(job, &self.budget, cancel)?;
+        self.keep(process);
+        Ok(result)
+    }
+
+    /// An idle helper that is alive, or a new one.
+    fn take(&self) -> Result<Process, JobError> {
+        loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(mut process) = idle else { return Process::start(&self.program, self.urgency) };
+            if process.is_alive() {
+                return Ok(process);
+            }
+        }
+    }
+
+    fn keep(&self, process: Process) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX && !process.was_slow() {
+            idle.push(process);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Helpers {
+    /// There are none to start.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn warm(&self) -> Result<(), JobError> {
+        Err(JobError::Unsupported)
+    }
+
+    /// Fails.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn call(&self, _: &[u8], _: &Cancel) -> Result<Vec<u8>, JobError> {
+        let _ = (&self.setup, self.urgency, self.budget);
+        Err(JobError::Unsupported)
+    }
+}
