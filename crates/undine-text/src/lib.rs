@@ -11,6 +11,7 @@ pub mod grammar;
 mod piece;
 pub mod presets;
 pub mod python_json;
+mod slices;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
