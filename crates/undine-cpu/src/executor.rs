@@ -339,6 +339,8 @@ impl Executor for CpuExecutor {
                 worker.barrier();
             }
         });
+        // Nobody may see what was computed with other weights than those that were opened.
+        self.state.model.checkpoint().check_files().map_err(|error| ExecutorError(error.to_string()))?;
         let output = self.collect();
         batch.for_each_sampled(&output.rows, |slot, token| self.last_token[slot.0 as usize] = token);
         self.done = Some(output);

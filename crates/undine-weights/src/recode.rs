@@ -129,7 +129,7 @@ impl Source {
             give_back.send(Vec::new()).expect("the receiver is in the queue");
         }
         let queue = &Mutex::new((buffers, chunks.iter().enumerate()));
-        thread::scope(|scope| {
+        let recoded = thread::scope(|scope| {
             // Dropped with the closure, so that threads which wait for a buffer end when the writing does.
             let give_back = give_back;
             let (finished, results) = channel();
@@ -165,7 +165,10 @@ impl Source {
                 }
             }
             Ok(())
-        })
+        });
+        // First, because it may be the reason for any other error.
+        self.check_files()?;
+        recoded
     }
 
     /// `general.file_type`: the number other programs know for the type most values have. Source: llama.cpp's public header.

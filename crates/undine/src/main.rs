@@ -34,6 +34,7 @@ mod inspect;
 mod interrupt;
 mod logging;
 mod memory;
+mod model_files;
 mod open;
 mod output;
 mod pictures;

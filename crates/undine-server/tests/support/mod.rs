@@ -161,6 +161,7 @@ impl Setup {
             requests: RequestDefaults::default(),
         };
         Loaded {
+            files: None,
             model,
             factory,
             vision: images.is_some().then(eye::factory),

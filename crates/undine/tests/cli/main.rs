@@ -9,6 +9,8 @@ mod eval;
 mod fit;
 mod hub;
 mod misuse;
+#[cfg(target_os = "linux")]
+mod model_files;
 mod pictures;
 mod quantize;
 mod run;
