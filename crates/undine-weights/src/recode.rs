@@ -133,9 +133,9 @@ impl Source {
             // Dropped with the closure, so that threads which wait for a buffer end when the writing does.
             let give_back = give_back;
             let (finished, results) = channel();
-            for _ in 0..threads {
+            for number in 0..threads {
                 let finished = finished.clone();
-                scope.spawn(move || {
+                let work = move || {
                     let mut workplace = Workplace::default();
                     loop {
                         let mut queue = queue.lock().expect("no thread panics with the lock");
@@ -150,7 +150,15 @@ impl Source {
                             return;
                         }
                     }
-                });
+                };
+                match thread::Builder::new().spawn_scoped(scope, work) {
+                    Ok(_) => {}
+                    Err(error) if number == 0 => {
+                        return Err(Error::Write(format!("no thread could be started: {error}")));
+                    }
+                    // Those there are do it.
+                    Err(_) => break,
+                }
             }
             drop(finished);
             let (mut waiting, mut next) = (BTreeMap::new(), 0);

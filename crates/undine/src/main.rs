@@ -42,6 +42,7 @@ mod progress;
 mod quantize;
 mod recode;
 mod run;
+mod runtime;
 mod sampling;
 mod serve;
 mod serve_config;
