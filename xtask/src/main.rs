@@ -1,18 +1,20 @@
-//! Repository chores: `cargo xtask tidy`.
+//! Repository chores: `cargo xtask tidy`, `cargo xtask soak`.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+mod soak;
 mod tidy;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => run_tidy(),
+        ["soak", ref flags @ ..] => run_soak(flags),
         _ => {
-            eprintln!("usage: cargo xtask tidy");
+            eprintln!("usage: cargo xtask tidy\n       cargo xtask soak {}", soak::USAGE);
             ExitCode::from(2)
         }
     }
@@ -29,6 +31,23 @@ fn run_tidy() -> ExitCode {
         }
         Err(error) => {
             eprintln!("tidy: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_soak(flags: &[&str]) -> ExitCode {
+    match soak::run(repository(), flags) {
+        Ok(broken) if broken.is_empty() => {
+            eprintln!("soak: every promise was kept");
+            ExitCode::SUCCESS
+        }
+        Ok(broken) => {
+            broken.iter().for_each(|promise| eprintln!("soak: broken: {promise}"));
+            ExitCode::from(1)
+        }
+        Err(error) => {
+            eprintln!("soak: {error}");
             ExitCode::from(2)
         }
     }

@@ -73,9 +73,10 @@ pub enum Error {
     },
     /// More memory than the system gives.
     #[error(
-        "the system does not give the {} GiB that steps of this size need; take fewer sequences at once, fewer tokens a step \
-         (--max-num-seqs, --max-num-batched-tokens), or less memory for keys and values",
-        bytes >> 30
+        "the system does not give the {} MiB that keys, values and steps of this size need; take less memory for keys and values \
+         (--kv-cache-memory-bytes, --max-model-len), fewer sequences at once or fewer tokens a step (--max-num-seqs, \
+         --max-num-batched-tokens)",
+        bytes.div_ceil(1 << 20)
     )]
     Memory {
         /// At least so much is needed in one piece, or in pieces that are used together.
@@ -339,6 +340,8 @@ impl Executor for CpuExecutor {
                 worker.barrier();
             }
         });
+        // Nobody may see what was computed with other weights than those that were opened.
+        self.state.model.checkpoint().check_files().map_err(|error| ExecutorError(error.to_string()))?;
         let output = self.collect();
         batch.for_each_sampled(&output.rows, |slot, token| self.last_token[slot.0 as usize] = token);
         self.done = Some(output);

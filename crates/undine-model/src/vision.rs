@@ -155,6 +155,11 @@ impl VisionModel {
         Some(Self { store, config, patch_embedding, positions, layers, post_norm, projector, project })
     }
 
+    /// Where the weights came from.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        self.store.checkpoint()
+    }
+
     /// The shape.
     pub fn config(&self) -> &VisionConfig {
         &self.config

@@ -12,18 +12,21 @@ use undine_engine::{Engine, EngineStats, Event};
 use undine_text::grammar::STACK_BYTES;
 
 use crate::engine_thread::{Command, EngineHandle, Outlet, Sequence, Submission, Update};
+use crate::files;
 use crate::images::Vision;
 use crate::lifetime::{Lifetime, Siblings};
 use crate::metrics::{EndReason, EngineMetrics};
 use crate::prompt;
 use crate::rules::Grammars;
-use crate::serve::{Load, Loaded, ServerError, ServerModel};
+use crate::serve::{FileCheck, Load, Loaded, ServerError, ServerModel};
 use crate::state::{Ready, Status, unix_time};
 
 /// Requests on their way to the engine; the engine's own queue comes after it.
 const COMMANDS_MAX: usize = 256;
 /// Most sequences of one request (prompts times choices), if the engine's queue is longer.
 const SEQUENCES_MAX: usize = 1024;
+/// What clients are told when a file of the model has changed; its path is in the log.
+const FILES_CHANGED: &str = "the model's file was changed while it was in use, so the server ends; ask again when it has been started anew";
 
 /// Makes the engine thread end after its current step.
 pub(crate) struct Stop {
@@ -34,8 +37,8 @@ pub(crate) struct Stop {
 /// A started thread.
 pub(crate) struct EngineThread {
     pub(crate) stop: Stop,
-    /// Gets the error if loading fails, and nothing otherwise.
-    pub(crate) load_failed: oneshot::Receiver<ServerError>,
+    /// Gets the error if loading fails or the model's files change, and nothing otherwise.
+    pub(crate) failed: oneshot::Receiver<ServerError>,
     /// Closed when the thread has dropped the engine.
     pub(crate) ended: oneshot::Receiver<()>,
 }
@@ -51,29 +54,42 @@ impl Stop {
 /// Starts the thread, which loads the model and then runs the engine.
 pub(crate) fn spawn(load: Load, status: watch::Sender<Status>) -> Result<EngineThread, ServerError> {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-    let (load_failed_sender, load_failed) = oneshot::channel();
+    let (failed_sender, failed) = oneshot::channel();
     let (ended_sender, ended) = oneshot::channel::<()>();
     let flag = Arc::new(AtomicBool::new(false));
     let stop = Stop { flag: Arc::clone(&flag), commands: commands.clone() };
-    let lifeline = Lifeline { status, load_failed: Some(load_failed_sender), _ended: ended_sender };
+    let lifeline =
+        Lifeline { status, failed: Some(failed_sender), phase: Phase::Loading, _ended: ended_sender };
     let run = move || run(lifeline, load, commands, receiver, &flag);
     // Answers of a given form are followed here.
     let thread = std::thread::Builder::new().name("undine-engine".to_owned()).stack_size(STACK_BYTES);
     thread.spawn(run)?;
-    Ok(EngineThread { stop, load_failed, ended })
+    Ok(EngineThread { stop, failed, ended })
 }
 
 /// Tells the server how the thread ended, also when it panics. Dropped after the engine.
 struct Lifeline {
     status: watch::Sender<Status>,
-    load_failed: Option<oneshot::Sender<ServerError>>,
+    failed: Option<oneshot::Sender<ServerError>>,
+    phase: Phase,
     _ended: oneshot::Sender<()>,
+}
+
+/// How far the thread is.
+enum Phase {
+    Loading,
+    Running,
 }
 
 impl Lifeline {
     fn loading_failed(&mut self, error: ServerError) {
         self.status.send_modify(|status| status.fail(error.to_string()));
-        if let Some(sender) = self.load_failed.take() {
+        self.end_server(error);
+    }
+
+    /// Makes the server end with an error.
+    fn end_server(&mut self, error: ServerError) {
+        if let Some(sender) = self.failed.take() {
             drop(sender.send(error));
         }
     }
@@ -82,9 +98,9 @@ impl Lifeline {
 impl Drop for Lifeline {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            match self.load_failed {
-                Some(_) => self.loading_failed(ServerError::LoadPanicked),
-                None => {
+            match self.phase {
+                Phase::Loading => self.loading_failed(ServerError::LoadPanicked),
+                Phase::Running => {
                     self.status.send_modify(|status| status.fail("the engine thread panicked".to_owned()))
                 }
             }
@@ -99,11 +115,14 @@ fn run(
     receiver: mpsc::Receiver<Command>,
     stop: &AtomicBool,
 ) {
-    let Started { engine, model, on_ready } = match start(load) {
+    let Started { engine, model, files, on_ready } = match start(load) {
         Ok(started) => started,
         Err(error) => return lifeline.loading_failed(error),
     };
-    lifeline.load_failed = None;
+    lifeline.phase = Phase::Running;
+    if let Some(files) = &files {
+        files::watch(Arc::clone(files), commands.downgrade());
+    }
     let stats = Arc::new(Mutex::new(engine.stats()));
     let (config, capacity, context) = (*engine.config(), *engine.capacity(), engine.max_context());
     let metrics = Arc::new(EngineMetrics::new(&model.names[0], &config, &capacity, context));
@@ -127,9 +146,16 @@ fn run(
     on_ready();
     let mut room = EngineRoom { engine, sequences: HashMap::new(), events: Vec::new(), stats, metrics };
     let result = room.run(receiver, stop);
-    let reason = match &result {
-        Ok(()) => "the server is shutting down".to_owned(),
-        Err(error) => {
+    // Whatever failed, changed files are the reason.
+    let changed = result.is_err().then(|| files.and_then(|files| files().err())).flatten();
+    let reason = match (&result, &changed) {
+        (Ok(()), _) => "the server is shutting down".to_owned(),
+        // Clients need not know paths of the server.
+        (Err(_), Some(changed)) => {
+            tracing::error!("{changed}");
+            FILES_CHANGED.to_owned()
+        }
+        (Err(error), None) => {
             tracing::error!("the engine has failed: {error}");
             error.to_string()
         }
@@ -140,17 +166,21 @@ fn run(
         room.end_all();
     }
     drop(room);
+    if let Some(changed) = changed {
+        lifeline.end_server(ServerError::FilesChanged(changed));
+    }
 }
 
 /// What comes of a load.
 struct Started {
     engine: Engine,
     model: ServerModel,
+    files: Option<FileCheck>,
     on_ready: Box<dyn FnOnce() + Send>,
 }
 
 fn start(load: Load) -> Result<Started, ServerError> {
-    let Loaded { model, factory, vision, engine, on_ready } = load().map_err(ServerError::Load)?;
+    let Loaded { model, factory, vision, engine, files, on_ready } = load().map_err(ServerError::Load)?;
     if model.names.is_empty() {
         return Err(ServerError::NoModelName);
     }
@@ -160,7 +190,7 @@ fn start(load: Load) -> Result<Started, ServerError> {
         let vision = make().map_err(|error| ServerError::Load(error.into()))?;
         engine = engine.with_vision(vision).map_err(|error| ServerError::Load(error.into()))?;
     }
-    Ok(Started { engine, model, on_ready })
+    Ok(Started { engine, model, files, on_ready })
 }
 
 /// The engine and whom to tell.
@@ -186,12 +216,12 @@ impl EngineRoom {
             if !self.engine.has_work() {
                 self.publish_stats();
                 match commands.blocking_recv() {
-                    Some(command) => self.take(command),
+                    Some(command) => self.take(command)?,
                     None => return Ok(()),
                 }
             }
             while let Ok(command) = commands.try_recv() {
-                self.take(command);
+                self.take(command)?;
             }
             if stop.load(Ordering::Acquire) {
                 return Ok(());
@@ -223,8 +253,16 @@ impl EngineRoom {
         lost.for_each(|(_, tracked)| tracked.lifetime.end(EndReason::Error, &self.metrics));
     }
 
-    fn take(&mut self, command: Command) {
-        let Command::Generate(Submission { sequences, tally, at, reply }) = command else { return };
+    fn take(&mut self, command: Command) -> Result<(), ExecutorError> {
+        match command {
+            Command::Generate(submission) => self.add(submission),
+            Command::Wake => {}
+            Command::GiveUp(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, Submission { sequences, tally, at, reply }: Submission) {
         let siblings = Siblings::new(sequences.len());
         let mut added = Vec::with_capacity(sequences.len());
         let mut result = Ok(());

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
-use undine_core::{Constraint, FinishReason, GenerateRequest, RowOutput};
+use undine_core::{Constraint, ExecutorError, FinishReason, GenerateRequest, RowOutput};
 use undine_engine::{AddError, EngineStats, Event};
 
 use crate::account::Tally;
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Generate(Submission),
     /// Only wakes the thread, which then sees that it is to stop.
     Wake,
+    /// The model's files have changed: nothing can be computed any more.
+    GiveUp(ExecutorError),
 }
 
 /// Sequences that are accepted together or not at all.

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use crate::account::X_REQUEST_ID;
 use crate::engine_room::{self, EngineThread, Stop};
 use crate::routes;
-use crate::serve::{ENGINE_STOP_TIMEOUT, Load, ServerConfig, ServerError, load_failure};
+use crate::serve::{ENGINE_STOP_TIMEOUT, Load, ServerConfig, ServerError, failure};
 use crate::state::{App, Status};
 
 /// A loaded model that answers requests of this process.
@@ -40,7 +40,7 @@ impl InProcess {
         let (status_sender, status) = watch::channel(Status::Loading);
         let app = Arc::new(App::new(config, status.clone()));
         let router = routes::router(app)?;
-        let EngineThread { stop, load_failed, ended } = engine_room::spawn(load, status_sender)?;
+        let EngineThread { stop, failed, ended } = engine_room::spawn(load, status_sender)?;
         let mut seen = status.clone();
         let ready = async {
             // The sender goes when loading fails, which the other branch tells.
@@ -50,7 +50,7 @@ impl InProcess {
         };
         tokio::select! {
             () = ready => {}
-            error = load_failure(load_failed) => return Err(error),
+            error = failure(failed) => return Err(error),
         }
         Ok(Self { router, status, stop, ended })
     }

@@ -16,6 +16,7 @@ mod completion;
 mod connection;
 mod engine_room;
 mod engine_thread;
+mod files;
 mod generation;
 mod image_metrics;
 mod images;
@@ -50,8 +51,8 @@ pub use listener::Listener;
 pub use media::{Domains, MediaConfig, MediaFolder};
 pub use options::{AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, ToolCallFormat};
 pub use serve::{
-    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, RequestLog, ServerConfig,
-    ServerError, ServerModel, serve,
+    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, FileCheck, Load, LoadError, Loaded, RequestLog,
+    ServerConfig, ServerError, ServerModel, serve,
 };
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
 pub use wire::image_options::ImageOptions;

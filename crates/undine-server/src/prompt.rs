@@ -19,6 +19,9 @@ use crate::wire::error::{ApiError, ApiResult};
 /// Odd, so that the seeds of all choices differ; another constant than the sampler's own (L'Ecuyer 1999).
 const SEED_STEP: u64 = 0xd134_2543_de82_ef95;
 
+/// Bytes of text without a place to cut. Text is encoded in slices, and a slice takes some 250 times its own memory.
+const RUN_BYTES_MAX: usize = 256 << 10;
+
 /// A prompt as the engine takes it.
 pub(crate) struct Prompt {
     /// At least one, each in the vocabulary.
@@ -53,6 +56,7 @@ pub(crate) fn from_input(
         PromptInput::Text(text) => {
             let tokenizer = tokenizer(ready, path)?;
             check_bytes(ready, path, text)?;
+            check_runs(tokenizer, path, text)?;
             encode(tokenizer, text, bos)
         }
         PromptInput::Tokens(tokens) => tokens.clone(),
@@ -100,6 +104,20 @@ pub(crate) fn check_bytes(ready: &Ready, path: &str, text: &str) -> ApiResult<()
         ready.prompt_bytes_max
     );
     Err(ApiError::context_length(path, message))
+}
+
+/// Refuses a text that would have to be encoded in one large piece.
+pub(crate) fn check_runs(tokenizer: &Tokenizer, path: &str, text: &str) -> ApiResult<()> {
+    match tokenizer.longest_slice(text) {
+        Some(longest) if longest > RUN_BYTES_MAX => {
+            let message = format!(
+                "the text has {longest} bytes in a row of one kind, without words, numbers or lines; expected at most \
+                 {RUN_BYTES_MAX}; put spaces or line breaks into it"
+            );
+            Err(ApiError::field(path, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Most bytes that so many tokens can stand for: each byte of a text is in one of its tokens.

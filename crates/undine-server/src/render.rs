@@ -26,7 +26,7 @@ const CLOSING: &str = "\n\n</think>\n\n";
 
 /// A conversation as the model's text.
 pub(crate) struct Rendered {
-    text: String,
+    pub(crate) text: String,
     starts_in: StartsIn,
     /// What the prompt says of the thought that the answer begins in.
     opening: String,
@@ -199,6 +199,7 @@ impl Rendered {
     pub(crate) fn into_prompt(self, ready: &Ready, bos: Option<bool>, images: &Images) -> ApiResult<Prompt> {
         let tokenizer = prompt::tokenizer(ready, "messages")?;
         prompt::check_bytes(ready, "messages", &self.text)?;
+        prompt::check_runs(tokenizer, "messages", &self.text)?;
         let Shown { tokens, images, image_tokens } =
             images.show(tokenizer, self.encode(ready, tokenizer, bos))?;
         prompt::check_tokens("messages", &tokens, ready.vocab)?;

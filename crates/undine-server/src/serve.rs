@@ -65,9 +65,14 @@ pub struct Loaded {
     pub vision: Option<VisionFactory>,
     /// The engine's limits; `max_model_len` is what clients are told, unless the cache is smaller.
     pub engine: EngineConfig,
+    /// Says what has become of the model's files, if it has any: asked every second, and when the engine fails.
+    pub files: Option<FileCheck>,
     /// Called once, on the engine thread, when requests are answered.
     pub on_ready: Box<dyn FnOnce() + Send>,
 }
+
+/// Whether the files of a model are still those that were opened; an error says which is not, and what happened to it.
+pub type FileCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Why a model could not be loaded; the binary's own error.
 pub type LoadError = Box<dyn std::error::Error + Send + Sync>;
@@ -129,6 +134,9 @@ pub enum ServerError {
     /// The model could not be loaded, or no engine be made for it.
     #[error("the model could not be loaded: {0}")]
     Load(#[source] LoadError),
+    /// A file of the model was changed by another program, so that nothing can be computed with it any more.
+    #[error("{0}")]
+    FilesChanged(String),
     /// A model without a name cannot be asked for.
     #[error("the model has no name; expected at least one served name")]
     NoModelName,
@@ -144,7 +152,8 @@ pub enum ServerError {
 }
 
 /// Serves until `shutdown` resolves, then answers 503 to new requests, lets running ones finish for at most
-/// [`ServerConfig::drain_timeout`], and returns. Returns early, with the error, if the model cannot be loaded.
+/// [`ServerConfig::drain_timeout`], and returns. Returns early, with the error, if the model cannot be loaded or its files
+/// change.
 ///
 /// The listener is bound by the caller, so that it is reachable, and says 503, from the first moment.
 pub async fn serve(
@@ -159,7 +168,7 @@ pub async fn serve(
     let root_path = config.root_path.as_str().into();
     let app = Arc::new(App::new(config, status.clone()));
     let router = routes::router(Arc::clone(&app))?;
-    let EngineThread { stop, load_failed, ended } = engine_room::spawn(load, status_sender)?;
+    let EngineThread { stop, failed, ended } = engine_room::spawn(load, status_sender)?;
 
     let (begin_close, close) = oneshot::channel::<()>();
     let connections = Connections { router, root_path, connections_max, timeouts };
@@ -167,7 +176,7 @@ pub async fn serve(
 
     let result = tokio::select! {
         () = shutdown => Ok(()),
-        error = load_failure(load_failed) => Err(error),
+        error = failure(failed) => Err(error),
     };
     let drained = tokio::time::timeout(drain_timeout, app.drain()).await;
     drop(begin_close);
@@ -184,8 +193,8 @@ pub async fn serve(
     result
 }
 
-/// Resolves only if loading fails.
-pub(crate) async fn load_failure(failed: oneshot::Receiver<ServerError>) -> ServerError {
+/// Resolves only if loading fails or the model's files change.
+pub(crate) async fn failure(failed: oneshot::Receiver<ServerError>) -> ServerError {
     match failed.await {
         Ok(error) => error,
         Err(_) => std::future::pending().await,

@@ -93,10 +93,15 @@ impl Asked {
     fn tokenize(&self, ready: &Ready, images: &Images, cancel: &Cancel) -> ApiResult<Tokenized> {
         let tokens = match &self.text {
             // Nothing is no prompt, but it is a text.
-            Text::Plain(text) => prompt::encode(prompt::tokenizer(ready, "prompt")?, text, self.special),
+            Text::Plain(text) => {
+                let tokenizer = prompt::tokenizer(ready, "prompt")?;
+                prompt::check_runs(tokenizer, "prompt", text)?;
+                prompt::encode(tokenizer, text, self.special)
+            }
             Text::Conversation(conversation) => {
                 let tokenizer = prompt::tokenizer(ready, "messages")?;
                 let rendered = render::render(ready, conversation, images, cancel)?;
+                prompt::check_runs(tokenizer, "messages", &rendered.text)?;
                 images.show(tokenizer, rendered.encode(ready, tokenizer, self.special))?.tokens
             }
         };

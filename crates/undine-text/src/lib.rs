@@ -11,6 +11,7 @@ pub mod grammar;
 pub mod helper;
 mod piece;
 pub mod presets;
+mod slices;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;

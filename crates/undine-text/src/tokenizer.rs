@@ -11,10 +11,14 @@ use undine_core::{SpecialTokens, TokenId, Vocabulary};
 
 use crate::byte_alphabet;
 use crate::error::TextError;
+use crate::slices::Slicing;
 use crate::vocabulary::{self, Parts};
 
 type Encoder =
     TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
+/// Words whose tokens each thread keeps. The library takes words of up to 256 bytes, at up to 8 KiB each.
+const WORDS_KEPT_MAX: usize = 4096;
 
 /// Whether encoding puts the beginning-of-sequence token in front.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +41,7 @@ pub enum SpecialText {
 /// The tokenizer of one checkpoint. Share it in an `Arc`.
 pub struct Tokenizer {
     encoder: Encoder,
+    slicing: Slicing,
     bytes: TokenBytes,
     special: Vec<bool>,
     bos: Option<TokenId>,
@@ -87,6 +92,7 @@ impl Tokenizer {
         }
         let add_bos = stated.add_bos.unwrap_or(parts.add_bos) && bos.is_some();
         Ok(Self {
+            slicing: Slicing::new(&parts.pre_tokenizer, parts.added.iter().map(|added| &added.token)),
             encoder: encoder(parts)?,
             bytes,
             special,
@@ -103,12 +109,26 @@ impl Tokenizer {
             Bos::Omit => None,
         };
         let mut ids: Vec<TokenId> = front.into_iter().collect();
-        match self.encoder.encode_fast(text, false) {
-            Ok(encoding) => ids.extend_from_slice(encoding.get_ids()),
-            // The library has no failure for byte-level BPE without an unknown token; a text is never lost all the same.
-            Err(_) => ids.extend(text.bytes().filter_map(|byte| self.byte_token(byte))),
+        for slice in self.slicing.slices(text) {
+            match self.encoder.encode_fast(slice, false) {
+                Ok(encoding) => ids.extend_from_slice(encoding.get_ids()),
+                // The library has no failure for byte-level BPE without an unknown token; a text is never lost all the same.
+                Err(_) => ids.extend(slice.bytes().filter_map(|byte| self.byte_token(byte))),
+            }
         }
         ids
+    }
+
+    /// The same tokenizer with slices of other lengths, for tests.
+    #[doc(hidden)]
+    pub fn in_slices_of(self, bytes: usize) -> Self {
+        Self { slicing: self.slicing.of_bytes(bytes), ..self }
+    }
+
+    /// Bytes of the longest part of a text that is encoded at once; `None` if this tokenizer's texts cannot be cut. Encoding
+    /// takes some 250 bytes of memory for each of them, and four for each token of the whole text.
+    pub fn longest_slice(&self, text: &str) -> Option<usize> {
+        self.slicing.is_known().then(|| self.slicing.slices(text).map(str::len).max().unwrap_or(0))
     }
 
     /// Whether a raw text gets BOS in front: what the checkpoint states, else what its post-processor does.
@@ -228,6 +248,7 @@ fn encoder(parts: Parts) -> Result<Encoder, TextError> {
     let bpe = BPE::builder()
         .vocab_and_merges(parts.vocab, parts.merges)
         .ignore_merges(parts.ignore_merges)
+        .cache_capacity(WORDS_KEPT_MAX)
         .build()
         .map_err(build)?;
     let mut encoder: Encoder = TokenizerBuilder::new()

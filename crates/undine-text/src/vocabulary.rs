@@ -169,12 +169,28 @@ pub fn from_gguf(tokens: &[String], kinds: &[i32], merges: &[String], pre: &str)
     Ok(Parts { vocab, merges, ignore_merges: is_llama3, pre_tokenizer, added, bos: None, add_bos: is_llama3 })
 }
 
-fn llama3_pre_tokenizer() -> PreTokenizerWrapper {
+/// What splits text as Llama 3 does.
+pub fn llama3_pre_tokenizer() -> PreTokenizerWrapper {
+    llama3_with(true)
+}
+
+/// Offsets, which may be trimmed, are not used here.
+fn llama3_with(trim_offsets: bool) -> PreTokenizerWrapper {
     let pattern = SplitPattern::Regex(LLAMA3_PATTERN.to_owned());
     let split =
         Split::new(pattern, SplitDelimiterBehavior::Isolated, false).expect("the pattern is a constant");
-    let bytes = ByteLevel::new(false, true, false);
+    let bytes = ByteLevel::new(false, trim_offsets, false);
     Sequence::new(vec![split.into(), bytes.into()]).into()
+}
+
+/// Whether text is split with [`LLAMA3_PATTERN`] and nothing else.
+pub fn is_llama3(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    [true, false].iter().any(|&trim| *pre_tokenizer == llama3_with(trim))
+}
+
+/// Whether text is split with GPT-2's pattern and nothing else.
+pub fn is_gpt2(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    [true, false].iter().any(|&trim| *pre_tokenizer == ByteLevel::new(false, trim, true).into())
 }
 
 /// Refuses what would be tokenized wrongly. The decoder matters because decoding here is always byte-level.

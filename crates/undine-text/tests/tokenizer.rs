@@ -302,3 +302,61 @@ fn characters_appear_with_their_last_byte() {
         ["a", "", "", "語", "", "", "", "😀", "", "é", "", "\u{fffd}!", "\u{fffd}", "", "", "\u{fffd}"];
     assert_eq!(steps, expected);
 }
+
+/// What a text may be made of, so that every kind of boundary and run comes about.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just(" "),
+        Just("  "),
+        Just("\n"),
+        Just("\r\n"),
+        Just("\n \n"),
+        Just("\t"),
+        Just("\u{a0}"),
+        Just("a"),
+        Just("the"),
+        Just("'s"),
+        Just("'"),
+        Just("'LL"),
+        Just("12"),
+        Just("3456"),
+        Just("."),
+        Just("...\n"),
+        Just("水"),
+        Just("。"),
+        Just("é"),
+        Just("e\u{301}"),
+        Just("ⅷ"),
+        Just("<|im_end|>"),
+        Just("<|im_"),
+        Just("<|startoftext|>"),
+        Just("🐟"),
+        Just("ſ"),
+        Just("_x"),
+    ];
+    proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn a_text_in_slices_has_the_tokens_of_the_whole(text in pieces(), bytes in 1usize..24) {
+        let mut gpt2 = oracle_json("tokenizer.json");
+        gpt2["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        for json in [oracle_json("tokenizer.json"), gpt2] {
+            let whole = build(&hugging_face(&json), &stated()).in_slices_of(usize::MAX);
+            let sliced = build(&hugging_face(&json), &stated()).in_slices_of(bytes);
+            prop_assert_eq!(sliced.encode(&text, Bos::Add), whole.encode(&text, Bos::Add));
+        }
+    }
+}
+
+#[test]
+fn long_texts_are_cut_and_runs_are_told() {
+    let (tokenizer, _) = twins();
+    for (text, longest) in
+        [("one two ".repeat(100_000), 64 << 10), ("7".repeat(200_000), 200_000), (String::new(), 0)]
+    {
+        let found = tokenizer.longest_slice(&text).unwrap();
+        assert!(found <= longest && found + 8 >= longest, "{found} of {longest}");
+    }
+}

@@ -64,8 +64,8 @@ impl Checkpoint {
     /// `config.json` file. A vision tower is part of a folder; one for a GGUF file is sought beside it, in files whose
     /// names contain `mmproj`, and left out if none fits.
     ///
-    /// Weights are mapped, not read: the files must not be changed while the checkpoint is open. A file that another
-    /// program cuts short meanwhile makes the operating system end this one.
+    /// Weights are mapped, not read: the files must not be changed while the checkpoint is open. Whether they were,
+    /// [`Self::check_files`] says.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut checkpoint = Self::open_model(path)?;
         if checkpoint.is_gguf() {
@@ -232,6 +232,21 @@ impl Checkpoint {
     /// because safetensors does not align them: do not cast them to wider types without checking.
     pub fn bytes(&self, weight: &Weight) -> &[u8] {
         &self.files[weight.file][weight.start..weight.start + weight.len]
+    }
+
+    /// Whether the files are still what they were when they were opened. To be asked after a computation and before its
+    /// results are used; it costs a system call or two for each file.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if another program wrote to one or cut it short, or if a part of it could not be read: zeros were
+    /// computed with in its place.
+    pub fn check_files(&self) -> Result<(), Error> {
+        self.files.iter().try_for_each(|file| file.check())
+    }
+
+    /// Paths at which another file stands now, or none. The files that were opened live on, unseen, until they are closed.
+    pub fn replaced_files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().filter_map(|file| file.replaced())
     }
 
     /// Reads a byte here and there until `stop` is set or the files end, so that their pages are mapped, and in memory, when

@@ -87,6 +87,14 @@ pub enum Error {
         /// What would be accepted.
         expected: String,
     },
+    /// A file was changed by another program while it was in use: nothing computed with it since can be trusted.
+    #[error("{}: the file was changed while it was in use: {what}; start again with a file that nobody writes to (a new version belongs in a new file, renamed over the old one)", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        what: String,
+    },
     /// The writing of a file was ended by the caller; nothing is left of it.
     #[error("stopped")]
     Stopped,

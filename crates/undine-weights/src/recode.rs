@@ -129,13 +129,13 @@ impl Source {
             give_back.send(Vec::new()).expect("the receiver is in the queue");
         }
         let queue = &Mutex::new((buffers, chunks.iter().enumerate()));
-        thread::scope(|scope| {
+        let recoded = thread::scope(|scope| {
             // Dropped with the closure, so that threads which wait for a buffer end when the writing does.
             let give_back = give_back;
             let (finished, results) = channel();
-            for _ in 0..threads {
+            for number in 0..threads {
                 let finished = finished.clone();
-                scope.spawn(move || {
+                let work = move || {
                     let mut workplace = Workplace::default();
                     loop {
                         let mut queue = queue.lock().expect("no thread panics with the lock");
@@ -150,7 +150,15 @@ impl Source {
                             return;
                         }
                     }
-                });
+                };
+                match thread::Builder::new().spawn_scoped(scope, work) {
+                    Ok(_) => {}
+                    Err(error) if number == 0 => {
+                        return Err(Error::Write(format!("no thread could be started: {error}")));
+                    }
+                    // Those there are do it.
+                    Err(_) => break,
+                }
             }
             drop(finished);
             let (mut waiting, mut next) = (BTreeMap::new(), 0);
@@ -165,7 +173,10 @@ impl Source {
                 }
             }
             Ok(())
-        })
+        });
+        // First, because it may be the reason for any other error.
+        self.check_files()?;
+        recoded
     }
 
     /// `general.file_type`: the number other programs know for the type most values have. Source: llama.cpp's public header.

@@ -192,6 +192,14 @@ impl Source {
         })
     }
 
+    /// See [`Checkpoint::check_files`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_files(&self) -> Result<(), Error> {
+        self.files.iter().try_for_each(|file| file.check())
+    }
+
     /// The tensors in the order they are written.
     pub fn tensors(&self) -> &[SourceTensor] {
         &self.tensors

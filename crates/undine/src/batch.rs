@@ -16,9 +16,9 @@ use undine_server::{InProcess, RequestLog, ServerConfig};
 use crate::args_batch::BatchArgs;
 use crate::args_serve::{LogArgs, LogFormat, LogLevel};
 use crate::error::Error;
-use crate::logging;
 use crate::serve::Signals;
 use crate::serve_load::LoadPlan;
+use crate::{logging, runtime, session};
 use input::Survey;
 use progress::Summary;
 use results::{Results, State};
@@ -62,7 +62,7 @@ pub fn run(args: &BatchArgs) -> Result<(), Error> {
     if summary.left() == 0 {
         return finish(args, &summary);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime::new(session::threads(&args.load.executor))?;
     let ended = runtime.block_on(answer(args, plan, results, &mut summary));
     runtime.shutdown_background();
     if ended? == Ended::Interrupted {

@@ -35,6 +35,7 @@ mod inspect;
 mod interrupt;
 mod logging;
 mod memory;
+mod model_files;
 mod open;
 mod output;
 mod pictures;
@@ -42,6 +43,7 @@ mod progress;
 mod quantize;
 mod recode;
 mod run;
+mod runtime;
 mod sampling;
 mod serve;
 mod serve_config;
@@ -58,6 +60,12 @@ use clap::Parser;
 
 use crate::args::{Cli, Command};
 use crate::error::Error;
+
+/// Gives back what is free while the process runs: after a burst of large requests the system's own kept most of it, on glibc 0.5 to 1.8 GB
+/// (`cargo xtask soak` measures it). Without transparent huge pages, which would make buffers take memory that nobody
+/// has touched; weights ask for theirs themselves.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     if helpers::is_one() {

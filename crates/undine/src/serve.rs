@@ -13,7 +13,7 @@ use crate::args_serve::{AccessArgs, HttpArgs, ServeArgs};
 use crate::error::{EXIT_INTERRUPTED, Error};
 use crate::logging;
 use crate::serve_load::LoadPlan;
-use crate::text_file;
+use crate::{runtime, session, text_file};
 
 /// Longest file of API keys.
 const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -42,7 +42,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         ..ServerConfig::default()
     };
     let tls = tls_files(&args.http).map(|files| Tls::open(&files)).transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime::new(session::threads(&args.load.executor))?;
     let served = runtime.block_on(serve(args, plan, config, tls));
     // A load that cannot be interrupted must not hold up the exit.
     runtime.shutdown_background();

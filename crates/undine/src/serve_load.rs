@@ -21,7 +21,7 @@ use crate::args::ExecutorArgs;
 use crate::args_serve::{AnswerArgs, Context, LoadArgs, ReasoningParser, ToolCallParser};
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::{helpers, hub, memory, open, sampling, session, text_file};
+use crate::{helpers, hub, memory, model_files, open, sampling, session, text_file};
 
 /// Memory for keys and values unless asked for otherwise. It is taken as it is used.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
@@ -189,12 +189,13 @@ impl LoadPlan {
         };
         let tower = checkpoint.vision_config().map(|_| Arc::clone(&checkpoint));
         let vision = tower.map(|checkpoint| vision(checkpoint, options.threads));
+        let files = model_files::check(&checkpoint);
         let factory: ExecutorFactory = Box::new(move || {
             let executor = CpuExecutor::new(Arc::new(Model::bind(checkpoint)), options)
                 .map_err(|error| ExecutorError(error.to_string()))?;
             Ok(Box::new(executor) as Box<dyn Executor>)
         });
-        Ok(Loaded { model, factory, vision, engine, on_ready })
+        Ok(Loaded { model, factory, vision, engine, files: Some(files), on_ready })
     }
 }
 

@@ -21,8 +21,11 @@ pub struct ReservedBytes {
     pub activations: usize,
 }
 
-/// Refuses what the system would not give: the allocations proper end the process where they fail. Counts the large
-/// parts, and of keys and values one layer, because they are taken as they are used and may never be.
+/// Bytes beside the large parts: what else is reserved, and what the rest of the program takes.
+const BESIDE_BYTES: usize = 32 << 20;
+
+/// Refuses what the system would not give: the allocations proper end the process where they fail. Keys and values are asked for
+/// layer by layer, as they will be: a system may give in parts what it refuses in one piece.
 pub(super) fn try_out(config: &Config, plan: &Plan, options: &CpuOptions) -> Result<(), Error> {
     let (rows, outputs) = (options.rows as usize, options.outputs as usize);
     let states = options.slots as usize + options.snapshots as usize;
@@ -32,11 +35,21 @@ pub(super) fn try_out(config: &Config, plan: &Plan, options: &CpuOptions) -> Res
         (states.saturating_mul(config.conv_state_elems()), size_of::<f32>()),
         (rows, size_of::<Row>()),
         (outputs, size_of::<RowOutput>()),
-        (KvCache::layer_bytes(config, options.kv, options.blocks as usize), 1),
+        (BESIDE_BYTES, 1),
     ];
     let sum = |sum: usize, (count, bytes): (usize, usize)| sum.saturating_add(count.saturating_mul(bytes));
-    let bytes = parts.into_iter().fold(0, sum);
-    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes })
+    let work = parts.into_iter().fold(0, sum);
+    let layer = KvCache::layer_bytes(config, options.kv, options.blocks as usize);
+    let layers = config.attention_layers();
+    // All at once, until it is known that they can be had.
+    let mut held = Vec::with_capacity(layers + 1);
+    for bytes in std::iter::repeat_n(layer, layers).chain([work]) {
+        let mut memory = Vec::<u8>::new();
+        let bytes_all = work.saturating_add(layer.saturating_mul(layers));
+        memory.try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes: bytes_all })?;
+        held.push(memory);
+    }
+    Ok(())
 }
 
 impl CpuExecutor {

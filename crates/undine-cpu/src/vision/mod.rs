@@ -252,6 +252,8 @@ impl VisionExecutor for CpuVision {
             left = rest;
         }
         self.state.tiles.clear();
+        // Nobody may see what was computed with other weights than those that were opened.
+        self.state.model.checkpoint().check_files().map_err(|error| ExecutorError(error.to_string()))?;
         Ok(rows)
     }
 }

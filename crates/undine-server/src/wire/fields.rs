@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::weight;
 
 /// Longest excerpt of a wrong value that an error repeats, in characters.
 const EXCERPT_CHARS: usize = 40;
@@ -20,6 +21,7 @@ pub(crate) struct Fields {
 impl Fields {
     /// Parses a request body.
     pub(crate) fn parse(body: &[u8]) -> ApiResult<Self> {
+        weight::check(body)?;
         let value: Value = serde_json::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))?;
         match value {

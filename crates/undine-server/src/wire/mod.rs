@@ -12,3 +12,4 @@ pub(crate) mod parts;
 pub(crate) mod response;
 pub(crate) mod thinking;
 pub(crate) mod tools;
+pub(crate) mod weight;

@@ -162,6 +162,7 @@ impl Setup {
             helpers: None,
         };
         Loaded {
+            files: None,
             model,
             factory,
             vision: images.is_some().then(eye::factory),

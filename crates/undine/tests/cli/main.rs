@@ -8,10 +8,16 @@ mod common;
 mod eval;
 mod fit;
 mod hub;
+#[cfg(target_os = "linux")]
+mod memory;
 mod misuse;
+#[cfg(target_os = "linux")]
+mod model_files;
 mod pictures;
 mod quantize;
 mod run;
+#[cfg(target_os = "linux")]
+mod scarce;
 mod serve;
 mod serve_ops;
 mod target;
