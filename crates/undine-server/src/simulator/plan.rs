@@ -159,9 +159,9 @@ impl Plan {
 fn limits(rng: &mut Rng) -> (Capacity, EngineConfig) {
     let mut within = |range: Range<u32>| rng.u32(range);
     let capacity = Capacity {
-        blocks: within(2..20),
-        block_size: within(1..6),
-        slots: within(1..6),
+        blocks: within(4..18),
+        block_size: within(1..5),
+        slots: within(1..9),
         snapshots: within(0..5),
         replay: within(0..9),
         rows: within(1..16),
@@ -171,9 +171,9 @@ fn limits(rng: &mut Rng) -> (Capacity, EngineConfig) {
         steps_in_flight: within(1..4),
     };
     let config = EngineConfig {
-        max_num_seqs: within(1..7),
+        max_num_seqs: within(1..9),
         max_num_batched_tokens: within(1..16),
-        max_model_len: within(8..64),
+        max_model_len: within(12..64),
         max_waiting: within(1..24),
         prefill_chunk: within(1..12),
         prefix_caching: if within(0..8) == 0 { PrefixCaching::Off } else { PrefixCaching::On },
@@ -243,7 +243,7 @@ fn request(rng: &mut Rng, context: u32, sees: bool) -> GenerateRequest {
     let mut token = || rng.u32(..VOCAB);
     let ends: Vec<TokenId> = (0..4).map(|_| token()).collect();
     let penalty = [0.0, 0.0, 0.0, 0.5][rng.usize(..4)];
-    let max_tokens = [0, rng.u32(1..8), rng.u32(1..8), rng.u32(1..40)][rng.usize(..4)];
+    let max_tokens = [0, rng.u32(1..8), rng.u32(1..16), rng.u32(8..40), rng.u32(8..40)][rng.usize(..5)];
     let mut request = GenerateRequest {
         prompt: prompt(rng),
         images: Vec::new(),
@@ -260,11 +260,11 @@ fn request(rng: &mut Rng, context: u32, sees: bool) -> GenerateRequest {
             max_tokens,
             min_tokens: [0, 0, 3][rng.usize(..3)],
             stop_tokens: ends[..rng.usize(..2)].to_vec(),
-            eos_tokens: ends[2..2 + rng.usize(..3)].to_vec(),
+            eos_tokens: ends[2..2 + [0, 0, 1, 2][rng.usize(..4)]].to_vec(),
         },
         prompt_logprobs: (max_tokens == 0 || rng.u32(..8) == 0).then(|| rng.u32(..3)),
     };
-    if sees {
+    if sees && context > PROMPT_MAX {
         for _ in 0..rng.usize(..3) {
             let image = rng.usize(..IMAGES.len());
             show(&mut request, image as u8, IMAGES[image]);
@@ -272,9 +272,8 @@ fn request(rng: &mut Rng, context: u32, sees: bool) -> GenerateRequest {
         }
     }
     // One in a while is too long to be accepted.
-    let fits = context.saturating_sub(1).max(1) as usize;
     if rng.u32(..30) > 0 && request.images.is_empty() {
-        request.prompt.truncate(fits);
+        request.prompt.truncate(context as usize / 2);
     }
     request
 }
