@@ -49,6 +49,11 @@ impl Tally {
         TALLY.try_with(Arc::clone).unwrap_or_default()
     }
 
+    /// Lets what a future submits be counted here.
+    pub(crate) fn scope<F: Future>(self: Arc<Self>, future: F) -> impl Future<Output = F::Output> {
+        TALLY.scope(self, future)
+    }
+
     pub(crate) fn first_token(&self, after: Duration) {
         let microseconds = u32::try_from(after.as_micros()).unwrap_or(u32::MAX).max(1);
         // Of several sequences the first one counts; only the engine's thread writes.
@@ -114,7 +119,7 @@ impl Account {
     /// Runs a handler in the name of this request.
     pub(crate) async fn run(&self, handler: impl Future<Output = Response>) -> Response {
         use tracing::Instrument;
-        TALLY.scope(Arc::clone(&self.tally), handler).instrument(self.span.clone()).await
+        Arc::clone(&self.tally).scope(handler).instrument(self.span.clone()).await
     }
 
     /// Follows the answer to its end.

@@ -1,6 +1,6 @@
 //! The thread that owns the engine: takes commands between steps, hands out what a step brought, measures.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -11,8 +11,7 @@ use undine_core::{ExecutorError, RequestId};
 use undine_engine::{Engine, EngineStats, Event};
 use undine_text::grammar::STACK_BYTES;
 
-use crate::engine_thread::{Command, EngineHandle, Outlet, Sequence, Submission, Update};
-use crate::files;
+use crate::engine_thread::{Clock, Command, EngineHandle, Outlet, Sequence, Submission, Update};
 use crate::images::Vision;
 use crate::lifetime::{Lifetime, Siblings};
 use crate::metrics::{EndReason, EngineMetrics};
@@ -126,6 +125,7 @@ fn run(
     let stats = Arc::new(Mutex::new(engine.stats()));
     let (config, capacity, context) = (*engine.config(), *engine.capacity(), engine.max_context());
     let metrics = Arc::new(EngineMetrics::new(&model.names[0], &config, &capacity, context));
+    let clock: Clock = Arc::new(Instant::now);
     let prompt_bytes_max = prompt::text_bytes_max(&model, engine.max_context());
     let ready = Ready {
         vision: model.images.map(Vision::new),
@@ -134,7 +134,12 @@ fn run(
         vocab: engine.capacity().vocab,
         max_model_len: engine.max_context(),
         sequences_max: SEQUENCES_MAX.min(engine.config().max_waiting as usize),
-        engine: EngineHandle { commands, stats: Arc::clone(&stats), metrics: Arc::clone(&metrics) },
+        engine: EngineHandle {
+            commands,
+            stats: Arc::clone(&stats),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        },
         config,
         capacity,
         grammars: Arc::default(),
@@ -144,27 +149,25 @@ fn run(
     };
     lifeline.status.send_replace(Status::Ready(Arc::new(ready)));
     on_ready();
-    let mut room = EngineRoom { engine, sequences: HashMap::new(), events: Vec::new(), stats, metrics };
+    let mut room = EngineRoom::new(engine, stats, metrics, clock);
     let result = room.run(receiver, stop);
     // Whatever failed, changed files are the reason.
     let changed = result.is_err().then(|| files.and_then(|files| files().err())).flatten();
-    let reason = match (&result, &changed) {
-        (Ok(()), _) => "the server is shutting down".to_owned(),
+    let (reason, end) = match (&result, &changed) {
+        (Ok(()), _) => ("the server is shutting down".to_owned(), EndReason::Abort),
         // Clients need not know paths of the server.
         (Err(_), Some(changed)) => {
             tracing::error!("{changed}");
-            FILES_CHANGED.to_owned()
+            (FILES_CHANGED.to_owned(), EndReason::Error)
         }
         (Err(error), None) => {
             tracing::error!("the engine has failed: {error}");
-            error.to_string()
+            (error.to_string(), EndReason::Error)
         }
     };
     // Before the senders go, so that whoever misses its updates can read why.
     lifeline.status.send_modify(|status| status.fail(reason));
-    if result.is_err() {
-        room.end_all();
-    }
+    room.close(end);
     drop(room);
     if let Some(changed) = changed {
         lifeline.end_server(ServerError::FilesChanged(changed));
@@ -194,48 +197,87 @@ fn start(load: Load) -> Result<Started, ServerError> {
 }
 
 /// The engine and whom to tell.
-struct EngineRoom {
-    engine: Engine,
-    sequences: HashMap<RequestId, Tracked>,
+pub(crate) struct EngineRoom {
+    pub(crate) engine: Engine,
+    /// Those that have not ended. In the order of their ids, so that the same commands at the same times give the same steps.
+    pub(crate) sequences: BTreeMap<RequestId, Tracked>,
     /// Reused from step to step.
     events: Vec<(RequestId, Event)>,
     stats: Arc<Mutex<EngineStats>>,
     metrics: Arc<EngineMetrics>,
+    clock: Clock,
 }
 
 /// A sequence in the engine.
-struct Tracked {
-    outlet: Outlet,
-    lifetime: Lifetime,
+pub(crate) struct Tracked {
+    pub(crate) outlet: Outlet,
+    pub(crate) lifetime: Lifetime,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// A step, after which there may be more to do.
+    Stepped,
+    /// Nothing: there is no work until a command comes.
+    Idle,
+    /// The thread is to stop.
+    Over,
 }
 
 impl EngineRoom {
+    pub(crate) fn new(
+        engine: Engine,
+        stats: Arc<Mutex<EngineStats>>,
+        metrics: Arc<EngineMetrics>,
+        clock: Clock,
+    ) -> Self {
+        Self { engine, sequences: BTreeMap::new(), events: Vec::new(), stats, metrics, clock }
+    }
+
     /// Steps until told to stop or until nobody can send any more; sleeps while there is no work.
     fn run(&mut self, mut commands: mpsc::Receiver<Command>, stop: &AtomicBool) -> Result<(), ExecutorError> {
         loop {
-            if !self.engine.has_work() {
-                self.publish_stats();
-                match commands.blocking_recv() {
+            match self.turn(&mut commands, stop)? {
+                Turn::Stepped => {}
+                Turn::Idle => match commands.blocking_recv() {
                     Some(command) => self.take(command)?,
                     None => return Ok(()),
-                }
+                },
+                Turn::Over => return Ok(()),
             }
-            while let Ok(command) = commands.try_recv() {
-                self.take(command)?;
-            }
-            if stop.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            self.step()?;
-            self.deliver();
-            self.cancel_abandoned();
-            self.publish_stats();
         }
+    }
+
+    /// Takes the commands there are and runs one step. Never sleeps.
+    pub(crate) fn turn(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        stop: &AtomicBool,
+    ) -> Result<Turn, ExecutorError> {
+        // No more than the channel holds: those who are refused and ask again must not keep the others from their step.
+        for _ in 0..COMMANDS_MAX {
+            let Ok(command) = commands.try_recv() else { break };
+            self.take(command)?;
+        }
+        if stop.load(Ordering::Acquire) {
+            return Ok(Turn::Over);
+        }
+        if !self.engine.has_work() {
+            self.publish_stats();
+            return Ok(Turn::Idle);
+        }
+        let stepped = self.step();
+        // Also if the device has failed: what was there before is its owners', and counted.
+        self.deliver();
+        self.cancel_abandoned();
+        self.publish_stats();
+        stepped.map(|()| Turn::Stepped)
     }
 
     fn step(&mut self) -> Result<(), ExecutorError> {
         let steps = self.engine.stats().steps_total;
-        self.engine.step(&mut self.events)?;
+        let stepped = self.engine.step(&mut self.events);
         let stats = self.engine.stats();
         if stats.steps_total > steps {
             self.metrics.step_rows.observe(stats.last_step_rows.into());
@@ -244,13 +286,28 @@ impl EngineRoom {
             // Nothing was ready: a device that runs on its own may need this core.
             std::thread::yield_now();
         }
-        Ok(())
+        stepped
     }
 
-    /// Ends every sequence: the failed engine has lost them.
-    fn end_all(&mut self) {
-        let lost = self.sequences.drain();
-        lost.for_each(|(_, tracked)| tracked.lifetime.end(EndReason::Error, &self.metrics));
+    /// Ends the sequences that are left: the engine has lost them, or goes with them.
+    pub(crate) fn close(&mut self, reason: EndReason) {
+        let now = (self.clock)();
+        while let Some((_, Tracked { outlet, lifetime })) = self.sequences.pop_first() {
+            // Who had left before did not lose anything.
+            let reason = if outlet.updates.is_closed() { outlet.reason_it_closed() } else { reason };
+            lifetime.end(reason, now, &self.metrics);
+        }
+        // The engine is not asked to let go of them, as it might be what panicked.
+        let stats = EngineStats {
+            running: 0,
+            waiting: 0,
+            waiting_deferred: 0,
+            blocks_used: 0,
+            slots_used: 0,
+            steps_in_flight: 0,
+            ..self.engine.stats()
+        };
+        self.publish(stats);
     }
 
     fn take(&mut self, command: Command) -> Result<(), ExecutorError> {
@@ -292,7 +349,7 @@ impl EngineRoom {
 
     /// Sends what the step brought, one update per sequence.
     fn deliver(&mut self) {
-        let now = Instant::now();
+        let now = (self.clock)();
         let mut events = self.events.drain(..).peekable();
         while let Some((id, event)) = events.next() {
             let mut update = Update::default();
@@ -314,24 +371,34 @@ impl EngineRoom {
             if let Some(reason) = finish
                 && let Some(tracked) = self.sequences.remove(&id)
             {
-                tracked.lifetime.end(EndReason::of(reason), &self.metrics);
+                tracked.lifetime.end(EndReason::of(reason), now, &self.metrics);
             }
         }
     }
 
     /// Cancels sequences whose receiver is gone, also those that wait or whose prompt is still being computed.
     fn cancel_abandoned(&mut self) {
-        let abandoned = self.sequences.extract_if(|_, tracked| tracked.outlet.updates.is_closed());
-        for (id, tracked) in abandoned {
+        let now = (self.clock)();
+        for (id, tracked) in self.sequences.extract_if(.., |_, tracked| tracked.outlet.updates.is_closed()) {
             self.engine.cancel(id);
-            tracked.lifetime.end(tracked.outlet.reason_it_closed(), &self.metrics);
+            tracked.lifetime.end(tracked.outlet.reason_it_closed(), now, &self.metrics);
         }
     }
 
     fn publish_stats(&self) {
-        let stats = self.engine.stats();
+        self.publish(self.engine.stats());
+    }
+
+    fn publish(&self, stats: EngineStats) {
         self.metrics.publish(&stats);
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+}
+
+/// However the thread ends, by a panic of its device too, nothing stays open in the metrics.
+impl Drop for EngineRoom {
+    fn drop(&mut self) {
+        self.close(EndReason::Error);
     }
 }
 

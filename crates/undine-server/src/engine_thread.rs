@@ -19,6 +19,9 @@ use crate::wire::error::{ApiError, ApiResult};
 /// Updates of a sequence beside one per token: its start, prompt scores and an end of its own.
 const UPDATES_BESIDE_TOKENS: usize = 3;
 
+/// Tells the time. The server's is [`Instant::now`]; a simulated one may jump.
+pub(crate) type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
 /// Everything that happened to one sequence in one step.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub(crate) struct Update {
@@ -68,6 +71,7 @@ pub(crate) struct EngineHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) stats: Arc<Mutex<EngineStats>>,
     pub(crate) metrics: Arc<EngineMetrics>,
+    pub(crate) clock: Clock,
 }
 
 /// The updates of the sequences of one request. Dropping it cancels those that still run.
@@ -95,7 +99,7 @@ impl EngineHandle {
         });
         let (reply, accepted) = oneshot::channel();
         let (sequences, tally) = (sequences.collect(), Tally::current());
-        let submission = Submission { sequences, tally, at: Instant::now(), reply };
+        let submission = Submission { sequences, tally, at: (self.clock)(), reply };
         // The thread takes all there are after each step; who waits here is bounded by the connections. Only the engine
         // knows whether its queue is full.
         if self.commands.send(Command::Generate(submission)).await.is_err() {

@@ -37,6 +37,8 @@ mod render;
 mod routes;
 mod rules;
 mod serve;
+#[cfg(test)]
+mod simulator;
 mod sse;
 mod state;
 mod tls;

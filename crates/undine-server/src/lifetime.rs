@@ -74,11 +74,17 @@ impl Lifetime {
         }
     }
 
+    /// Whether its first row has been computed, and how many tokens there are.
+    #[cfg(test)]
+    pub(crate) fn progress(&self) -> (bool, u32) {
+        (self.started.is_some(), self.generated)
+    }
+
     /// Takes note of what a step that ended `now` did.
     pub(crate) fn observe(&mut self, update: &Update, now: Instant, metrics: &EngineMetrics) {
         if let Some(cached) = update.cached_tokens {
             self.started = Some(now);
-            metrics.queue_time.observe((now - self.requested).as_secs_f64());
+            metrics.queue_time.observe(now.saturating_duration_since(self.requested).as_secs_f64());
             self.tally.prompt_tokens.fetch_add(self.prompt_tokens, Ordering::Relaxed);
             self.tally.cached_tokens.fetch_add(cached, Ordering::Relaxed);
         }
@@ -89,32 +95,33 @@ impl Lifetime {
         self.tally.completion_tokens.fetch_add(1, Ordering::Relaxed);
         if self.first_token.is_none() {
             self.first_token = Some(now);
-            let after = now - self.requested;
+            let after = now.saturating_duration_since(self.requested);
             self.tally.first_token(after);
             metrics.time_to_first_token.observe(after.as_secs_f64());
         } else {
-            metrics.inter_token_latency.observe((now - self.latest_token).as_secs_f64());
+            let since = now.saturating_duration_since(self.latest_token);
+            metrics.inter_token_latency.observe(since.as_secs_f64());
         }
         self.latest_token = now;
     }
 
-    /// Accounts for the whole of it.
-    pub(crate) fn end(&self, reason: EndReason, metrics: &EngineMetrics) {
+    /// Accounts for the whole of it, which ends `now`.
+    pub(crate) fn end(&self, reason: EndReason, now: Instant, metrics: &EngineMetrics) {
         metrics.ended(reason);
         self.siblings.one_ended(self.generated, metrics);
         metrics.params_max_tokens.observe(self.tokens_max.into());
         metrics.request_prompt_tokens.observe(self.prompt_tokens.into());
         metrics.request_generation_tokens.observe(self.generated.into());
-        metrics.e2e_latency.observe(self.requested.elapsed().as_secs_f64());
+        metrics.e2e_latency.observe(now.saturating_duration_since(self.requested).as_secs_f64());
         let Some(first) = self.first_token else { return };
-        let decode = (self.latest_token - first).as_secs_f64();
+        let decode = self.latest_token.saturating_duration_since(first).as_secs_f64();
         metrics.decode_time.observe(decode);
         if self.generated > 1 {
             metrics.time_per_output_token.observe(decode / f64::from(self.generated - 1));
         }
         if let Some(started) = self.started {
-            metrics.prefill_time.observe((first - started).as_secs_f64());
-            metrics.inference_time.observe((self.latest_token - started).as_secs_f64());
+            metrics.prefill_time.observe(first.saturating_duration_since(started).as_secs_f64());
+            metrics.inference_time.observe(self.latest_token.saturating_duration_since(started).as_secs_f64());
         }
     }
 }

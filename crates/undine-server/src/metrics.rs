@@ -82,16 +82,17 @@ impl HttpMetrics {
 /// What holds for an engine and its model.
 pub(crate) struct EngineMetrics {
     registry: Registry,
-    running: IntGauge,
-    waiting: IntGauge,
+    pub(crate) running: IntGauge,
+    pub(crate) waiting: IntGauge,
     waiting_for: [IntGauge; 2],
     cache_usage: [Gauge; 2],
     preemptions: IntCounter,
     prompt_tokens: IntCounter,
-    generation_tokens: IntCounter,
+    pub(crate) generation_tokens: IntCounter,
     prefix: PrefixMetrics,
     pub(crate) images: ImageMetrics,
-    ended: [IntCounter; END_REASONS.len()],
+    /// By [`EndReason`].
+    pub(crate) ended: [IntCounter; END_REASONS.len()],
     pub(crate) step_rows: Histogram,
     pub(crate) time_to_first_token: Histogram,
     pub(crate) inter_token_latency: Histogram,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::client::{JSON, ask, get, post, receive, send};
-use support::mock::{FAILING_TOKEN, MockExecutor};
+use support::mock::{FAILING_TOKEN, MockExecutor, PANICKING_TOKEN};
 use support::{Server, Setup, wait_until};
 use undine_engine::EngineConfig;
 
@@ -125,6 +125,26 @@ fn every_end_has_its_reason() {
     assert_eq!(post(server.address, PATH, &json!({"prompt": [1, FAILING_TOKEN]})).status, 500);
     receive(stream);
     wait_until(|| ended(&server, "error") == 2.0);
+}
+
+/// An engine that is gone computes nothing: whoever looks at the numbers later must not see what ran last.
+#[test]
+fn a_failed_engine_leaves_nothing_running() {
+    for token in [FAILING_TOKEN, PANICKING_TOKEN] {
+        let mock = MockExecutor { step_time: Duration::from_millis(5), ..MockExecutor::default() };
+        let engine = EngineConfig { max_num_seqs: 2, ..Setup::default().engine };
+        let server = Setup { mock, engine, ..Setup::default() }.start();
+        let long =
+            json!({"prompt": "x", "max_tokens": 390, "ignore_eos": true, "stream": true}).to_string();
+        let stream = send(server.address, "POST", PATH, &[JSON], &long);
+        wait_until(|| metric(&server, "vllm:num_requests_running", &[]) == 1.0);
+        assert_eq!(post(server.address, PATH, &json!({"prompt": [1, token]})).status, 500);
+        receive(stream);
+        let gauges = ["vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"];
+        wait_until(|| {
+            ended(&server, "error") == 2.0 && gauges.iter().all(|name| metric(&server, name, &[]) == 0.0)
+        });
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! `Capacity::replay` rows over cached positions. An inexact state must not write to the cache, be sampled from or kept;
 //! nobody may read what was never written, and nobody write what others read.
 //! [`expected`] computes the same answer without an engine.
+//! The simulator of undine-server runs on it too.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,12 +12,12 @@ use std::rc::Rc;
 
 use undine_core::batch::TOKEN_FROM_SLOT;
 use undine_core::{
-    Batch, BatchSequence, BlockId, Capacity, Executor, ExecutorError, FinishReason, GenerateRequest,
+    Batch, BatchSequence, BlockId, Capacity, Constraint, Executor, ExecutorError, FinishReason, GenerateRequest,
     OutputKind, RowOutput, SamplingParams, Slot, StateSource, StepOutput, Ticket, TokenId, TokenScore,
 };
 use undine_engine::Event;
 
-use crate::eye::{content, contents};
+use super::eye::{content, contents};
 
 /// What the device saw, for tests that look at the schedule itself.
 #[derive(Default)]
@@ -252,12 +253,9 @@ impl Device {
                     );
                 }
                 let biases = &batch.biases[biases.start as usize..biases.end as usize];
-                let mut output = sample(hash, params, *output_index, *history_prompt, biases, vocab);
-                if let Some(mask) = mask {
-                    // Only masks of one token are used here.
-                    let word = mask.wait().iter().position(|word| *word != 0).expect("a token is allowed");
-                    output.chosen.token = 32 * word as u32 + mask.wait()[word].trailing_zeros();
-                }
+                let mask = mask.as_ref().map_or(&[][..], |mask| mask.wait());
+                let wishes = Wishes { biases, mask };
+                let output = sample(hash, params, *output_index, *history_prompt, wishes, vocab);
                 self.last_sampled[slot.0 as usize] = Some(output.chosen.token);
                 output
             }
@@ -347,28 +345,50 @@ fn score(hash: u64, target: TokenId, top: u32, vocab: u32) -> RowOutput {
     RowOutput { chosen, rank: (hash % 7) as u32, top: top.collect(), logits: Vec::new() }
 }
 
-/// A bias of at least 100 forces its token; negative infinity forbids it.
+/// What is wanted of a token.
+#[derive(Clone, Copy)]
+struct Wishes<'a> {
+    biases: &'a [(TokenId, f32)],
+    /// As in [`undine_core::TokenMask`].
+    mask: &'a [u32],
+}
+
+/// A bias of at least 100 forces its token; negative infinity forbids it. What the mask excludes is never drawn.
 fn sample(
     hash: u64,
     params: &SamplingParams,
     output_index: u32,
     history_prompt: u32,
-    biases: &[(TokenId, f32)],
+    Wishes { biases, mask }: Wishes,
     vocab: u32,
 ) -> RowOutput {
     let hash = mix(mix(mix(hash, params.seed), u64::from(output_index)), u64::from(history_prompt));
     let forbidden = |token: u32| biases.contains(&(token, f32::NEG_INFINITY));
-    let forced = biases.iter().find(|(token, bias)| *bias >= 100.0 && !forbidden(*token));
-    let drawn = (hash % u64::from(vocab)) as u32;
+    let excluded =
+        |token: u32| !mask.is_empty() && mask[token as usize / 32] & (1 << (token % 32)) == 0;
+    let possible = |token: u32| !forbidden(token) && !excluded(token);
+    let forced = biases.iter().find(|(token, bias)| *bias >= 100.0 && possible(*token));
+    let mut drawn = (0..vocab).map(|i| (hash % u64::from(vocab) + u64::from(i)) as u32 % vocab);
     let token = match forced {
-        Some(&(token, _)) => token,
-        None => (0..vocab).map(|i| (drawn + i) % vocab).find(|&token| !forbidden(token)).unwrap_or(0),
+        Some(&(token, _)) => Some(token),
+        None => drawn.clone().find(|&token| possible(token)).or_else(|| drawn.find(|&token| !excluded(token))),
     };
+    let token = token.expect("a mask allows a token");
     score(hash, token, params.logprobs.unwrap_or(0), vocab)
 }
 
 /// The events of a request on this device, by the definition: one token after the other, no cache, no engine.
 pub fn expected(request: &GenerateRequest, context: u32, vocab: u32) -> Vec<Event> {
+    expected_within(request, None, context, vocab)
+}
+
+/// The same for an answer that is restricted by a constraint, whose masks are there when it is asked for them.
+pub fn expected_within(
+    request: &GenerateRequest,
+    mut constraint: Option<&mut dyn Constraint>,
+    context: u32,
+    vocab: u32,
+) -> Vec<Event> {
     let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs } = request;
     let logits = |contents: &[u64]| {
         let chains = contents.iter().scan(0, |chain, &content| {
@@ -394,12 +414,17 @@ pub fn expected(request: &GenerateRequest, context: u32, vocab: u32) -> Vec<Even
             );
         }
         let history_prompt = if sampling.needs_history() { prompt.len() as u32 } else { 0 };
-        let output = sample(logits(&contents), sampling, index, history_prompt, &biases, vocab);
+        let mask = constraint.as_mut().and_then(|constraint| constraint.allowed());
+        let mask = mask.as_ref().map_or(&[][..], |mask| mask.wait());
+        let wishes = Wishes { biases: &biases, mask };
+        let output = sample(logits(&contents), sampling, index, history_prompt, wishes, vocab);
         let token = output.chosen.token;
         tokens.push(token);
         contents.push(token.into());
         events.push(Event::Token(output));
+        let is_accepted = constraint.as_mut().is_none_or(|constraint| constraint.accept(token).is_ok());
         reason = match token {
+            _ if !is_accepted => Some(FinishReason::ConstraintFailed),
             _ if stop.eos_tokens.contains(&token) => Some(FinishReason::Eos),
             _ if stop.stop_tokens.contains(&token) => Some(FinishReason::StopToken(token)),
             _ if index + 1 == stop.max_tokens => Some(FinishReason::MaxTokens),

@@ -11,12 +11,10 @@ use undine_engine::{AddError, Engine, EngineConfig, Event, PrefixCaching};
 
 use crate::device::{Device, Log, expected};
 use crate::eye::Eye;
+pub use crate::eye::HIDDEN;
 
 /// More steps than any test needs.
 const STEPS_MAX: u32 = 20_000;
-
-/// Values of a row.
-pub const HIDDEN: u32 = 2;
 
 /// Room for everything, one step in flight.
 pub const ROOMY: Setup = Setup {

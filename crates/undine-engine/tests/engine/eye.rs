@@ -10,9 +10,10 @@ use undine_core::{
 };
 use undine_engine::STEP_PATCHES;
 
-use crate::device::mix;
-use crate::driver::HIDDEN;
+use super::device::mix;
 
+/// Values of a row.
+pub const HIDDEN: u32 = 2;
 /// What stands in a prompt for a row of an image.
 pub const IMAGE_TOKEN: TokenId = 5;
 /// Patches along the side of a token: a tile of four tokens is all that a step encodes.
