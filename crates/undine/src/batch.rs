@@ -3,7 +3,7 @@
 //! Invariant: a line of results is written whole or cut off by the next run, and a request whose line is there is never
 //! run again. So whatever ends a run, the next one loses and repeats nothing that has been written.
 
-mod input;
+pub mod input;
 mod progress;
 mod results;
 mod work;
