@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::logging;
 use crate::serve::Signals;
 use crate::serve_load::LoadPlan;
+use crate::shown::{self, say};
 use input::Survey;
 use progress::Summary;
 use results::{Results, State};
@@ -66,7 +67,7 @@ pub fn run(args: &BatchArgs) -> Result<(), Error> {
     let ended = runtime.block_on(answer(args, plan, results, &mut summary));
     runtime.shutdown_background();
     if ended? == Ended::Interrupted {
-        eprintln!(
+        say!(
             "stopped: {} of {} requests are done; the same command goes on with the others",
             summary.done(),
             summary.requests
@@ -101,7 +102,7 @@ async fn answer(
 }
 
 fn finish(args: &BatchArgs, summary: &Summary) -> Result<(), Error> {
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&summary.report()).expect("numbers are JSON"))?;
     } else {

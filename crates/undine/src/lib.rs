@@ -50,6 +50,7 @@ mod serve;
 mod serve_config;
 mod serve_load;
 mod session;
+mod shown;
 mod synth;
 mod target;
 mod text_file;
@@ -61,14 +62,16 @@ use clap::Parser;
 
 use crate::args::{Cli, Command};
 use crate::error::Error;
+use crate::shown::say;
 
 /// The program: its exit code.
 pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(shown::tell_panic));
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, Error::BrokenPipe | Error::Interrupted | Error::Advice) {
-                eprintln!("error: {}", error.chain());
+                say!("error: {}", error.chain());
             }
             ExitCode::from(error.exit_code())
         }
