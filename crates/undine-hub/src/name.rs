@@ -269,13 +269,15 @@ fn checked_file(whole: &str, text: &str) -> Result<String, Error> {
     }
 }
 
-/// Whether a file's name in a repository stays inside of it on every system.
+/// Whether a file's name in a repository stays inside of it on every system, and looks like what it is.
 pub(crate) fn is_safe_file(name: &str) -> bool {
+    // These end lines and turn text around.
+    let misleads = |c: char| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let is_plain = |part: &str| {
         !part.is_empty() && part != "." && part != ".." && !part.ends_with(['.', ' ']) && part.len() <= 255
     };
     name.len() <= NAME_BYTES_MAX
-        && !name.chars().any(|c| c.is_control() || "\\:*?\"<>|".contains(c))
+        && !name.chars().any(|c| c.is_control() || misleads(c) || "\\:*?\"<>|".contains(c))
         && name.split('/').all(is_plain)
 }
 
@@ -354,7 +356,8 @@ mod tests {
         }
         let long = format!("a/{}", "b".repeat(600));
         assert!(matches!(HubName::parse(&long), Err(Error::Name { .. })));
-        for text in ["a/../b", "con\u{1}", "x/", "a:b", "..", "a//b", "c.", "d "] {
+        for text in ["a/../b", "con\u{1}", "x/", "a:b", "..", "a//b", "c.", "d ", "a\u{202e}b", "a\u{2028}b"]
+        {
             assert!(!is_safe_file(text), "{text:?}");
         }
     }

@@ -121,7 +121,9 @@ impl Lifetime {
         }
         if let Some(started) = self.started {
             metrics.prefill_time.observe(first.saturating_duration_since(started).as_secs_f64());
-            metrics.inference_time.observe(self.latest_token.saturating_duration_since(started).as_secs_f64());
+            metrics
+                .inference_time
+                .observe(self.latest_token.saturating_duration_since(started).as_secs_f64());
         }
     }
 }

@@ -186,6 +186,25 @@ fn arguments_come_as_they_are_written() {
 }
 
 #[test]
+fn alternatives_that_lead_back_are_looked_at_once() {
+    // Each of them has all the others in it: sixteen deep there are more than anybody can count.
+    let mut alternatives = vec![json!({"$ref": "#/$defs/x"}); 24];
+    alternatives.push(json!({"properties": {"n": {"type": "integer"}}}));
+    alternatives.push(json!({"type": "string"}));
+    let x = json!({"anyOf": alternatives});
+    let parameters = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": x}});
+    let tools = [json!({"type": "function", "function": {"name": "f", "parameters": parameters}})];
+    let set = Arc::new(ToolSet::new(&tools).unwrap());
+    for (argument, expected) in [("7", "\"7\""), ("{'n': '7'}", "{\"n\":7}"), ("[1]", "\"[1]\"")] {
+        let mut parser = ToolParser::new(Arc::clone(&set), ToolFormat::Lfm2);
+        let mut pieces = Vec::new();
+        parser.push(&format!("<|tool_call_start|>[f(a={argument})]<|tool_call_end|>"), &mut pieces);
+        parser.finish(&mut pieces);
+        assert_eq!(join(pieces).calls[0].1, format!("{{\"a\":{expected}}}"), "{argument}");
+    }
+}
+
+#[test]
 fn tool_sets_are_checked() {
     let function = |function: Json| json!({"type": "function", "function": function});
     let table = [

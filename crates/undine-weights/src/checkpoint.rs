@@ -127,16 +127,27 @@ impl Checkpoint {
     /// Opens the two essential files of a folder in memory, for tests and fuzzing.
     #[doc(hidden)]
     pub fn from_safetensors_bytes(config: Vec<u8>, weights: Vec<u8>) -> Result<Self, Error> {
+        Self::from_folder_bytes(vec![(hf::CONFIG, config), (hf::WEIGHTS, weights)])
+    }
+
+    /// Opens the files of a folder in memory by their names, for tests and fuzzing. What is left out is not there.
+    #[doc(hidden)]
+    pub fn from_folder_bytes(files: Vec<(&str, Vec<u8>)>) -> Result<Self, Error> {
+        let mut files: HashMap<&str, Vec<u8>> = files.into_iter().collect();
         hf::assemble(hf::Folder {
             name: "model".to_owned(),
-            config,
-            generation_config: None,
-            tokenizer_config: None,
-            tokenizer: None,
-            chat_template: None,
-            processor: None,
-            preprocessor: None,
-            weights: vec![("model.safetensors".to_owned(), Bytes::Owned(weights))],
+            config: files.remove(hf::CONFIG).unwrap_or_default(),
+            generation_config: files.remove(hf::GENERATION),
+            tokenizer_config: files.remove(hf::TOKENIZER_CONFIG),
+            tokenizer: files.remove(hf::TOKENIZER),
+            chat_template: files.remove(hf::TEMPLATE),
+            processor: files.remove(hf::PROCESSOR),
+            preprocessor: files.remove(hf::PREPROCESSOR),
+            weights: files
+                .remove(hf::WEIGHTS)
+                .map(|bytes| (hf::WEIGHTS.to_owned(), Bytes::Owned(bytes)))
+                .into_iter()
+                .collect(),
             index: None,
         })
     }

@@ -28,7 +28,7 @@ pub(crate) const GENERATION: &str = "generation_config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(crate) const TEMPLATE: &str = "chat_template.jinja";
-const PROCESSOR: &str = "processor_config.json";
+pub(crate) const PROCESSOR: &str = "processor_config.json";
 pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
 const INDEX: &str = "model.safetensors.index.json";
 /// Depth to which nested objects of config.json become dotted keys.

@@ -3,7 +3,7 @@
 //! Invariant: a line of results is written whole or cut off by the next run, and a request whose line is there is never
 //! run again. So whatever ends a run, the next one loses and repeats nothing that has been written.
 
-mod input;
+pub mod input;
 mod progress;
 mod results;
 mod work;
@@ -18,6 +18,7 @@ use crate::args_serve::{LogArgs, LogFormat, LogLevel};
 use crate::error::Error;
 use crate::serve::Signals;
 use crate::serve_load::LoadPlan;
+use crate::shown::{self, say};
 use crate::{logging, runtime, session};
 use input::Survey;
 use progress::Summary;
@@ -66,7 +67,7 @@ pub fn run(args: &BatchArgs) -> Result<(), Error> {
     let ended = runtime.block_on(answer(args, plan, results, &mut summary));
     runtime.shutdown_background();
     if ended? == Ended::Interrupted {
-        eprintln!(
+        say!(
             "stopped: {} of {} requests are done; the same command goes on with the others",
             summary.done(),
             summary.requests
@@ -101,7 +102,7 @@ async fn answer(
 }
 
 fn finish(args: &BatchArgs, summary: &Summary) -> Result<(), Error> {
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&summary.report()).expect("numbers are JSON"))?;
     } else {

@@ -26,6 +26,7 @@ use crate::args_bench::BenchCommand;
 use crate::error::Error;
 use crate::open;
 use crate::session::{self, speed};
+use crate::shown;
 use report::{Subject, print_line};
 use runner::{Runner, Settings, compare};
 use test::{Kind, Test};
@@ -66,7 +67,7 @@ fn executor(args: &BenchArgs) -> Result<(), Error> {
     let mut runner = Runner::new(Arc::clone(&model), &settings, &tests)?;
     let settings = Settings { ubatch: runner.ubatch(), ..settings };
     let subject = Subject { path: args.model.as_deref(), model: &model, settings, roofline };
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     if !args.json {
         subject.print_header(&mut out)?;
     }

@@ -23,6 +23,7 @@ use crate::format::grouped;
 use crate::interrupt;
 use crate::open::{self, ModelText};
 use crate::session;
+use crate::shown::say;
 
 /// Tokens and number of windows that are computed together unless a command says otherwise.
 const WINDOWS_DEFAULT: WindowArgs = WindowArgs { context: 512, chunks: None, batch: 4 };
@@ -31,7 +32,7 @@ const WINDOWS_DEFAULT: WindowArgs = WindowArgs { context: 512, chunks: None, bat
 pub fn run(args: &CalibrateArgs) -> Result<(), Error> {
     let imatrix = collected(args.model.as_deref(), args.text.as_deref(), &args.windows, &args.executor)?;
     imatrix.write(&args.output)?;
-    eprintln!("wrote {} with {} tensors", args.output.display(), imatrix.entries.len());
+    say!("wrote {} with {} tensors", args.output.display(), imatrix.entries.len());
     Ok(())
 }
 
@@ -58,7 +59,7 @@ fn collected(
     let mut scorer = Scorer::new(Arc::clone(&model), layout, executor, kv)?;
     interrupt::install()?;
     let perplexity = collect(&mut scorer, &windows, layout)?;
-    eprintln!(
+    say!(
         "calibrated with {} windows of {} tokens of {}; perplexity {:.4} +/- {:.4}",
         grouped(windows.count() as u64),
         windows.context(),

@@ -22,6 +22,7 @@ use crate::open::Prompt;
 use crate::output::{self, Printer};
 use crate::run::Ready;
 use crate::session::{End, Generated};
+use crate::shown::{self, say};
 use undine_core::FinishReason;
 
 /// What the user types after.
@@ -31,7 +32,7 @@ const HISTORY_MAX: usize = 1000;
 
 /// Prints a line; unlike `println!` it survives a reader that has left.
 fn tell(line: impl std::fmt::Display) -> Result<(), Error> {
-    Ok(writeln!(io::stdout(), "{line}")?)
+    Ok(writeln!(shown::stdout(), "{line}")?)
 }
 
 /// Whether the chat goes on.
@@ -278,7 +279,7 @@ impl Chat {
             _ => {}
         }
         if self.verbose {
-            eprintln!("{}", answer::describe(&answer.numbers));
+            say!("{}", answer::describe(&answer.numbers));
         }
         if !self.completes {
             self.conversation.push_assistant(answer.text, answer.reasoning);

@@ -109,8 +109,17 @@ impl Conversation {
 
     /// Writes the conversation as JSON, replacing a file that is there.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let json = serde_json::to_string_pretty(self).expect("texts are JSON");
-        std::fs::write(path, json + "\n").map_err(|source| Error::file(path, source))
+        std::fs::write(path, self.to_text()).map_err(|source| Error::file(path, source))
+    }
+
+    /// The file form.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("texts are JSON") + "\n"
+    }
+
+    /// The other way; the files of pictures are not read.
+    pub fn parse(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(text)
     }
 
     /// Reads what [`Self::save`] wrote, and the pictures in it.
@@ -124,7 +133,7 @@ impl Conversation {
 
     fn read(path: &Path) -> Result<Self, Error> {
         let text = text_file::read(path, FILE_BYTES_MAX)?;
-        serde_json::from_str(&text)
+        Self::parse(&text)
             .map_err(|error| Error::refused(format!("{}: not a saved conversation: {error}", path.display())))
     }
 }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::format::Bytes;
 use crate::progress::{self, Unit};
 use crate::recode::{Existing, check_place, check_room, mmproj_path, write};
+use crate::shown::{self, say};
 use crate::{hub, interrupt, memory};
 
 /// Runs the command.
@@ -25,7 +26,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Error> {
     let written = if is_gguf { to_gguf(args)? } else { vec![to_folder(args)?] };
     let seconds = started.elapsed().as_secs_f64();
     for (path, bytes) in &written {
-        eprintln!("wrote {} ({}) in {seconds:.1} s", path.display(), Bytes(*bytes));
+        say!("wrote {} ({}) in {seconds:.1} s", path.display(), Bytes(*bytes));
     }
     if args.json {
         let files = written.iter().map(|(path, bytes)| json!({"output": path, "bytes": bytes}));
@@ -35,7 +36,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Error> {
             "seconds": seconds,
             "peak_memory_bytes": memory::peak_bytes(),
         });
-        writeln!(std::io::stdout(), "{report}")?;
+        writeln!(shown::stdout(), "{report}")?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::args_doctor::DoctorArgs;
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::memory::{self, HugePages};
+use crate::shown;
 use system::{CpuLimit, Governor};
 
 /// Free space below which a download of a middling model does not fit.
@@ -69,7 +70,7 @@ pub fn run(args: &DoctorArgs) -> Result<(), Error> {
     }
     let healthy = findings.iter().all(|finding| finding.advice.is_none());
     let report = Report { version: env!("CARGO_PKG_VERSION"), healthy, findings };
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report).expect("texts are JSON"))?;
     } else {

@@ -17,6 +17,7 @@ use std::io::Write;
 use crate::args_fit::FitArgs;
 use crate::error::Error;
 use crate::session;
+use crate::shown;
 use memory::Load;
 use report::Report;
 use subject::Subject;
@@ -55,7 +56,7 @@ pub fn run(args: &FitArgs) -> Result<(), Error> {
         let picture = picture::draw(&subject, load);
         std::fs::write(path, picture).map_err(|source| Error::file(path, source))?;
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     match (args.json, args.markdown) {
         (true, _) => {
             let json = serde_json::to_string_pretty(&report).expect("numbers and texts are JSON");

@@ -15,6 +15,7 @@ use crate::args::InspectArgs;
 use crate::error::Error;
 use crate::format::{Bytes, grouped};
 use crate::open;
+use crate::shown;
 
 /// Longest metadata text in the table; JSON has all of it.
 const SHOWN_CHARS_MAX: usize = 72;
@@ -39,7 +40,7 @@ pub fn parameters(checkpoint: &Checkpoint) -> u64 {
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<(), Error> {
     let checkpoint = open::open(args.model.as_deref())?;
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     if args.json {
         let mut json = describe(&checkpoint, args.model.as_deref());
         if args.tensors {
@@ -207,7 +208,7 @@ fn value_json(value: &Value) -> Json {
 fn print_summary(out: &mut impl Write, json: &Json) -> Result<(), Error> {
     let number = |pointer: &str| json.pointer(pointer).and_then(Json::as_u64).unwrap_or(0);
     let text = |pointer: &str| json.pointer(pointer).and_then(Json::as_str).unwrap_or_default().to_owned();
-    let mut row = |name: &str, value: String| writeln!(out, "{name:<18} {value}");
+    let mut row = |name: &str, value: String| writeln!(out, "{name:<18} {}", shown::line(&value));
     row("name", text("/name"))?;
     row("format", format!("{}, {}", text("/format"), Bytes(number("/file_bytes"))))?;
     row("parameters", grouped(number("/parameters")))?;
@@ -275,10 +276,14 @@ fn print_metadata(out: &mut impl Write, checkpoint: &Checkpoint) -> Result<(), E
     writeln!(out, "\nmetadata")?;
     for (key, value) in checkpoint.metadata() {
         let text = value.to_string();
-        let line: String =
-            text.chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // White space is part of most templates, and says nothing here.
+        let line: String = text
+            .chars()
+            .take(SHOWN_CHARS_MAX)
+            .map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c })
+            .collect();
         let rest = if text.chars().nth(SHOWN_CHARS_MAX).is_some() { " ..." } else { "" };
-        writeln!(out, "  {key:<44} {line}{rest}")?;
+        writeln!(out, "  {:<44} {}{rest}", shown::line(key), shown::line(&line))?;
     }
     Ok(())
 }
@@ -288,7 +293,8 @@ fn print_tensors(out: &mut impl Write, checkpoint: &Checkpoint) -> Result<(), Er
     for tensor in checkpoint.tensors() {
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
         let (shape, size) = (shape.join(" x "), Bytes(tensor.bytes));
-        writeln!(out, "  {:<44} {:<7} {shape:<20} {size:>12}", tensor.name, tensor.dtype)?;
+        let name = shown::line(tensor.name);
+        writeln!(out, "  {name:<44} {:<7} {shape:<20} {size:>12}", tensor.dtype)?;
     }
     Ok(())
 }

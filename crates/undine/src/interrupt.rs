@@ -5,6 +5,7 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use crate::error::{EXIT_INTERRUPTED, Error};
 use crate::progress;
+use crate::shown::say;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// While it is set, Ctrl-C prints it and ends the program.
@@ -17,7 +18,7 @@ pub fn install() -> Result<(), Error> {
         let farewell = FAREWELL.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if farewell.is_some() || INTERRUPTED.swap(true, Ordering::Relaxed) {
             progress::clear();
-            farewell.iter().for_each(|farewell| eprintln!("{farewell}"));
+            farewell.iter().for_each(|farewell| say!("{farewell}"));
             std::process::exit(EXIT_INTERRUPTED.into());
         }
     };

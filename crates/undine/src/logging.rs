@@ -7,6 +7,7 @@ use tracing_subscriber::fmt;
 
 use crate::args_serve::{LogArgs, LogFormat, LogLevel};
 use crate::output::colour_is_wanted;
+use crate::shown::{LogLines, LongLine};
 
 /// Starts logging, for the rest of the process.
 pub fn start(args: &LogArgs) {
@@ -18,7 +19,9 @@ pub fn start(args: &LogArgs) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let colour = std::io::stderr().is_terminal() && colour_is_wanted();
-    let lines = fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false).with_ansi(colour);
+    let long = if args.format == LogFormat::Text { LongLine::Cut } else { LongLine::Keep };
+    let writer = move || LogLines { out: std::io::stderr(), long };
+    let lines = fmt().with_writer(writer).with_max_level(level).with_target(false).with_ansi(colour);
     match args.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => {

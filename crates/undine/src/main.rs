@@ -1,106 +1,14 @@
-//! Undine: run, serve and measure LFM2 models. Typed arguments, one match, an exit code.
+//! The program; all of it is in `lib.rs`.
 #![forbid(unsafe_code)]
-
-mod answer;
-mod args;
-mod args_batch;
-mod args_bench;
-mod args_calibrate;
-mod args_doctor;
-mod args_eval;
-mod args_fit;
-mod args_hub;
-mod args_media;
-mod args_quantize;
-mod args_serve;
-mod args_target;
-mod args_vision;
-mod args_vllm;
-mod batch;
-mod bench;
-mod calibrate;
-mod chat;
-mod command;
-mod conversation;
-mod convert;
-mod doctor;
-mod dragged;
-mod error;
-mod eval;
-mod fit;
-mod format;
-mod helpers;
-mod hub;
-mod inspect;
-mod interrupt;
-mod logging;
-mod memory;
-mod model_files;
-mod open;
-mod output;
-mod pictures;
-mod progress;
-mod quantize;
-mod recode;
-mod run;
-mod runtime;
-mod sampling;
-mod serve;
-mod serve_config;
-mod serve_load;
-mod session;
-mod synth;
-mod target;
-mod text_file;
-mod work;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::args::{Cli, Command};
-use crate::error::Error;
-
-/// Gives back what is free while the process runs: after a burst of large requests the system's own kept most of it, on glibc 0.5 to 1.8 GB
-/// (`cargo xtask soak` measures it). Without transparent huge pages, which would make buffers take memory that nobody
-/// has touched; weights ask for theirs themselves.
+/// Gives back what is free while the process runs: after a burst of large requests the system's own kept most of it, on
+/// glibc 0.5 to 1.8 GB (`cargo xtask soak` measures it). Without transparent huge pages, which would make buffers take
+/// memory that nobody has touched; weights ask for theirs themselves.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    if helpers::is_one() {
-        return undine_text::helper::serve();
-    }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if !matches!(error, Error::BrokenPipe | Error::Interrupted | Error::Advice) {
-                eprintln!("error: {}", error.chain());
-            }
-            ExitCode::from(error.exit_code())
-        }
-    }
-}
-
-fn run() -> Result<(), Error> {
-    let line = serve_config::expand(std::env::args_os())?;
-    match Cli::parse_from(line).command {
-        Command::Run(args) => run::run(&args),
-        Command::Serve(args) => serve::run(&args),
-        Command::Synth(args) => synth::run(&args),
-        Command::Quantize(args) => quantize::run(&args),
-        Command::Convert(args) => convert::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Batch(args) => batch::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Fit(args) => fit::run(&args),
-        Command::Eval(args) => eval::run(&args),
-        Command::Calibrate(args) => calibrate::run(&args),
-        Command::Pull(args) => hub::run_pull(&args),
-        Command::List(args) => hub::run_list(&args),
-        Command::Show(args) => hub::run_show(&args),
-        Command::Rm(args) => hub::run_rm(&args),
-        Command::Models(args) => hub::run_models(&args),
-    }
+    undine::main()
 }

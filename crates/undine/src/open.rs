@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::helpers;
 use crate::hub;
 use crate::pictures::Pictures;
+use crate::shown::{self, say};
 
 /// The demo model; `demo/README.md` says what it is and how it was made.
 const DEMO: &[u8] = include_bytes!("../../../demo/undine-demo.gguf");
@@ -39,7 +40,7 @@ pub fn open_with(model: Option<&Path>, mmproj: Option<&Path>) -> Result<Arc<Chec
         (None, None) => Checkpoint::from_static_gguf(DEMO)?,
     };
     for repair in checkpoint.repairs() {
-        eprintln!("repaired: {repair}");
+        say!("repaired: {repair}");
     }
     Ok(Arc::new(checkpoint))
 }
@@ -84,7 +85,8 @@ pub fn display_name(model: Option<&Path>) -> String {
     // A file in the cache is a link to one that is named by its hash, without an ending.
     let is_named = |target: &PathBuf| target.is_dir() || target.extension().is_some();
     let path = path.canonicalize().ok().filter(is_named).unwrap_or_else(|| path.to_owned());
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    // It becomes the name that clients know the model by, too.
+    shown::line(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy())
 }
 
 /// Text to tokens and back, and messages to text.

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::eval::measures::Mean;
 use crate::format::{Bytes, grouped};
 use crate::recode::{Existing, check_place, mmproj_path, write};
+use crate::shown::{self, say};
 use crate::target::{self, Goal};
 use crate::{calibrate, hub, interrupt, memory};
 
@@ -68,13 +69,13 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
         let made = plan(&tower, &Options::new(mix), None)?;
         jobs.push(Job { source: tower, plan: made, mix, output });
     } else if args.mmproj_type.is_some() {
-        eprintln!("note: --mmproj-type has no effect: {} has no vision tower", args.input.display());
+        say!("note: --mmproj-type has no effect: {} has no vision tower", args.input.display());
     }
     for output in jobs.iter().skip(1).filter_map(|job| job.output.as_deref()) {
         check_place(&args.input, output, existing)?;
     }
     for note in jobs.iter().flat_map(|job| &job.plan.notes) {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
     let seconds = jobs.iter().try_fold(0.0, |sum, job| Ok::<_, Error>(sum + write_job(job)?))?;
     let divergence = match (&chosen, &jobs[0].output) {
@@ -82,7 +83,7 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
         _ => None,
     };
     if let Some(Mean { value, error }) = divergence {
-        eprintln!("mean KL from {}: {value:.6} +/- {error:.6} nats per token", args.input.display());
+        say!("mean KL from {}: {value:.6} +/- {error:.6} nats per token", args.input.display());
     }
     match (args.json, args.dry_run) {
         (true, _) => report_json(args, &jobs, seconds, divergence),
@@ -96,7 +97,7 @@ fn write_job(job: &Job) -> Result<f64, Error> {
     let Some(output) = &job.output else { return Ok(0.0) };
     let elapsed = write(&job.source, &job.plan.recodings, job.plan.file_type, output)?.as_secs_f64();
     let (before, after) = (bytes_before(&job.source), job.plan.bytes(&job.source));
-    eprintln!("wrote {} ({}, was {}) in {elapsed:.1} s", output.display(), Bytes(after), Bytes(before));
+    say!("wrote {} ({}, was {}) in {elapsed:.1} s", output.display(), Bytes(after), Bytes(before));
     Ok(elapsed)
 }
 
@@ -118,15 +119,15 @@ fn bits_per_weight(job: &Job) -> f64 {
 
 /// A line for each tensor and a total.
 fn report(job: &Job) -> Result<(), Error> {
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     let tensors = job.source.tensors();
-    let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
-    for (tensor, recoding) in tensors.iter().zip(&job.plan.recodings) {
+    let names: Vec<String> = tensors.iter().map(|tensor| shown::line(&tensor.name)).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    for ((tensor, name), recoding) in tensors.iter().zip(names).zip(&job.plan.recodings) {
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
         writeln!(
             out,
-            "{:width$}  {:>18}  {:>6} -> {:<6}  {:>10}",
-            tensor.name,
+            "{name:width$}  {:>18}  {:>6} -> {:<6}  {:>10}",
             shape.join(" x "),
             tensor.dtype(),
             recoding.dtype,
@@ -178,6 +179,6 @@ fn report_json(
         "kl": divergence.map(|kl| json!({ "value": kl.value, "error": kl.error })),
         "peak_memory_bytes": memory::peak_bytes(),
     });
-    writeln!(std::io::stdout(), "{report}")?;
+    writeln!(shown::stdout(), "{report}")?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::format::Bytes;
 use crate::interrupt;
 use crate::progress::{self, Unit};
+use crate::shown::say;
 
 /// What may be at the place of a new file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +43,7 @@ pub fn check_place(input: &Path, output: &Path, existing: Existing) -> Result<()
         return Err(Error::refused(format!("{} exists; add --force to replace it", output.display())));
     }
     if output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gguf")) {
-        eprintln!("note: {} does not end in .gguf, by which programs know such files", output.display());
+        say!("note: {} does not end in .gguf, by which programs know such files", output.display());
     }
     Ok(())
 }

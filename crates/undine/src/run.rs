@@ -16,6 +16,7 @@ use crate::open::{self, ModelText, Prompt};
 use crate::output::{self, Printer};
 use crate::sampling::{self, Settings};
 use crate::session::{self, End, Session};
+use crate::shown::{self, say};
 use crate::{helpers, interrupt, session::Generated};
 
 /// Most bytes of piped input: far more than any context holds.
@@ -65,8 +66,8 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
     drop(mapping);
     let load_time = started.elapsed();
     if args.verbose {
-        eprintln!("loaded {name} in {:.3} s, context {context} tokens", load_time.as_secs_f64());
-        eprintln!("sampling: {}", settings.describe().replace('\n', ", "));
+        say!("loaded {name} in {:.3} s, context {context} tokens", load_time.as_secs_f64());
+        say!("sampling: {}", settings.describe().replace('\n', ", "));
     }
     Ok(Ready { session, text, settings, name, load_time })
 }
@@ -121,12 +122,12 @@ fn answer_once(args: &RunArgs, mut ready: Ready, text: &str) -> Result<(), Error
         drop(printer);
         let json =
             serde_json::to_string_pretty(&as_json(&ready, &answer)).expect("numbers and texts are JSON");
-        writeln!(io::stdout().lock(), "{json}")?;
+        writeln!(shown::stdout(), "{json}")?;
     } else {
         printer.finish()?;
     }
     if args.verbose {
-        eprintln!("{}", answer::describe(&answer.numbers));
+        say!("{}", answer::describe(&answer.numbers));
     }
     // The process ends here, and the system takes everything back at once: a hundred thousand texts of the vocabulary need not
     // be freed one by one before.

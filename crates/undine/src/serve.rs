@@ -13,6 +13,7 @@ use crate::args_serve::{AccessArgs, HttpArgs, ServeArgs};
 use crate::error::{EXIT_INTERRUPTED, Error};
 use crate::logging;
 use crate::serve_load::LoadPlan;
+use crate::shown;
 use crate::{runtime, session, text_file};
 
 /// Longest file of API keys.
@@ -69,7 +70,7 @@ async fn serve(
         (path, _) => format!("serving {name} at unix:{}", path.as_deref().unwrap_or(Path::new("")).display()),
     };
     // Nobody may be reading; that is no reason to stop serving.
-    let announce = Box::new(move || drop(writeln!(std::io::stdout(), "{line}")));
+    let announce = Box::new(move || drop(writeln!(shown::stdout(), "{line}")));
     let load = Box::new(move || plan.load(announce).map_err(Into::into));
     let listener = match tls {
         Some(tls) => listener.with_tls(tls),

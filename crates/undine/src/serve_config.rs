@@ -180,7 +180,19 @@ fn switch(name: &str, value: Option<&str>) -> Result<String, Error> {
 fn read_file(path: &Path, flags: &Flags<'_>, given: &HashSet<String>) -> Result<Vec<OsString>, Error> {
     let text = text_file::read(path, CONFIG_BYTES_MAX)?;
     let wrong = |message: String| Error::usage(format!("{}: {message}", path.display()));
-    let map = parse(&text).map_err(wrong)?;
+    parse(&text).and_then(|map| entries(map, flags, given)).map_err(wrong)
+}
+
+/// The words of a file for a command.
+pub fn words(name: &str, map: Map<String, Json>, given: &HashSet<String>) -> Result<Vec<OsString>, String> {
+    entries(map, &Flags::of(&command(name)), given)
+}
+
+fn entries(
+    map: Map<String, Json>,
+    flags: &Flags<'_>,
+    given: &HashSet<String>,
+) -> Result<Vec<OsString>, String> {
     let mut words = Vec::new();
     for (key, value) in map {
         let name = key.replace('_', "-");
@@ -189,16 +201,17 @@ fn read_file(path: &Path, flags: &Flags<'_>, given: &HashSet<String>) -> Result<
         if !known || name == "config" || name == "help" {
             let meant = flags.nearest(&name).filter(|_| !known);
             let advice = meant.map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
-            return Err(wrong(format!("there is no flag --{name} for the key {key:?}{advice}")));
+            return Err(format!("there is no flag --{name} for the key {key:?}{advice}"));
         }
         if !given.contains(&flags.key(&name)) {
-            words.extend(flag_words(&name, &value, flags).map_err(wrong)?);
+            words.extend(flag_words(&name, &value, flags)?);
         }
     }
     Ok(words)
 }
 
-fn parse(yaml: &str) -> Result<Map<String, Json>, String> {
+/// The entries of a file.
+pub fn parse(yaml: &str) -> Result<Map<String, Json>, String> {
     // As in YAML 1.2: otherwise a model named y would be called true.
     let options = serde_saphyr::options! { strict_booleans: true };
     match serde_saphyr::from_str_with_options(yaml, options).map_err(|error| error.to_string())? {

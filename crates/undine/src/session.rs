@@ -13,6 +13,7 @@ use undine_weights::Checkpoint;
 use crate::args::{ComputeDtype, ExecutorArgs, HugePagesChoice, KvCacheDtype};
 use crate::error::Error;
 use crate::memory::{self, HugePages};
+use crate::shown::say;
 
 /// Context a session has unless asked for another, if the model allows so much. Memory is taken as it fills.
 const CONTEXT_DEFAULT_MAX: u32 = 131_072;
@@ -46,7 +47,7 @@ pub fn kv_type(args: &ExecutorArgs, checkpoint: &Checkpoint) -> KvType {
 /// The same for weights that are all float, or not.
 pub fn kv_type_for(args: &ExecutorArgs, is_float: impl FnOnce() -> bool) -> KvType {
     if matches!(args.dtype, ComputeDtype::Bfloat16 | ComputeDtype::Float16) {
-        eprintln!("note: --dtype: weights are computed with in the types of the file");
+        say!("note: --dtype: weights are computed with in the types of the file");
     }
     match (args.kv_cache_dtype, args.dtype) {
         (KvCacheDtype::Float32, _) | (KvCacheDtype::Auto, ComputeDtype::Float32) => KvType::F32,

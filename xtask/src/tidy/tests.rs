@@ -146,6 +146,9 @@ fn gates_docs_and_blanks() {
     let gate = "//! Doc.\n#[cfg(all(unix, feature = \"a\"))]\nfn f() {}\n";
     check(&[
         (CORE, gate, &["feature-gate:2"]),
+        ("crates/undine/src/a.rs", "//! Doc.\nfn f() { eprintln!(\"{x}\") }\n", &["raw-output:2"]),
+        ("crates/undine/src/a.rs", "//! Doc.\nfn f() { say!(\"{x}\"); writeln!(out)?; }\n", &[]),
+        (CORE, "//! Doc.\nfn f() { println!() }\n", &[]),
         ("crates/undine/src/a.rs", gate, &[]),
         (CPU, "//! Doc.\n#[target_feature(enable = \"avx2\")]\nfn f() {}\n", &[]),
         (CORE, "fn f() {}\n", &["module-doc:1"]),

@@ -6,6 +6,10 @@ use super::source::{Line, is_word, word_at};
 
 /// Macros of unfinished work.
 const BANNED_MACROS: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
+/// Macros that write a text as it is, in the room where texts from outside are shown.
+const RAW_OUTPUT: [&str; 4] = ["eprintln!", "eprint!", "println!", "print!"];
+/// The sources of that room.
+const SHOWING: &str = "crates/undine/src/";
 /// Marks of unfinished work; in pieces, so that this file does not hold them.
 const BANNED_MARKS: [&str; 2] = [concat!("FIX", "ME"), concat!("XX", "X")];
 /// Places that exist on one machine only; in pieces for the same reason.
@@ -42,7 +46,7 @@ pub fn check_text(file: &File, found: &mut Vec<Finding>) {
     }
 }
 
-/// Rules `banned-word`, `type-name`, `ignore-reason`, `feature-gate` and `module-doc`.
+/// Rules `banned-word`, `type-name`, `ignore-reason`, `feature-gate`, `raw-output` and `module-doc`.
 pub fn check_rust(file: &File, lines: &[Line], found: &mut Vec<Finding>) {
     if !file.text.starts_with("//!") {
         report(file, 0, "module-doc", "", "begin the file with a `//!` line that says what it is for", found);
@@ -53,6 +57,14 @@ pub fn check_rust(file: &File, lines: &[Line], found: &mut Vec<Finding>) {
         check_declarations(file, number, &line.code, found);
         for word in BANNED_MACROS.iter().filter(|word| !word_at(&line.code, word).is_empty()) {
             report(file, number, "banned-word", word, "finish the work or return an error", found);
+        }
+        let raw = RAW_OUTPUT
+            .iter()
+            .filter(|word| file.path.starts_with(SHOWING) && !word_at(&line.code, word).is_empty());
+        for word in raw {
+            let advice =
+                "use shown::say! or shown::stdout(), which let no text from outside steer a terminal";
+            report(file, number, "raw-output", word, advice, found);
         }
         for at in word_at(&line.code, "ignore") {
             let (before, after) = (line.code[..at].trim_end(), line.code[at + "ignore".len()..].trim_start());

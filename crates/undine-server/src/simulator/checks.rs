@@ -82,7 +82,9 @@ impl Checks {
         }
         let followed: usize = outside.clients.borrow().iter().map(|client| client.open()).sum();
         if open > followed {
-            return Err(format!("{open} sequences are computed, {followed} have somebody who waits for them"));
+            return Err(format!(
+                "{open} sequences are computed, {followed} have somebody who waits for them"
+            ));
         }
         let new = self.accepted_in_this_turn();
         let mut ledger = outside.ledger.borrow_mut();

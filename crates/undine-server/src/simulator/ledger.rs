@@ -79,12 +79,18 @@ impl Ledger {
         }
         let (ended, known) = (ended_total(metrics), self.ends.len() as u64);
         if !(known..=known + self.maybe.len() as u64).contains(&ended) {
-            return Err(format!("{ended} ends of {known} sequences, and {} that nobody knows", self.maybe.len()));
+            return Err(format!(
+                "{ended} ends of {known} sequences, and {} that nobody knows",
+                self.maybe.len()
+            ));
         }
         let tokens: u32 =
             self.tallies.iter().map(|tally| tally.completion_tokens.load(Ordering::Relaxed)).sum();
         if u64::from(tokens) != metrics.generation_tokens.get() {
-            return Err(format!("{tokens} tokens in the tallies, {} counted", metrics.generation_tokens.get()));
+            return Err(format!(
+                "{tokens} tokens in the tallies, {} counted",
+                metrics.generation_tokens.get()
+            ));
         }
         Ok(())
     }

@@ -92,8 +92,7 @@ pub fn run(plan: &Plan, sabotage: Option<Sabotage>) -> Result<Summary, String> {
 
 /// How often the pixels of the plan's images are held.
 fn pixel_owners(plan: &Plan) -> Vec<usize> {
-    let sequences =
-        plan.clients.iter().flat_map(|client| &client.turns).flat_map(|turn| &turn.sequences);
+    let sequences = plan.clients.iter().flat_map(|client| &client.turns).flat_map(|turn| &turn.sequences);
     let spans = sequences.flat_map(|sequence| &sequence.request.images).flat_map(|image| &image.spans);
     spans.map(|span| Arc::strong_count(&span.tile.pixels)).collect()
 }

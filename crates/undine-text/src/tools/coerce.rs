@@ -18,6 +18,9 @@ use super::number;
 
 /// References followed and alternatives entered on the way to one type.
 const SCHEMA_DEPTH_MAX: usize = 16;
+/// Parts of a schema looked at on the way to one type. Each is looked at once: alternatives that all lead back to where they are
+/// would otherwise be more than anybody can count.
+const SCHEMA_PARTS_MAX: usize = 256;
 
 /// The kinds of JSON values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,18 +117,15 @@ impl<'a> Schema<'a> {
     }
 
     fn property(self, name: &str) -> Self {
-        let node = self.find(SCHEMA_DEPTH_MAX, &|node| {
-            node.get("properties").and_then(|properties| properties.get(name))
-        });
-        self.at(node.or_else(|| {
-            self.find(SCHEMA_DEPTH_MAX, &|node| {
-                node.get("additionalProperties").filter(|extra| extra.is_object())
-            })
-        }))
+        let node =
+            self.find(&|node| node.get("properties").and_then(|properties| properties.get(name))).or_else(
+                || self.find(&|node| node.get("additionalProperties").filter(|extra| extra.is_object())),
+            );
+        self.at(node)
     }
 
     fn item(self, index: usize) -> Self {
-        let node = self.find(SCHEMA_DEPTH_MAX, &|node| {
+        let node = self.find(&|node| {
             let prefix = node.get("prefixItems").and_then(Json::as_array);
             prefix
                 .and_then(|prefix| prefix.get(index))
@@ -136,25 +136,34 @@ impl<'a> Schema<'a> {
     }
 
     /// What `get` finds first in the schema or one of its alternatives.
-    fn find(self, depth: usize, get: &dyn Fn(&'a Json) -> Option<&'a Json>) -> Option<&'a Json> {
-        let node = self.resolved()?;
+    fn find(self, get: &dyn Fn(&'a Json) -> Option<&'a Json>) -> Option<&'a Json> {
+        self.find_in(&mut Seen::default(), SCHEMA_DEPTH_MAX, get)
+    }
+
+    fn find_in(
+        self,
+        seen: &mut Seen<'a>,
+        depth: usize,
+        get: &dyn Fn(&'a Json) -> Option<&'a Json>,
+    ) -> Option<&'a Json> {
+        let node = self.resolved().filter(|node| seen.is_new(node))?;
         let here = get(node);
         if here.is_some() || depth == 0 {
             return here;
         }
         let mut parts = alternatives(node).chain(conjuncts(node));
-        parts.find_map(|part| self.at(Some(part)).find(depth - 1, get))
+        parts.find_map(|part| self.at(Some(part)).find_in(seen, depth - 1, get))
     }
 
     /// The kinds the schema allows; empty if it does not say.
     fn kinds(self) -> Vec<Kind> {
         let mut kinds = Vec::new();
-        self.collect_kinds(SCHEMA_DEPTH_MAX, &mut kinds);
+        self.collect_kinds(&mut Seen::default(), SCHEMA_DEPTH_MAX, &mut kinds);
         kinds
     }
 
-    fn collect_kinds(self, depth: usize, out: &mut Vec<Kind>) {
-        let Some(node) = self.resolved() else { return };
+    fn collect_kinds(self, seen: &mut Seen<'a>, depth: usize, out: &mut Vec<Kind>) {
+        let Some(node) = self.resolved().filter(|node| seen.is_new(node)) else { return };
         match node.get("type") {
             Some(Json::String(name)) => return out.extend(Kind::from_name(name)),
             Some(Json::Array(names)) => {
@@ -170,12 +179,27 @@ impl<'a> Schema<'a> {
         }
         if depth > 0 {
             for part in alternatives(node).chain(conjuncts(node)) {
-                self.at(Some(part)).collect_kinds(depth - 1, out);
+                self.at(Some(part)).collect_kinds(seen, depth - 1, out);
             }
         }
         if out.is_empty() && node.get("properties").is_some() {
             out.push(Kind::Object);
         }
+    }
+}
+
+/// The parts of a schema that have been looked at.
+#[derive(Default)]
+struct Seen<'a>(Vec<&'a Json>);
+
+impl<'a> Seen<'a> {
+    /// Whether a part has not been looked at, and may be.
+    fn is_new(&mut self, node: &'a Json) -> bool {
+        let is_new = self.0.len() < SCHEMA_PARTS_MAX && !self.0.iter().any(|seen| std::ptr::eq(*seen, node));
+        if is_new {
+            self.0.push(node);
+        }
+        is_new
     }
 }
 

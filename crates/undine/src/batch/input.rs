@@ -137,11 +137,16 @@ impl Requests<File> {
     /// Opens the file.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(|source| Error::file(path, source))?;
-        Ok(Self { lines: Lines::new(file) })
+        Ok(Self::of(file))
     }
 }
 
 impl<R: Read> Requests<R> {
+    /// Those of a file that is open.
+    pub fn of(reader: R) -> Self {
+        Self { lines: Lines::new(reader) }
+    }
+
     /// The next one.
     pub fn next(&mut self) -> Result<Option<Request>, Error> {
         loop {
@@ -181,7 +186,8 @@ impl Survey {
         surveyed.map_err(|mistakes| Error::refused(format!("{}: {mistakes}", path.display())))
     }
 
-    fn read(reader: impl Read, names: &[String]) -> std::io::Result<Result<Self, String>> {
+    /// The same of a file that is open.
+    pub fn read(reader: impl Read, names: &[String]) -> std::io::Result<Result<Self, String>> {
         let mut lines = Lines::new(reader);
         let mut digest = Sha256::new();
         let mut ids = HashSet::new();
@@ -253,7 +259,7 @@ mod tests {
         assert_eq!(found.requests, 2);
         let other = survey(&format!("{text}\n")).expect("no mistake");
         assert_ne!(found.sha256, other.sha256, "every byte counts");
-        let mut requests = Requests { lines: Lines::new(text.as_bytes()) };
+        let mut requests = Requests::of(text.as_bytes());
         let mut ids = Vec::new();
         while let Some(request) = requests.next().expect("no mistake") {
             ids.push(request.custom_id);

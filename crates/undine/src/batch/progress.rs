@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::results::{Kept, Outcome};
 use crate::format::grouped;
 use crate::progress::{self, Unit};
+use crate::shown::say;
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -167,7 +168,7 @@ impl Progress {
             }
             Self::Lines { last } if last.elapsed() >= LINE_EVERY => {
                 *last = Instant::now();
-                eprintln!("{} of {} requests, {}", summary.done(), summary.requests, summary.speed());
+                say!("{} of {} requests, {}", summary.done(), summary.requests, summary.speed());
             }
             Self::Lines { .. } => {}
         }
@@ -176,8 +177,8 @@ impl Progress {
     /// Says something beside the bar.
     pub fn say(&self, text: &str) {
         match self {
-            Self::Bar(_) => progress::suspend(|| eprintln!("{text}")),
-            Self::Lines { .. } => eprintln!("{text}"),
+            Self::Bar(_) => progress::suspend(|| say!("{text}")),
+            Self::Lines { .. } => say!("{text}"),
         }
     }
 

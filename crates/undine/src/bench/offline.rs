@@ -18,6 +18,7 @@ use super::statistics::{mean, percent_name, percentile};
 use crate::args_bench::{BenchLatencyArgs, BenchThroughputArgs, OfflineArgs};
 use crate::error::Error;
 use crate::progress::{self, Unit};
+use crate::shown;
 use crate::{interrupt, open, session};
 
 /// Percentiles of latencies, as vLLM's tool prints them.
@@ -253,7 +254,7 @@ pub fn latency(args: &BenchLatencyArgs) -> Result<(), Error> {
 /// Prints and writes what was measured.
 fn finish(args: &OfflineArgs, text: &str, result: &Json, ended: Ended) -> Result<(), Error> {
     let json = format!("{result:#}\n");
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     out.write_all(if args.json { &json } else { text }.as_bytes())?;
     out.flush()?;
     if let Some(path) = &args.output_json {

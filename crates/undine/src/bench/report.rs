@@ -14,6 +14,7 @@ use super::statistics;
 use super::test::{Kind, Test};
 use crate::error::Error;
 use crate::format::Bytes;
+use crate::shown;
 use crate::{open, work};
 
 /// One test; speeds in tokens per second, all sequences together.
@@ -122,7 +123,7 @@ impl Subject<'_> {
         let checkpoint = self.model.checkpoint();
         let millions = crate::inspect::parameters(checkpoint) as f64 / 1e6;
         let size = Bytes(checkpoint.file_bytes());
-        writeln!(out, "{}: {size}, {millions:.0}M parameters", checkpoint.name())?;
+        writeln!(out, "{}: {size}, {millions:.0}M parameters", shown::line(checkpoint.name()))?;
         let Settings { threads, kv, huge_pages, isa, ubatch } = self.settings;
         let (isa, kv) = (isa.name(), kv.name());
         let pages = if huge_pages { ", weights in huge pages" } else { "" };

@@ -23,10 +23,12 @@ use undine_weights::Checkpoint;
 use crate::args_eval::EvalArgs;
 use crate::error::Error;
 use crate::open::{self, ModelText};
+use crate::shown::{self, say};
 use crate::{interrupt, session};
 use measures::{Prediction, Reference, Scored, Summary, predictions};
 use report::Subject;
-use saved::{Saved, SavedRow};
+pub use saved::Saved;
+use saved::SavedRow;
 use scorer::{Layout, Part, Scorer, bar, places};
 use text::Text;
 use windows::{Scoring, Windows};
@@ -93,14 +95,14 @@ pub fn run(args: &EvalArgs) -> Result<(), Error> {
     };
     if let (Some(writer), Some(path)) = (sides.writer.take(), &args.save_logits) {
         writer.commit()?;
-        eprintln!("wrote {}, for --logits", path.display());
+        say!("wrote {}, for --logits", path.display());
     }
     let summary = Summary::of(&measured);
     let text = match args.json {
         true => format!("{:#}\n", report::json(&subject, &summary)),
         false => report::table(&subject, &summary),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }

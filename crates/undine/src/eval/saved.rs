@@ -248,6 +248,19 @@ impl Saved {
         Ok(())
     }
 
+    /// How many predictions there are, all of which can be read, whatever the text.
+    pub fn count_rows(mut self) -> Result<u64, Error> {
+        let rows = HEADER_BYTES + 4 * (self.context * self.windows) as u64;
+        self.file.seek(SeekFrom::Start(rows)).map_err(|source| Error::file(&self.path, source))?;
+        let end = self.file.get_ref().metadata().map_err(|source| Error::file(&self.path, source))?.len();
+        let count = (end - rows) / self.row.len() as u64;
+        for _ in 0..count {
+            let row = self.read()?;
+            assert!((row.best() as usize) < row.len(), "the best token is one of the vocabulary");
+        }
+        Ok(count)
+    }
+
     /// The next prediction that counts.
     pub fn read(&mut self) -> Result<SavedRow, Error> {
         self.file.read_exact(&mut self.row).map_err(|source| Error::file(&self.path, source))?;

@@ -14,6 +14,7 @@ use crate::args_hub::{ListArgs, ModelsArgs};
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::memory;
+use crate::shown::{self, say};
 
 /// Quantizations that the repositories of the table have, as far as is known.
 const PUBLISHED: [&str; 5] = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"];
@@ -56,7 +57,7 @@ pub fn run_list(args: &ListArgs) -> Result<(), Error> {
     let (foreign, mut models): (Vec<Listed>, Vec<Listed>) =
         all.partition(|listed| listed.is_foreign() && !args.all);
     models.sort_by_key(Listed::is_foreign);
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     if args.json {
         let describe = |listed: &Listed| {
             let mut json = listed_json(&listed.cached);
@@ -68,7 +69,7 @@ pub fn run_list(args: &ListArgs) -> Result<(), Error> {
         return Ok(());
     }
     if models.is_empty() {
-        eprintln!("no models in {}; `undine models` lists some to pull", cache.root().display());
+        say!("no models in {}; `undine models` lists some to pull", cache.root().display());
     } else {
         table(&mut out, &models, args)?;
     }
@@ -77,7 +78,7 @@ pub fn run_list(args: &ListArgs) -> Result<(), Error> {
         names.sort_unstable();
         names.dedup();
         let (count, names) = (foreign.len(), names.join(", "));
-        eprintln!(
+        say!(
             "{count} of other architectures ({names}) not listed, which undine cannot run; --all lists them"
         );
     }
@@ -87,7 +88,10 @@ pub fn run_list(args: &ListArgs) -> Result<(), Error> {
 fn table(out: &mut impl Write, models: &[Listed], args: &ListArgs) -> Result<(), Error> {
     let bare = |listed: &Listed| HubName { quant: None, ..listed.cached.name.clone() }.to_string();
     let width = models.iter().map(|listed| bare(listed).len()).max().unwrap_or(0);
-    let kind = |name: &str| if args.all { format!("  {name:<ARCHITECTURE_CHARS$}") } else { String::new() };
+    let kind = |name: &str| match args.all {
+        true => format!("  {:<ARCHITECTURE_CHARS$}", shown::line(name)),
+        false => String::new(),
+    };
     let head = kind("ARCHITECTURE");
     writeln!(out, "{:<width$}  {:<8} {:>10}  {:<16}{head}  PATH", "NAME", "QUANT", "SIZE", "LAST USED")?;
     for listed in models {
@@ -95,7 +99,11 @@ fn table(out: &mut impl Write, models: &[Listed], args: &ListArgs) -> Result<(),
         let quant = cached.name.quant.as_deref().unwrap_or(NO_QUANT);
         let (name, size, used) = (bare(listed), Bytes(cached.bytes()), local_time(cached.last_used));
         let kind = kind(listed.architecture().unwrap_or("unknown"));
-        writeln!(out, "{name:<width$}  {quant:<8} {size:>10}  {used:<16}{kind}  {}", cached.path.display())?;
+        writeln!(
+            out,
+            "{name:<width$}  {quant:<8} {size:>10}  {used:<16}{kind}  {}",
+            shown::line(&cached.path.to_string_lossy())
+        )?;
     }
     Ok(())
 }
@@ -142,7 +150,7 @@ pub fn run_models(args: &ModelsArgs) -> Result<(), Error> {
         let of_repo = |cached: &&Cached| cached.name.repo.as_str() == known.repo;
         there.iter().filter(of_repo).filter_map(|cached| cached.name.quant.as_deref()).collect()
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     if args.json {
         let describe = |known: &ShortName| {
             let (quant, fit) = choice(known, memory_bytes);

@@ -10,6 +10,7 @@ use undine_hub::{Event, HubName, Progress};
 
 use crate::format::Bytes;
 use crate::progress::{self, Unit};
+use crate::shown::{self, say};
 
 /// Lines about one file on its way, where there is no terminal.
 const STEPS: u64 = 10;
@@ -26,7 +27,7 @@ pub fn on_stderr(name: &HubName) -> impl Fn(Event<'_>) + Send + Sync + 'static {
             let quant = quant.filter(|quant| !name.contains(quant));
             let what = quant.map_or_else(|| name.clone(), |quant| format!("{name}, {quant}"));
             let (bytes, missing) = (Bytes(bytes), Bytes(missing_bytes));
-            eprintln!("{what} at {}: {files} files of {bytes}, {missing} to fetch", &commit[..7]);
+            say!("{what} at {}: {files} files of {bytes}, {missing} to fetch", &commit[..7]);
             return;
         }
         let Event::File { path, bytes, progress } = event else { return };
@@ -35,7 +36,7 @@ pub fn on_stderr(name: &HubName) -> impl Fn(Event<'_>) + Send + Sync + 'static {
             None => {
                 let step = &mut *steps.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(line) = line(step, path, bytes, &progress) {
-                    eprintln!("{line}");
+                    say!("{line}");
                 }
             }
         }
@@ -73,7 +74,7 @@ pub fn as_json() -> impl Fn(Event<'_>) + Send + Sync + 'static {
             }
         };
         // Nobody may be reading; the files are wanted all the same.
-        drop(writeln!(std::io::stdout().lock(), "{json}"));
+        drop(writeln!(shown::stdout(), "{json}"));
     }
 }
 
@@ -121,7 +122,7 @@ impl Bars {
         let bars = &mut *self.bars.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = bars
             .entry(path.to_owned())
-            .or_insert_with(|| progress::named(bytes, Unit::Bytes, shortened(path)));
+            .or_insert_with(|| progress::named(bytes, Unit::Bytes, shortened(&shown::line(path))));
         match event {
             Progress::Waiting => bar.set_message("another process is fetching it"),
             Progress::Started { done } => {
@@ -134,11 +135,11 @@ impl Bars {
                 bar.set_message("");
                 bar.set_position(*done);
             }
-            Progress::Retrying { reason, .. } => bar.set_message(reason.clone()),
+            Progress::Retrying { reason, .. } => bar.set_message(shown::line(reason)),
             Progress::Checking => bar.set_message("checking"),
             Progress::Finished => {
                 bar.finish_and_clear();
-                progress::suspend(|| eprintln!("{path}: done"));
+                progress::suspend(|| say!("{path}: done"));
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::args_hub::PullArgs;
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::memory;
+use crate::shown::{self, say};
 
 /// Runs the command.
 pub fn run(args: &PullArgs) -> Result<(), Error> {
@@ -41,7 +42,7 @@ pub fn run(args: &PullArgs) -> Result<(), Error> {
             "event": "pulled", "name": cached.name.to_string(), "commit": cached.commit, "path": cached.path,
             "bytes": cached.bytes(), "fetched_bytes": pulled.fetched_bytes, "license": pulled.license,
         });
-        writeln!(std::io::stdout(), "{json}")?;
+        writeln!(shown::stdout(), "{json}")?;
         return Ok(());
     }
     let fetched = match pulled.fetched_bytes {
@@ -49,7 +50,7 @@ pub fn run(args: &PullArgs) -> Result<(), Error> {
         bytes => format!("{} fetched", Bytes(bytes)),
     };
     let license = pulled.license.map_or_else(String::new, |license| format!(", licence {license}"));
-    eprintln!("{}: {fetched}{license}", cached.name);
+    say!("{}: {fetched}{license}", cached.name);
     writeln!(std::io::stdout(), "{}", cached.path.display())?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::cache;
 use crate::args_hub::RmArgs;
 use crate::error::Error;
 use crate::format::Bytes;
+use crate::shown::say;
 
 /// Runs the command.
 pub fn run(args: &RmArgs) -> Result<(), Error> {
@@ -17,11 +18,11 @@ pub fn run(args: &RmArgs) -> Result<(), Error> {
         let removal = cache.removal(&name)?;
         let (files, bytes) = (removal.links.len(), Bytes(removal.bytes));
         if !args.yes && !is_confirmed(&format!("remove {name}, {files} files, {bytes}?"))? {
-            eprintln!("{name} is kept");
+            say!("{name} is kept");
             continue;
         }
         cache.remove(&removal)?;
-        eprintln!("{name}: removed {files} files, {bytes} are free again");
+        say!("{name}: removed {files} files, {bytes} are free again");
     }
     Ok(())
 }

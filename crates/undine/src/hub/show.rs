@@ -11,6 +11,7 @@ use super::{cache, settings};
 use crate::args_hub::ShowArgs;
 use crate::error::Error;
 use crate::format::Bytes;
+use crate::shown;
 use crate::{inspect, memory, open};
 
 /// Longest model card that is read for the licence.
@@ -32,7 +33,7 @@ pub fn run(args: &ShowArgs) -> Result<(), Error> {
     };
     let path = cached.as_ref().map_or(args.name.as_path(), |cached| &cached.path);
     let checkpoint = open::open(Some(path))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     let license = cached.as_ref().and_then(|cached| license(&cached.snapshot));
     if args.json {
         let mut json = inspect::describe(&checkpoint, Some(path));
@@ -50,7 +51,7 @@ pub fn run(args: &ShowArgs) -> Result<(), Error> {
 }
 
 fn print_source(out: &mut impl Write, cached: &Cached, license: Option<&str>) -> Result<(), Error> {
-    let mut row = |name: &str, value: &str| writeln!(out, "{name:<18} {value}");
+    let mut row = |name: &str, value: &str| writeln!(out, "{name:<18} {}", shown::line(value));
     row("repository", cached.name.repo.as_str())?;
     if let Some(short) = undine_hub::of_repo(&cached.name.repo) {
         row("short name", short)?;

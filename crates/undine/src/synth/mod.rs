@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::format::Bytes;
 use crate::progress::{self, Unit};
 use crate::recode::mmproj_path;
+use crate::shown::{self, say};
 
 /// Bytes made at a time; whole blocks of every type are cut from it.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -40,7 +41,7 @@ pub fn run(args: &SynthArgs) -> Result<(), Error> {
         .ok_or_else(|| Error::usage(format!("no shape is named {name:?}; see `undine synth --list`")))?;
     let output = args.output.as_deref().ok_or_else(|| Error::usage("expected -o FILE to write to"))?;
     if let Some(note) = &shape.note {
-        eprintln!("note: {}: {note}", shape.names[0]);
+        say!("note: {}: {note}", shape.names[0]);
     }
     let mut metadata = plan::metadata(&shape, args.mix);
     metadata.extend(vocabulary::metadata(&shape));
@@ -64,7 +65,7 @@ pub fn tower_config(name: &str, shape: &shapes::Shape) -> Option<VisionConfig> {
 }
 
 fn list() -> Result<(), Error> {
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     writeln!(out, "{:<16} {:>6} {:>6} {:>7} {:>8}  also", "SHAPE", "layers", "hidden", "vocab", "params")?;
     for shape in shapes::all().into_iter().filter(|shape| !shape.hidden_from_list) {
         let parameters: usize = plan::tensors(&shape, Mix::F16)
@@ -125,7 +126,7 @@ fn write(metadata: &[(String, Value)], tensors: &[Tensor], seed: u64, output: &P
     }
     writer.commit()?;
     progress.finish_and_clear();
-    eprintln!("wrote {} ({}) in {:.1} s", output.display(), Bytes(total), started.elapsed().as_secs_f64());
+    say!("wrote {} ({}) in {:.1} s", output.display(), Bytes(total), started.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -43,11 +43,16 @@ impl Server {
     }
 
     pub fn ask(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).expect("connects");
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
         let rest = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
-        stream.write_all((head + &rest).as_bytes()).expect("sends");
+        self.send(&(head + &rest))
+    }
+
+    /// Sends a request as it is.
+    pub fn send(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("connects");
+        stream.write_all(request.as_bytes()).expect("sends");
         let mut response = String::new();
         stream.read_to_string(&mut response).expect("receives");
         response

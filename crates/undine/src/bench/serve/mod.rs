@@ -27,6 +27,7 @@ use crate::args_bench::BenchServeArgs;
 use crate::error::Error;
 use crate::open;
 use crate::progress::{self, Unit};
+use crate::shown::{self, say};
 use arrivals::Rate;
 use chat::Chat;
 use client::Client;
@@ -124,11 +125,11 @@ fn report(args: &BenchServeArgs, model: &str, date: String, measured: &Measured)
     let Measured { samples, duration, is_interrupted } = measured;
     let errors: Vec<&str> = samples.iter().filter_map(|sample| sample.error.as_deref()).collect();
     if !errors.is_empty() {
-        eprintln!("{} requests failed; the first of them:", errors.len());
-        errors.iter().take(ERRORS_SHOWN_MAX).for_each(|error| eprintln!("  {error}"));
+        say!("{} requests failed; the first of them:", errors.len());
+        errors.iter().take(ERRORS_SHOWN_MAX).for_each(|error| say!("  {error}"));
     }
     if CountedBy::of(samples) != CountedBy::Usage {
-        eprintln!("note: the server sent no usage with some answers; there a chunk counts as a token");
+        say!("note: the server sent no usage with some answers; there a chunk counts as a token");
     }
     let wanted = Wanted {
         metrics: &args.report.percentile_metrics,
@@ -141,7 +142,7 @@ fn report(args: &BenchServeArgs, model: &str, date: String, measured: &Measured)
         _ => table::turns(samples, wanted.percents),
     };
     let outcome = Outcome { args, model, date, samples, metrics: &metrics, turns: &turns };
-    let mut out = std::io::stdout().lock();
+    let mut out = shown::stdout();
     if args.report.json {
         writeln!(out, "{:#}", Json::Object(outcome.json()))?;
     } else {
@@ -154,7 +155,7 @@ fn report(args: &BenchServeArgs, model: &str, date: String, measured: &Measured)
         }
     }
     if let Some(path) = outcome.save()? {
-        eprintln!("saved {}", path.display());
+        say!("saved {}", path.display());
     }
     match (*is_interrupted, metrics.completed) {
         (true, _) => Err(Error::Interrupted),

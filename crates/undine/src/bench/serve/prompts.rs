@@ -14,6 +14,7 @@ use super::sample::Sample;
 use super::words::WORDS;
 use crate::args_bench::{DataArgs, Dataset};
 use crate::error::Error;
+use crate::shown::say;
 use crate::text_file;
 
 /// Largest file of prompts.
@@ -64,7 +65,7 @@ impl Words {
         let one = count_by_server(client, &words[0]).await?;
         let many = count_by_server(client, &words[..PROBE_WORDS].join(" ")).await?;
         let (Some(one), Some(many)) = (one, many) else {
-            eprintln!("note: the server does not count tokens, so a word of a prompt is taken for one");
+            say!("note: the server does not count tokens, so a word of a prompt is taken for one");
             return Ok(Self { words, tokens_per_word: 1.0, overhead: 0 });
         };
         let tokens_per_word = f64::from(many.saturating_sub(one)) / (PROBE_WORDS - 1) as f64;
