@@ -369,7 +369,8 @@ fn sample(
 
 /// The events of a request on this device, by the definition: one token after the other, no cache, no engine.
 pub fn expected(request: &GenerateRequest, context: u32, vocab: u32) -> Vec<Event> {
-    let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs } = request;
+    let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs, origin: _ } =
+        request;
     let logits = |contents: &[u64]| {
         let chains = contents.iter().scan(0, |chain, &content| {
             *chain = mix(*chain, content);
