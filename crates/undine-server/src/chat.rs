@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
-use undine_core::{RowOutput, TokenId};
+use undine_core::{Origin, RowOutput, TokenId};
 use undine_text::Cancel;
 use undine_text::grammar::CompiledRules;
 
@@ -19,6 +19,7 @@ use crate::routes::response_id;
 use crate::rules::{self, Answering};
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
+use crate::tenant::Caller;
 use crate::turns::{Answer, Call};
 use crate::wire::chat::ChatRequest;
 use crate::wire::error::ApiResult;
@@ -43,20 +44,22 @@ struct Form {
 pub(crate) async fn answer(
     app: Arc<App>,
     ready: Arc<Ready>,
+    caller: Caller,
     body: Bytes,
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("chatcmpl", request_id);
     let body_bytes = body.len();
     let parse = move |_: &Cancel| ChatRequest::parse(&body);
-    let mut request = app.preparing.run(Lane::Body(body_bytes), parse).await?;
+    let mut request = app.preparing.run(caller.tenant, Lane::Body(body_bytes), parse).await?;
     let stream = request.common.stream;
-    let images = images::gather(&app, &ready, &mut request.conversation).await?;
+    let origin = caller.origin(&request.common);
+    let images = images::gather(&app, &ready, &origin, &mut request.conversation).await?;
     let lane = request.conversation.lane(body_bytes);
     let served = Arc::clone(&ready);
-    let work = move |cancel: &Cancel| draft(&served, request, images, cancel);
-    let mut draft = app.preparing.run(lane, work).await?;
-    let rules = rules::compile(&app, &ready, draft.answering.restriction.take()).await?;
+    let work = move |cancel: &Cancel| draft(&served, origin, request, images, cancel);
+    let mut draft = app.preparing.run(caller.tenant, lane, work).await?;
+    let rules = rules::compile(&app, &ready, caller.tenant, draft.answering.restriction.take()).await?;
     let (form, plan) = draft.finish(&ready, rules.as_ref(), id)?;
     let generation = Generation::start(app, &ready, plan).await?;
     match stream {
@@ -67,6 +70,7 @@ pub(crate) async fn answer(
 
 /// A request whose prompt is known, before its rules are compiled.
 struct Draft {
+    origin: Origin,
     request: ChatRequest,
     model: String,
     prompt: Prompt,
@@ -75,25 +79,32 @@ struct Draft {
     images: Images,
 }
 
-fn draft(ready: &Ready, request: ChatRequest, images: Images, cancel: &Cancel) -> ApiResult<Draft> {
+fn draft(
+    ready: &Ready,
+    origin: Origin,
+    request: ChatRequest,
+    images: Images,
+    cancel: &Cancel,
+) -> ApiResult<Draft> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
     ready.check_logprobs("top_logprobs", request.logprobs)?;
     prompt::check_sequences(ready, 1, common.choices)?;
-    let rendered = render::render(ready, &request.conversation, &images, cancel)?;
+    let rendered = render::render(ready, &origin.cache_root, &request.conversation, &images, cancel)?;
     let mut prompt = rendered.into_prompt(ready, common.add_special_tokens, &images)?;
     let answering = rules::of_chat(ready, &request, prompt.starts_in)?;
     prompt.forbidden.extend(answering.forbidden);
     let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
-    Ok(Draft { request, model, prompt, answering, max_tokens, images })
+    Ok(Draft { origin, request, model, prompt, answering, max_tokens, images })
 }
 
 impl Draft {
     fn finish(self, ready: &Ready, rules: Option<&CompiledRules>, id: String) -> ApiResult<(Form, Plan)> {
-        let Self { request, model, prompt, answering, max_tokens, images } = self;
+        let Self { origin, request, model, prompt, answering, max_tokens, images } = self;
         let Answering { tools, special, .. } = answering;
         let common = &request.common;
         let wanted = Wanted {
+            origin: &origin,
             common,
             max_tokens,
             logprobs: request.logprobs,

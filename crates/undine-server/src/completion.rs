@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
-use undine_core::{RowOutput, TokenId};
+use undine_core::{Origin, RowOutput, TokenId};
 use undine_text::grammar::CompiledRules;
 use undine_text::{Cancel, SpecialText};
 
@@ -17,6 +17,7 @@ use crate::routes::response_id;
 use crate::rules;
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
+use crate::tenant::Caller;
 use crate::wire::completion::{CompletionRequest, PromptInput};
 use crate::wire::error::ApiResult;
 use crate::wire::response::{CompletionChoice, CompletionResponse, Head, Usage};
@@ -53,17 +54,21 @@ struct Progress {
 pub(crate) async fn answer(
     app: Arc<App>,
     ready: Arc<Ready>,
+    caller: Caller,
     body: Bytes,
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("cmpl", request_id);
     let lane = Lane::Body(body.len());
-    let request = app.preparing.run(lane, move |_| CompletionRequest::parse(&body)).await?;
+    let request = app.preparing.run(caller.tenant, lane, move |_| CompletionRequest::parse(&body)).await?;
     let stream = request.common.stream;
-    let rules = rules::compile(&app, &ready, rules::of_completion(request.common.format.as_ref())).await?;
+    let rules =
+        rules::compile(&app, &ready, caller.tenant, rules::of_completion(request.common.format.as_ref()))
+            .await?;
     let served = Arc::clone(&ready);
-    let work = move |_: &Cancel| prepare(&served, request, id, rules.as_ref());
-    let (form, plan) = app.preparing.run(lane, work).await?;
+    let origin = caller.origin(&request.common);
+    let work = move |_: &Cancel| prepare(&served, &origin, request, id, rules.as_ref());
+    let (form, plan) = app.preparing.run(caller.tenant, lane, work).await?;
     let generation = Generation::start(app, &ready, plan).await?;
     let progress = vec![Progress::default(); form.prompts.len() * form.choices_per_prompt];
     match stream {
@@ -74,6 +79,7 @@ pub(crate) async fn answer(
 
 fn prepare(
     ready: &Ready,
+    origin: &Origin,
     request: CompletionRequest,
     id: String,
     rules: Option<&CompiledRules>,

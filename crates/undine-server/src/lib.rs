@@ -29,6 +29,7 @@ mod media;
 mod metrics;
 mod openapi;
 mod options;
+mod places;
 mod preparing;
 mod prompt;
 mod pythonic;
@@ -41,6 +42,7 @@ mod serve;
 mod simulator;
 mod sse;
 mod state;
+mod tenant;
 mod tls;
 mod tokenize;
 mod turns;
@@ -51,10 +53,13 @@ pub use connection::Timeouts;
 pub use in_process::{Answer, InProcess};
 pub use listener::Listener;
 pub use media::{Domains, MediaConfig, MediaFolder};
-pub use options::{AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, ToolCallFormat};
+pub use options::{
+    AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, SchedulingPolicy, ToolCallFormat,
+};
 pub use serve::{
     BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, FileCheck, Load, LoadError, Loaded, RequestLog,
     ServerConfig, ServerError, ServerModel, serve,
 };
+pub use tenant::CacheSharing;
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
 pub use wire::image_options::ImageOptions;

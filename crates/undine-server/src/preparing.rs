@@ -1,32 +1,34 @@
 //! Where requests are prepared: parsed, rendered, tokenized, their forms compiled. That is work on threads of its own, with
 //! places that are few, because the cores belong to the engine.
 //!
-//! Places are apart by what the work may take ([`Lane`]), so that none of it waits for work that takes longer by nature. Work
-//! ends soon after its client has left; its place goes with it to its very end.
+//! Places are apart by what the work may take ([`Lane`]), so that none of it waits for work that takes longer by nature, and no
+//! tenant has all of one kind. Work ends soon after its client has left; its place goes with it to its very end.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use undine_core::TenantId;
 use undine_text::Cancel;
 
+use crate::places::{Place, Places};
 use crate::wire::error::{ApiError, ApiResult};
 
 /// Bodies up to so many bytes are small: they take milliseconds.
 const SMALL_BYTES_MAX: usize = 256 << 10;
-/// Requests with small bodies at once.
-const SMALL_MAX: usize = 4;
-/// Requests with larger bodies at once, behind everything else on the machine.
-const LARGE_MAX: usize = 2;
+/// Requests with small bodies at once, and those of one tenant.
+const SMALL_MAX: [usize; 2] = [4, 3];
+/// Requests with larger bodies at once, behind everything else on the machine, and those of one tenant.
+const LARGE_MAX: [usize; 2] = [2, 1];
 /// Most KiB of larger bodies: tokenizing takes some 150 bytes of memory for each byte of text.
 const LARGE_KIB_MAX: u32 = 16 << 10;
-/// Requests at once whose forms are compiled, or that bring a template.
-const PROGRAMS_MAX: usize = 2;
+/// Requests at once whose forms are compiled, or that bring a template, and those of one tenant.
+const PROGRAMS_MAX: [usize; 2] = [3, 2];
 /// How long such work counts as quick.
 const QUICK: Duration = Duration::from_millis(150);
-/// Works at once that take longer. There is no queue for more: they would wait for seconds.
-const SLOW_PROGRAMS_MAX: usize = 2;
+/// Works at once that take longer, and those of one tenant. There is no queue for more: they would wait for seconds.
+const SLOW_PROGRAMS_MAX: [usize; 2] = [2, 1];
 /// If nothing small was finished for so long while somebody waits, nothing is answered.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// Stack of the threads for large bodies, as large as that of the others.
@@ -43,28 +45,25 @@ pub(crate) enum Lane {
 
 /// All places.
 pub(crate) struct Preparing {
-    small: Arc<Semaphore>,
-    large: Arc<Semaphore>,
-    /// In KiB.
+    small: Places,
+    large: Places,
+    /// In KiB; those who have a place wait here in turn.
     large_bytes: Arc<Semaphore>,
-    programs: Arc<Semaphore>,
-    slow_programs: Arc<Semaphore>,
+    programs: Places,
+    slow_programs: Places,
     /// Requests that wait for a place among the small ones.
     waiting: AtomicUsize,
     /// When one of them last got on.
     progress: Mutex<Instant>,
 }
 
-/// What a piece of work holds until it ends.
-type Place = Arc<Mutex<Vec<OwnedSemaphorePermit>>>;
-
 impl Preparing {
     pub(crate) fn new() -> Self {
-        let places = |count| Arc::new(Semaphore::new(count));
+        let places = |[all, each]: [usize; 2]| Places::new(all, each);
         Self {
             small: places(SMALL_MAX),
             large: places(LARGE_MAX),
-            large_bytes: places(LARGE_KIB_MAX as usize),
+            large_bytes: Arc::new(Semaphore::new(LARGE_KIB_MAX as usize)),
             programs: places(PROGRAMS_MAX),
             slow_programs: places(SLOW_PROGRAMS_MAX),
             waiting: AtomicUsize::new(0),
@@ -75,6 +74,7 @@ impl Preparing {
     /// Runs work where it does not delay other connections. It is told when its client has left.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        tenant: TenantId,
         lane: Lane,
         work: impl FnOnce(&Cancel) -> ApiResult<T> + Send + 'static,
     ) -> ApiResult<T> {
@@ -82,7 +82,7 @@ impl Preparing {
         let _guard = CancelOnDrop(cancel.clone());
         match lane {
             Lane::Body(bytes) if bytes <= SMALL_BYTES_MAX => {
-                let place = self.small_place().await;
+                let place = self.small_place(tenant).await;
                 let result = blocking(move || (work(&cancel), drop(place)).0).await;
                 self.got_on();
                 result
@@ -90,7 +90,7 @@ impl Preparing {
             Lane::Body(bytes) => {
                 // A body larger than all there is goes alone.
                 let kib = u32::try_from(bytes / 1024).map_or(LARGE_KIB_MAX, |kib| kib.min(LARGE_KIB_MAX));
-                let places = (many(&self.large_bytes, kib).await, many(&self.large, 1).await);
+                let places = (self.large.get(tenant).await, self.bytes(kib).await);
                 let apart = move || undine_text::in_background("undine-large", STACK_BYTES, || work(&cancel));
                 blocking(move || match (apart(), drop(places)).0 {
                     Ok(Ok(result)) => result,
@@ -100,7 +100,7 @@ impl Preparing {
                 .await
             }
             Lane::Program => {
-                let place = Arc::new(Mutex::new(vec![many(&self.programs, 1).await]));
+                let place = Arc::new(Mutex::new(self.programs.get(tenant).await));
                 let held = Arc::clone(&place);
                 let cancel_slow = cancel.clone();
                 let running = blocking(move || (work(&cancel), drop(held)).0);
@@ -108,7 +108,7 @@ impl Preparing {
                 tokio::select! {
                     result = &mut running => result,
                     () = tokio::time::sleep(QUICK) => {
-                        if !self.set_apart(&place) {
+                        if !self.set_apart(tenant, &place) {
                             cancel_slow.cancel();
                             return Err(ApiError::too_many_programs());
                         }
@@ -121,20 +121,23 @@ impl Preparing {
     }
 
     /// Exchanges the place of work that turns out to be slow; says whether there was one to have.
-    fn set_apart(&self, place: &Place) -> bool {
-        let Ok(slow) = Arc::clone(&self.slow_programs).try_acquire_owned() else { return false };
-        let mut held = place.lock().unwrap_or_else(PoisonError::into_inner);
-        held.clear();
-        held.push(slow);
+    fn set_apart(&self, tenant: TenantId, place: &Mutex<Place>) -> bool {
+        let Some(slow) = self.slow_programs.try_get(tenant) else { return false };
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = slow;
         true
     }
 
-    async fn small_place(&self) -> OwnedSemaphorePermit {
+    async fn bytes(&self, kib: u32) -> OwnedSemaphorePermit {
+        let all = Arc::clone(&self.large_bytes).acquire_many_owned(kib).await;
+        all.expect("the semaphore is never closed")
+    }
+
+    async fn small_place(&self, tenant: TenantId) -> Place {
         if self.waiting.fetch_add(1, Ordering::AcqRel) == 0 {
             self.got_on();
         }
         let _waiting = Waiting(&self.waiting);
-        many(&self.small, 1).await
+        self.small.get(tenant).await
     }
 
     fn got_on(&self) {
@@ -169,10 +172,6 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn many(places: &Arc<Semaphore>, count: u32) -> OwnedSemaphorePermit {
-    Arc::clone(places).acquire_many_owned(count).await.expect("the semaphore is never closed")
-}
-
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> ApiResult<T> + Send + 'static) -> ApiResult<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(panicked()))
 }
@@ -185,43 +184,55 @@ fn panicked() -> ApiError {
 mod tests {
     use std::sync::mpsc;
 
+    use tokio::task::{JoinHandle, yield_now};
+
     use super::*;
 
+    const A: TenantId = TenantId(1);
+    const B: TenantId = TenantId(2);
+    const C: TenantId = TenantId(3);
+    const LANES: [Lane; 3] = [Lane::Body(1), Lane::Body(SMALL_BYTES_MAX + 1), Lane::Program];
+
+    type Held = (JoinHandle<ApiResult<()>>, mpsc::Sender<()>);
+
     /// Work that is busy until it is told to end.
-    fn held(
-        preparing: &Arc<Preparing>,
-        lane: Lane,
-    ) -> (tokio::task::JoinHandle<ApiResult<()>>, mpsc::Sender<()>) {
+    fn held(preparing: &Arc<Preparing>, tenant: TenantId, lane: Lane) -> Held {
         let (release, released) = mpsc::channel::<()>();
         let preparing = Arc::clone(preparing);
         let work = move |_: &Cancel| {
             drop(released.recv());
             Ok(())
         };
-        (tokio::spawn(async move { preparing.run(lane, work).await }), release)
+        (tokio::spawn(async move { preparing.run(tenant, lane, work).await }), release)
+    }
+
+    async fn release(holders: Vec<Held>) {
+        for (task, release) in holders {
+            drop(release);
+            drop(task.await.unwrap());
+        }
     }
 
     #[tokio::test]
-    async fn lanes_do_not_wait_for_each_other() {
+    async fn lanes_and_tenants_do_not_wait_for_each_other() {
         let preparing = Arc::new(Preparing::new());
-        let lanes = [Lane::Body(1), Lane::Body(SMALL_BYTES_MAX + 1), Lane::Program];
-        for full in lanes {
-            let holders: Vec<_> = (0..8).map(|_| held(&preparing, full)).collect();
-            tokio::task::yield_now().await;
-            for other in lanes.into_iter().filter(|lane| *lane != full) {
-                preparing.run(other, |_| Ok(())).await.unwrap();
+        for full in LANES {
+            let holders: Vec<_> = (0..8).map(|_| held(&preparing, A, full)).collect();
+            yield_now().await;
+            for lane in LANES {
+                preparing.run(B, lane, |_| Ok(())).await.unwrap();
             }
-            for (task, release) in holders {
-                drop(release);
-                drop(task.await.unwrap());
+            for other in LANES.into_iter().filter(|lane| *lane != full) {
+                preparing.run(A, other, |_| Ok(())).await.unwrap();
             }
+            release(holders).await;
         }
     }
 
     #[tokio::test]
     async fn work_is_told_when_nobody_wants_it() {
         let preparing = Arc::new(Preparing::new());
-        for lane in [Lane::Body(1), Lane::Body(SMALL_BYTES_MAX + 1), Lane::Program] {
+        for lane in LANES {
             let (began, has_begun) = tokio::sync::oneshot::channel();
             let (ended, has_ended) = tokio::sync::oneshot::channel();
             let work = move |cancel: &Cancel| {
@@ -233,7 +244,7 @@ mod tests {
                 Ok(())
             };
             let other = Arc::clone(&preparing);
-            let task = tokio::spawn(async move { other.run(lane, work).await });
+            let task = tokio::spawn(async move { other.run(A, lane, work).await });
             has_begun.await.unwrap();
             task.abort();
             has_ended.await.unwrap();
@@ -243,44 +254,34 @@ mod tests {
     #[tokio::test]
     async fn slow_programs_leave_room_for_quick_ones() {
         let preparing = Arc::new(Preparing::new());
-        // As many as may be slow, and two that are refused when they turn out to be.
-        let holders: Vec<_> =
-            (0..PROGRAMS_MAX + SLOW_PROGRAMS_MAX).map(|_| held(&preparing, Lane::Program)).collect();
-        let mut refused = 0;
-        let mut kept = Vec::new();
-        for (task, release) in holders {
-            if kept.len() < SLOW_PROGRAMS_MAX {
-                kept.push((task, release));
-            } else {
-                assert_eq!(task.await.unwrap().unwrap_err().status.as_u16(), 503);
-                refused += 1;
-                drop(release);
-            }
-        }
-        assert_eq!(refused, PROGRAMS_MAX);
-        preparing.run(Lane::Program, |_| Ok(())).await.unwrap();
-        for (task, release) in kept {
-            drop(release);
-            task.await.unwrap().unwrap();
-        }
+        let [first, second] = [0, 1].map(|_| held(&preparing, A, Lane::Program));
+        // Both turn out to be slow, and a tenant may have one that is: the other one is refused.
+        let (refused, slow) = tokio::select! {
+            biased;
+            () = async { while !first.0.is_finished() { yield_now().await } } => (first, second),
+            () = async { while !second.0.is_finished() { yield_now().await } } => (second, first),
+        };
+        assert_eq!(refused.0.await.unwrap().unwrap_err().status.as_u16(), 503);
+        drop(refused.1);
+        preparing.run(A, Lane::Program, |_| Ok(())).await.unwrap();
+        preparing.run(B, Lane::Program, |_| Ok(())).await.unwrap();
+        drop(slow.1);
+        slow.0.await.unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn who_waits_for_long_makes_the_server_unwell() {
         let preparing = Arc::new(Preparing::new());
         assert_eq!(preparing.stuck(), None);
-        let holders: Vec<_> = (0..SMALL_MAX + 1).map(|_| held(&preparing, Lane::Body(1))).collect();
-        while preparing.waiting.load(Ordering::Acquire) == 0 || preparing.small.available_permits() > 0 {
-            tokio::task::yield_now().await;
+        let holders: Vec<_> = [A, A, B, B, C].map(|tenant| held(&preparing, tenant, Lane::Body(1))).into();
+        while preparing.waiting.load(Ordering::Acquire) != 1 {
+            yield_now().await;
         }
         assert_eq!(preparing.stuck(), None, "nobody has waited for long");
         let long_ago = Instant::now().checked_sub(STUCK_AFTER + Duration::from_secs(1));
         *preparing.progress.lock().unwrap() = long_ago.unwrap();
         assert!(preparing.stuck().is_some());
-        for (task, release) in holders {
-            drop(release);
-            task.await.unwrap().unwrap();
-        }
+        release(holders).await;
         assert_eq!(preparing.stuck(), None);
     }
 }

@@ -1,7 +1,7 @@
 //! From a conversation to the text and the tokens of its prompt.
 
 use serde_json::Value;
-use undine_core::TokenId;
+use undine_core::{CacheRoot, TokenId};
 use undine_image::prompt::Encoded;
 use undine_text::stream::{THINK_END, THINK_START};
 use undine_text::{
@@ -50,6 +50,7 @@ pub(crate) fn thinking(ready: &Ready, wanted: Thinking) -> Thinking {
 /// Renders a conversation.
 pub(crate) fn render(
     ready: &Ready,
+    root: &CacheRoot,
     conversation: &Conversation,
     images: &Images,
     cancel: &Cancel,
@@ -77,7 +78,7 @@ pub(crate) fn render(
     let messages: Vec<Value> = conversation
         .messages
         .iter()
-        .map(|message| as_written(ready, traits, message.clone(), text(message)))
+        .map(|message| as_written(ready, root, traits, message.clone(), text(message)))
         .collect();
     let input = ChatInput {
         messages: &messages,
@@ -108,7 +109,7 @@ pub(crate) fn render(
     };
     let opening =
         text.rfind(THINK_START).filter(|_| inside).map_or(String::new(), |at| text[at..].to_owned());
-    Ok(Rendered { text, starts_in, opening, forbidden })
+    Ok(Rendered { root: root.clone(), text, starts_in, opening, forbidden })
 }
 
 fn model_template(ready: &Ready) -> ApiResult<&ChatTemplate> {
@@ -160,9 +161,15 @@ fn answer_at_once(tokenizer: &Tokenizer, traits: TemplateTraits, text: &mut Stri
 }
 
 /// A message as the model wrote it, if it did, and with everything in it that the template would pass over.
-fn as_written(ready: &Ready, traits: TemplateTraits, mut message: Value, text: String) -> Value {
+fn as_written(
+    ready: &Ready,
+    root: &CacheRoot,
+    traits: TemplateTraits,
+    mut message: Value,
+    text: String,
+) -> Value {
     message["content"] = text.into();
-    if let Some(turn) = ready.turns.find(&message) {
+    if let Some(turn) = ready.turns.find(root, &message) {
         let thoughts = if traits.drops_past_thoughts { Thoughts::InText } else { Thoughts::Apart };
         turns::restore(&mut message, &turn, thoughts);
         return message;
@@ -203,8 +210,8 @@ impl Rendered {
         let Shown { tokens, images, image_tokens } =
             images.show(tokenizer, self.encode(ready, tokenizer, bos))?;
         prompt::check_tokens("messages", &tokens, ready.vocab)?;
-        let Self { text, starts_in, opening, forbidden } = self;
-        let place = Some(Place::after(&text, opening));
+        let Self { root, text, starts_in, opening, forbidden } = self;
+        let place = Some(Place::after(root, &text, opening));
         Ok(Prompt { tokens, images, image_tokens, starts_in, place, forbidden })
     }
 
@@ -221,7 +228,7 @@ impl Rendered {
         let end = |&token: &TokenId| tokenizer.decode(&[token], SpecialText::Keep);
         let is_special = |token: &&TokenId| tokenizer.is_special(**token);
         let ends: Vec<String> = ready.model.eos.iter().filter(is_special).map(end).collect();
-        for turn in ready.turns.in_text(&self.text, &ends) {
+        for turn in ready.turns.in_text(&self.root, &self.text, &ends) {
             let place = turn.range();
             encode_text(ready, tokenizer, &self.text[done..place.start], &mut bos, &mut all);
             all.tokens.extend_from_slice(&turn.tokens);

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
-use undine_core::TokenId;
+use undine_core::{TenantId, TokenId};
 use undine_text::grammar::{
     AnswerFormat, AnswerRules, BUDGET, CompiledRules, GrammarCompiler, ReasoningRules, ToolChoice, ToolRules,
 };
@@ -144,13 +144,14 @@ impl Grammars {
 pub(crate) async fn compile(
     app: &App,
     ready: &Arc<Ready>,
+    tenant: TenantId,
     restriction: Option<Restriction>,
 ) -> ApiResult<Option<CompiledRules>> {
     let Some(restriction) = restriction else { return Ok(None) };
     let at_hand = ready.grammars.has_at_hand(&restriction.rules);
     let lane = if at_hand { Lane::Body(0) } else { Lane::Program };
     let ready = Arc::clone(ready);
-    app.preparing.run(lane, move |cancel| restriction.compile(&ready, cancel)).await.map(Some)
+    app.preparing.run(tenant, lane, move |cancel| restriction.compile(&ready, cancel)).await.map(Some)
 }
 
 impl Restriction {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use serde::Serialize;
-use undine_core::TokenId;
+use undine_core::{CacheRoot, TokenId};
 use undine_text::{Cancel, SpecialText};
 
 use crate::images::{self, Images};
@@ -35,20 +35,30 @@ pub(crate) struct Detokenized {
 }
 
 pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
-    let Post { app, ready, body, .. } = post;
+    let Post { app, ready, body, caller, .. } = post;
+    let origin = caller.salted(None);
     let (reading, body_bytes) = (Arc::clone(&ready), body.len());
-    let mut asked = app.preparing.run(Lane::Body(body_bytes), move |_| Asked::read(&reading, &body)).await?;
+    let mut asked = app
+        .preparing
+        .run(caller.tenant, Lane::Body(body_bytes), move |_| Asked::read(&reading, &body))
+        .await?;
     let images = match &mut asked.text {
-        Text::Conversation(conversation) => images::gather(&app, &ready, conversation).await?,
+        Text::Conversation(conversation) => images::gather(&app, &ready, &origin, conversation).await?,
         Text::Plain(_) => Images::default(),
     };
     let lane = asked.lane(body_bytes);
-    app.preparing.run(lane, move |cancel| asked.tokenize(&ready, &images, cancel)).await.map(Json)
+    app.preparing
+        .run(caller.tenant, lane, move |cancel| asked.tokenize(&ready, &origin.cache_root, &images, cancel))
+        .await
+        .map(Json)
 }
 
 pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
-    let Post { app, ready, body, .. } = post;
-    app.preparing.run(Lane::Body(body.len()), move |_| detokenize_body(&ready, &body)).await.map(Json)
+    let Post { app, ready, body, caller, .. } = post;
+    app.preparing
+        .run(caller.tenant, Lane::Body(body.len()), move |_| detokenize_body(&ready, &body))
+        .await
+        .map(Json)
 }
 
 /// A request to `/tokenize`.
@@ -90,7 +100,13 @@ impl Asked {
         }
     }
 
-    fn tokenize(&self, ready: &Ready, images: &Images, cancel: &Cancel) -> ApiResult<Tokenized> {
+    fn tokenize(
+        &self,
+        ready: &Ready,
+        root: &CacheRoot,
+        images: &Images,
+        cancel: &Cancel,
+    ) -> ApiResult<Tokenized> {
         let tokens = match &self.text {
             // Nothing is no prompt, but it is a text.
             Text::Plain(text) => {
@@ -100,7 +116,7 @@ impl Asked {
             }
             Text::Conversation(conversation) => {
                 let tokenizer = prompt::tokenizer(ready, "messages")?;
-                let rendered = render::render(ready, conversation, images, cancel)?;
+                let rendered = render::render(ready, root, conversation, images, cancel)?;
                 prompt::check_runs(tokenizer, "messages", &rendered.text)?;
                 images.show(tokenizer, rendered.encode(ready, tokenizer, self.special))?.tokens
             }

@@ -391,7 +391,8 @@ pub fn expected_within(
     context: u32,
     vocab: u32,
 ) -> Vec<Event> {
-    let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs } = request;
+    let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs, origin: _ } =
+        request;
     let logits = |contents: &[u64]| {
         let chains = contents.iter().scan(0, |chain, &content| {
             *chain = mix(*chain, content);
