@@ -108,7 +108,7 @@ fn prepare(
         } else {
             prompt::room_for_answer(ready, &path, &prompt, None)?.min(max_tokens)
         };
-        let wanted = Wanted { common: &common, max_tokens, logprobs, prompt_logprobs: scores, rules };
+        let wanted = Wanted { origin, common: &common, max_tokens, logprobs, prompt_logprobs: scores, rules };
         let sequences = prompt::sequences(ready, &prompt, &wanted)?;
         let reading = Reading {
             starts_in: prompt.starts_in,

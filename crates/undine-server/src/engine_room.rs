@@ -12,11 +12,11 @@ use undine_engine::{Engine, EngineStats, Event};
 use undine_text::grammar::STACK_BYTES;
 
 use crate::engine_thread::{Clock, Command, EngineHandle, Outlet, Sequence, Submission, Update};
+use crate::files;
 use crate::images::Vision;
 use crate::lifetime::{Lifetime, Siblings};
 use crate::metrics::{EndReason, EngineMetrics};
 use crate::prompt;
-use crate::rules::Grammars;
 use crate::serve::{FileCheck, Load, Loaded, ServerError, ServerModel};
 use crate::state::{Ready, Status, unix_time};
 

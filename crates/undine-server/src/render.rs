@@ -26,6 +26,8 @@ const CLOSING: &str = "\n\n</think>\n\n";
 
 /// A conversation as the model's text.
 pub(crate) struct Rendered {
+    /// Whose past answers may be in it.
+    root: CacheRoot,
     pub(crate) text: String,
     starts_in: StartsIn,
     /// What the prompt says of the thought that the answer begins in.

@@ -21,6 +21,7 @@ mod run;
 mod scarce;
 mod serve;
 mod serve_ops;
+mod strangers;
 mod target;
 mod terminal;
 mod tools;
