@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use undine_core::{CacheRoot, TokenId};
 use undine_text::{Cancel, SpecialText};
 
@@ -26,7 +26,19 @@ pub(crate) struct Tokenized {
     count: usize,
     max_model_len: u32,
     tokens: Vec<TokenId>,
-    token_strs: Option<Vec<String>>,
+    token_strs: Option<TokenStrings>,
+}
+
+/// Texts of tokens, made one by one as they are written: all together they would take ten times the memory of the tokens.
+struct TokenStrings {
+    tokens: Vec<TokenId>,
+    texts: TokenTexts,
+}
+
+impl Serialize for TokenStrings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.tokens.iter().map(|&token| self.texts.name(token)))
+    }
 }
 
 #[derive(Serialize)]
@@ -125,7 +137,7 @@ impl Asked {
         Ok(Tokenized {
             count: tokens.len(),
             max_model_len: ready.max_model_len,
-            token_strs: self.with_strings.then(|| tokens.iter().map(|&token| texts.name(token)).collect()),
+            token_strs: self.with_strings.then(|| TokenStrings { tokens: tokens.clone(), texts }),
             tokens,
         })
     }

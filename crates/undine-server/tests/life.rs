@@ -6,7 +6,8 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -79,6 +80,40 @@ fn a_failed_load_ends_the_server() {
     };
     let error = join_by_itself(Server::start(Box::new(load), ServerConfig::default())).unwrap_err();
     assert!(matches!(error, ServerError::NoModelName), "{error}");
+}
+
+#[test]
+fn changed_files_end_requests_and_the_server() {
+    for request in [None, Some(long())] {
+        let changed = Arc::new(AtomicBool::new(false));
+        let (setup, has_changed) = (slow(20), Arc::clone(&changed));
+        let load = move || {
+            let mut loaded = setup.loaded();
+            let check = move || match has_changed.load(Ordering::Relaxed) {
+                true => Err("/models/x.gguf: it was written to".to_owned()),
+                false => Ok(()),
+            };
+            loaded.files = Some(Arc::new(check));
+            Ok(loaded)
+        };
+        let server = Server::start(Box::new(load), ServerConfig::default());
+        server.wait_for_health(200);
+        let stream = request.map(|request| {
+            let stream = send(server.address, "POST", PATH, &[JSON], &request.to_string());
+            wait_until(|| server.load() == 1);
+            stream
+        });
+        changed.store(true, Ordering::Relaxed);
+        if let Some(stream) = stream {
+            let answer = receive(stream);
+            let message = answer.json()["error"]["message"].to_string();
+            assert!(answer.status == 500 && message.contains("was changed"), "{} {message}", answer.status);
+            assert!(!message.contains("/models"), "paths of the server are not told: {message}");
+        }
+        let error = join_by_itself(server).unwrap_err();
+        assert!(matches!(&error, ServerError::FilesChanged(_)), "{error}");
+        assert!(error.to_string().contains("/models/x.gguf"), "{error}");
+    }
 }
 
 /// Waits for the server to end without being told to.
