@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use undine_core::{GenerateRequest, SamplingParams, StopRules, TokenId};
+use undine_core::{GenerateRequest, Origin, SamplingParams, StopRules, TokenId};
 use undine_cpu::{CpuExecutor, CpuOptions, Isa, KvType};
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_tests::model;
@@ -58,7 +58,9 @@ fn answer(engine: &mut Engine, prompt: &[TokenId]) -> (Vec<TokenId>, Duration, u
     let stop = StopRules { max_tokens: ANSWER, min_tokens: 0, stop_tokens: vec![], eos_tokens: vec![] };
     let (sampling, logit_bias) = (SamplingParams::greedy(), vec![]);
     let (prompt, images) = (prompt.to_vec(), vec![]);
-    let request = GenerateRequest { prompt, images, sampling, logit_bias, stop, prompt_logprobs: None };
+    let origin = Origin::default();
+    let request =
+        GenerateRequest { prompt, images, sampling, logit_bias, stop, prompt_logprobs: None, origin };
     let started = Instant::now();
     engine.add(request).expect("the conversation fits");
     let (mut events, mut tokens, mut first, mut cached) = (Vec::new(), Vec::new(), None, 0);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use undine_core::{GenerateRequest, RequestId, SamplingParams, StopRules};
+use undine_core::{GenerateRequest, Origin, RequestId, SamplingParams, StopRules};
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_tests::{cpu, demo, model};
 use undine_text::{
@@ -69,6 +69,7 @@ fn ask(questions: &[Value]) -> Vec<String> {
             logit_bias: Vec::new(),
             stop,
             prompt_logprobs: None,
+            origin: Origin::default(),
         };
         let options = StreamOptions {
             stop: Vec::new(),

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use undine_core::{
-    Batch, BatchSequence, BlockId, Executor, GenerateRequest, ImageRows, OutputKind, OutputRow, RequestId,
-    RowOutput, SamplingParams, Slot, StateSource, StopRules, TokenId, VisionExecutor,
+    Batch, BatchSequence, BlockId, Executor, GenerateRequest, ImageRows, Origin, OutputKind, OutputRow,
+    RequestId, RowOutput, SamplingParams, Slot, StateSource, StopRules, TokenId, VisionExecutor,
 };
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuVision, Isa, KvType};
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
@@ -206,6 +206,7 @@ fn answers(engine: &mut Engine, prompts: &[Expanded], max_tokens: u32) -> Vec<(A
             logit_bias: Vec::new(),
             stop: StopRules { max_tokens, min_tokens: 0, stop_tokens: Vec::new(), eos_tokens: Vec::new() },
             prompt_logprobs: None,
+            origin: Origin::default(),
         };
         found.push((engine.add(request).unwrap(), Vec::new(), 0));
     }

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use undine_core::{
-    Batch, BatchSequence, BlockCopy, BlockId, DType, Executor, GenerateRequest, LayerKind, OutputKind,
-    OutputRow, RowOutput, RowSave, SamplingParams, Slot, SlotSave, SnapshotId, StateSource, StopRules,
-    TokenId,
+    Batch, BatchSequence, BlockCopy, BlockId, DType, Executor, GenerateRequest, LayerKind, Origin,
+    OutputKind, OutputRow, RowOutput, RowSave, SamplingParams, Slot, SlotSave, SnapshotId, StateSource,
+    StopRules, TokenId,
 };
 use undine_cpu::{CpuExecutor, CpuOptions, Isa, KvType};
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
@@ -285,6 +285,7 @@ fn answer(engine: &mut Engine, prompt: Vec<TokenId>) -> (Vec<(TokenId, Vec<u32>)
         logit_bias: Vec::new(),
         stop: StopRules { max_tokens: 3, min_tokens: 0, stop_tokens: Vec::new(), eos_tokens: Vec::new() },
         prompt_logprobs: None,
+        origin: Origin::default(),
     };
     engine.add(request).unwrap();
     let (mut events, mut tokens, mut cached) = (Vec::new(), Vec::new(), 0);

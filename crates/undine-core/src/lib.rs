@@ -24,7 +24,9 @@ pub use config::{Config, FeedForward, LayerKind, MoeConfig};
 pub use constraint::{Constraint, ConstraintError, MaskPromise, TokenMask};
 pub use dtype::DType;
 pub use executor::{Capacity, Executor, ExecutorError, Ticket};
-pub use request::{FinishReason, GenerateRequest, ImageSpan, PromptImage, RequestId, StopRules};
+pub use request::{
+    CacheRoot, FinishReason, GenerateRequest, ImageSpan, Origin, PromptImage, RequestId, StopRules, TenantId,
+};
 pub use sampling::SamplingParams;
 pub use vision::{
     ImageKey, ImageSettings, Normalization, PatchOrder, Resample, Tile, VisionConfig, VisionExecutor,

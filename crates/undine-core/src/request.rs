@@ -1,11 +1,37 @@
 //! A validated request for tokens, as the engine takes it: no text, no HTTP.
 
+use std::sync::Arc;
+
 use crate::vision::{ImageKey, Tile};
 use crate::{SamplingParams, TokenId};
 
 /// Names a request within one engine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
+
+/// Who sends requests, as far as fairness goes: whoever shares one number shares one turn.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
+pub struct TenantId(pub u64);
+
+/// What a request may find in caches: that which requests with an equal one left there, and nothing else.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct CacheRoot {
+    /// A number for those who may share.
+    pub domain: u64,
+    /// A word of their own that separates further.
+    pub salt: Option<Arc<str>>,
+}
+
+/// Where a request comes from, and how urgent it is there.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Origin {
+    /// Whose turn it takes.
+    pub tenant: TenantId,
+    /// Which cached prefixes and images it may find.
+    pub cache_root: CacheRoot,
+    /// Requests of one tenant start in ascending order of this, then of arrival.
+    pub priority: i64,
+}
 
 /// When a generation ends, as far as token ids can tell. Stop strings are text and live above the engine.
 #[derive(Clone, PartialEq, Debug)]
@@ -54,6 +80,8 @@ pub struct GenerateRequest {
     pub stop: StopRules,
     /// Also score the prompt's tokens, with this many alternatives each.
     pub prompt_logprobs: Option<u32>,
+    /// Whose it is.
+    pub origin: Origin,
 }
 
 /// Why a generation ended.

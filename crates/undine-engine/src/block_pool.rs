@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use undine_core::{BlockId, SnapshotId, TokenId};
+use undine_core::{BlockId, CacheRoot, SnapshotId, TokenId};
 
 use crate::prefix_tree::{Found, Prefix, PrefixTree};
 use crate::snapshot_pool::SnapshotPool;
@@ -146,22 +146,23 @@ impl BlockPool {
         }
     }
 
-    /// Makes the blocks of a table findable: they hold `tokens`, of which the first `published` are in the tree.
-    pub fn publish(&mut self, table: &[BlockId], tokens: &[TokenId], published: u32) {
+    /// Makes the blocks of a table findable under `root`: they hold `tokens`, of which the first `published` are in
+    /// the tree.
+    pub fn publish(&mut self, root: &CacheRoot, table: &[BlockId], tokens: &[TokenId], published: u32) {
         let size = self.block_size as usize;
         for (i, part) in tokens.chunks(size).enumerate().skip(published as usize / size) {
             let block = table[i];
             if self.tree.contains(block) {
                 self.tree.extend(block, part);
             } else {
-                self.tree.insert(i.checked_sub(1).map(|before| table[before]), block, part);
+                self.tree.insert(root, i.checked_sub(1).map(|before| table[before]), block, part);
             }
         }
     }
 
-    /// The best beginnings for these tokens.
-    pub fn find(&self, tokens: &[TokenId]) -> Found {
-        self.tree.find(tokens)
+    /// The best beginnings for these tokens under a root.
+    pub fn find(&self, root: &CacheRoot, tokens: &[TokenId]) -> Found {
+        self.tree.find(root, tokens)
     }
 
     /// The blocks of a prefix.
@@ -290,7 +291,7 @@ mod tests {
         let mut tables = [Vec::new(), Vec::new(), Vec::new()];
         for (i, table) in tables.iter_mut().enumerate() {
             pool.grow(table, 2);
-            pool.publish(table, &[i as u32, 1, 2, 3], 0);
+            pool.publish(&CacheRoot::default(), table, &[i as u32, 1, 2, 3], 0);
         }
         for i in [1, 0] {
             pool.release(&tables[i]);
@@ -313,7 +314,7 @@ mod tests {
         let mut pool = pool(2);
         let mut table = Vec::new();
         pool.grow(&mut table, 1);
-        pool.publish(&table, &[7, 8], 0);
+        pool.publish(&CacheRoot::default(), &table, &[7, 8], 0);
         pool.hold(&table);
         pool.release(&table);
         assert_eq!((pool.available(), pool.references(table[0])), (1, 1));
@@ -329,7 +330,7 @@ mod tests {
         let mut pool = pool(1);
         let mut table = Vec::new();
         pool.grow(&mut table, 1);
-        pool.publish(&table, &[7], 0);
+        pool.publish(&CacheRoot::default(), &table, &[7], 0);
         assert!(pool.lacks_snapshot(&table, 1));
         let id = pool.allocate_snapshot().unwrap();
         pool.keep_snapshot(&table, 1, id);

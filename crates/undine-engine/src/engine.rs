@@ -108,19 +108,23 @@ impl Engine {
         }
         let vision = self.vision.as_ref().map(|vision| *vision.config());
         check_request(&request, self.capacity.vocab, self.max_context(), vision.as_ref())?;
-        if self.scheduler.waiting() >= self.config.max_waiting as usize {
-            let waiting = self.scheduler.waiting() as u32;
+        let tenants = &mut self.scheduler.tenants;
+        if !tenants.has_room(request.origin.tenant, self.config.max_waiting as usize) {
+            let waiting = tenants.waiting() as u32;
             return Err(AddError::QueueFull { waiting, limit: self.config.max_waiting });
         }
         let images = match (std::mem::take(&mut request.images), vision) {
             (images, Some(config)) if !images.is_empty() => {
-                self.scheduler.images.place(&request.prompt, images, &config)?
+                let root = &request.origin.cache_root;
+                self.scheduler.images.place(root, &request.prompt, images, &config)?
             }
             _ => SequenceImages::default(),
         };
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        self.scheduler.add(Sequence::new(id, request, images, constraint, self.max_context()));
+        let tenant = self.scheduler.tenants.place(request.origin.tenant);
+        let sequence = Sequence::new(id, tenant, request, images, constraint, self.max_context());
+        self.scheduler.tenants.enqueue(sequence);
         Ok(id)
     }
 
@@ -225,9 +229,9 @@ impl Engine {
         assert_eq!(output.rows.len(), expected as usize, "the executor returns one output per output row");
         let mut outputs = output.rows.into_iter();
         for &part in &parts {
-            let tokens = self.scheduler.running_mut(part.id).collect(part, &mut outputs, events);
+            let tokens = self.scheduler.running_mut(part.begun).collect(part, &mut outputs, events);
             self.stats.generation_tokens_total += u64::from(tokens);
-            self.scheduler.settle_by_id(part.id);
+            self.scheduler.settle_after_step(part.begun);
         }
         self.spare_parts.push(parts);
     }

@@ -6,7 +6,8 @@
 //! of a step are few ([`STEP_PATCHES`]).
 //!
 //! In the prefix tree each position of an image is [`IMAGE_BIT`] and the image's number. A number is never used twice, so positions are
-//! equal only where images are. A sequence keeps the numbers it began with, also when they are forgotten here.
+//! equal only where images are. What is kept of an image is kept for the [`CacheRoot`] it was shown under: nobody else can find out
+//! that it was shown. A sequence keeps the numbers it began with, also when they are forgotten here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -14,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use undine_core::{
-    BatchSequence, ExecutorError, ImageKey, ImageRows, PromptImage, Tile, TokenId, VisionConfig,
+    BatchSequence, CacheRoot, ExecutorError, ImageKey, ImageRows, PromptImage, Tile, TokenId, VisionConfig,
     VisionExecutor,
 };
 
@@ -27,8 +28,8 @@ const NUMBERS_MAX: usize = 1 << 14;
 /// Patches that are encoded in one step, unless a single tile has more. One tile of a split image has as many.
 pub const STEP_PATCHES: usize = 1024;
 
-/// A tile of an image.
-type TileName = (ImageKey, u32);
+/// A tile of an image, which is known by its number.
+type TileName = (TokenId, u32);
 
 /// Tokens of a prompt whose place a tile takes.
 pub(crate) struct PlacedTile {
@@ -68,15 +69,15 @@ struct Recent<K, V> {
     uses: u64,
 }
 
-impl<K: Copy + Eq + Hash, V> Recent<K, V> {
+impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     fn new() -> Self {
         Self { entries: HashMap::new(), order: BTreeMap::new(), uses: 0 }
     }
 
     /// The entry, which is then the one used last.
-    fn touch(&mut self, key: K) -> Option<&V> {
-        let (used, value) = self.entries.get_mut(&key)?;
-        self.order.remove(used);
+    fn touch(&mut self, key: &K) -> Option<&V> {
+        let (used, value) = self.entries.get_mut(key)?;
+        let key = self.order.remove(used).expect("every entry has its place in the order");
         self.uses += 1;
         *used = self.uses;
         self.order.insert(self.uses, key);
@@ -86,7 +87,7 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
     /// Adds an entry that is not there.
     fn insert(&mut self, key: K, value: V) {
         self.uses += 1;
-        self.order.insert(self.uses, key);
+        self.order.insert(self.uses, key.clone());
         let before = self.entries.insert(key, (self.uses, value));
         debug_assert!(before.is_none(), "the caller has looked for the entry");
     }
@@ -100,8 +101,8 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
 
 /// What the engine knows of images.
 pub(crate) struct Images {
-    numbers: Recent<ImageKey, TokenId>,
-    /// How many images have had a number.
+    numbers: Recent<(CacheRoot, ImageKey), TokenId>,
+    /// How many images have had a number; one that is shown under two roots has two.
     numbered: TokenId,
     encoded: Recent<TileName, Arc<[f32]>>,
     /// Bytes of `encoded`.
@@ -135,6 +136,7 @@ impl Images {
     /// Takes in the images of a prompt, which have been checked.
     pub fn place(
         &mut self,
+        root: &CacheRoot,
         prompt: &[TokenId],
         images: Vec<PromptImage>,
         config: &VisionConfig,
@@ -142,13 +144,13 @@ impl Images {
         let mut placed = SequenceImages { tiles: Vec::new(), keys: prompt.to_vec() };
         self.images_total += images.len() as u64;
         for PromptImage { key, spans } in images {
-            let number = self.number(key).ok_or(AddError::TooManyImages { limit: IMAGE_BIT })?;
+            let number = self.number(root, key).ok_or(AddError::TooManyImages { limit: IMAGE_BIT })?;
             for (index, span) in (0..).zip(spans) {
                 let positions = span.first..span.first + span.tile.tokens(config.downsample) as u32;
                 placed.keys[positions.start as usize..positions.end as usize].fill(IMAGE_BIT | number);
                 placed.tiles.push(PlacedTile {
                     positions,
-                    name: (key, index),
+                    name: (number, index),
                     tile: span.tile,
                     encoded: None,
                 });
@@ -157,8 +159,9 @@ impl Images {
         Ok(placed)
     }
 
-    fn number(&mut self, key: ImageKey) -> Option<TokenId> {
-        if let Some(&number) = self.numbers.touch(key) {
+    fn number(&mut self, root: &CacheRoot, key: ImageKey) -> Option<TokenId> {
+        let key = (root.clone(), key);
+        if let Some(&number) = self.numbers.touch(&key) {
             return Some(number);
         }
         if self.numbered == IMAGE_BIT {
@@ -202,7 +205,7 @@ impl Images {
         if tile.encoded.is_some() {
             return true;
         }
-        if let Some(rows) = self.encoded.touch(tile.name) {
+        if let Some(rows) = self.encoded.touch(&tile.name) {
             tile.encoded = Some(Arc::clone(rows));
             self.reused_total += 1;
             return true;

@@ -35,6 +35,7 @@ mod scheduler;
 mod sequence;
 mod slot_pool;
 mod snapshot_pool;
+mod tenants;
 
 pub use config::{AddError, EngineConfig, EngineError, IMAGE_CACHE_BYTES, LOGPROBS_MAX, PrefixCaching};
 pub use engine::Engine;

@@ -1,4 +1,7 @@
-//! What is in the K/V cache: a tree of blocks, each with the tokens it was computed for.
+//! What is in the K/V cache: trees of blocks, each with the tokens it was computed for.
+//!
+//! Each [`CacheRoot`] has a tree of its own, so that a request finds what was computed under its own root and cannot find
+//! out about anything else. A tree is there as long as a block of it is: there are never more than blocks.
 //!
 //! A node is a block. Its key is its tokens after those of its ancestors, compared one by one, so there are no
 //! collisions. Only a leaf may have fewer tokens than a block has positions. A sequence hangs each block below its
@@ -7,7 +10,9 @@
 //!
 //! A position of an image is known by the image instead of a token ([`crate::images`]): equal images match, others do not.
 
-use undine_core::{BlockId, SnapshotId, StateSource, TokenId};
+use std::collections::HashMap;
+
+use undine_core::{BlockId, CacheRoot, SnapshotId, StateSource, TokenId};
 
 /// Blocks by the tokens they hold. Every array is indexed by block and made at start.
 pub(crate) struct PrefixTree {
@@ -17,8 +22,8 @@ pub(crate) struct PrefixTree {
     nodes: Vec<Node>,
     /// The keys: `block_size` for each block, of which the first [`Node::len`] count.
     tokens: Vec<TokenId>,
-    /// First child of the root.
-    first: Option<BlockId>,
+    /// First block of each root's tree. None is empty.
+    roots: HashMap<CacheRoot, BlockId>,
 }
 
 /// A block's place in the tree.
@@ -27,6 +32,8 @@ struct Node {
     /// Tokens it holds; a block outside the tree has none.
     len: u32,
     parent: Option<BlockId>,
+    /// Of a block without a parent: whose tree it begins.
+    root: Option<CacheRoot>,
     first_child: Option<BlockId>,
     next: Option<BlockId>,
     previous: Option<BlockId>,
@@ -72,11 +79,11 @@ impl Prefix {
 }
 
 impl PrefixTree {
-    /// An empty tree for so many blocks.
+    /// No trees, for so many blocks.
     pub fn new(blocks: u32, block_size: u32, replay: u32) -> Self {
         let nodes = vec![Node::default(); blocks as usize];
         let tokens = vec![0; blocks as usize * block_size as usize];
-        Self { block_size, replay, nodes, tokens, first: None }
+        Self { block_size, replay, nodes, tokens, roots: HashMap::new() }
     }
 
     /// Whether a block is in the tree.
@@ -105,15 +112,18 @@ impl PrefixTree {
         &self.node(block).snapshots
     }
 
-    /// Adds a block after `parent`.
-    pub fn insert(&mut self, parent: Option<BlockId>, block: BlockId, tokens: &[TokenId]) {
+    /// Adds a block after `parent`, or one that begins the text of `root`.
+    pub fn insert(&mut self, root: &CacheRoot, parent: Option<BlockId>, block: BlockId, tokens: &[TokenId]) {
         assert!(!self.contains(block), "{block:?} is in the tree already");
         let next = match parent {
             Some(parent) => {
                 assert_eq!(self.node(parent).len, self.block_size, "{block:?} follows half a block");
                 self.node_mut(parent).first_child.replace(block)
             }
-            None => self.first.replace(block),
+            None => {
+                self.node_mut(block).root = Some(root.clone());
+                self.roots.insert(root.clone(), block)
+            }
         };
         if let Some(next) = next {
             self.node_mut(next).previous = Some(block);
@@ -153,10 +163,17 @@ impl PrefixTree {
         let node = self.node(block);
         assert!(node.first_child.is_none() && node.snapshots.is_empty(), "{block:?} is still needed");
         let (parent, next, previous) = (node.parent, node.next, node.previous);
-        match (previous, parent) {
-            (Some(previous), _) => self.node_mut(previous).next = next,
-            (None, Some(parent)) => self.node_mut(parent).first_child = next,
-            (None, None) => self.first = next,
+        let root = self.node_mut(block).root.take();
+        match (previous, parent, root) {
+            (Some(previous), ..) => self.node_mut(previous).next = next,
+            (None, Some(parent), _) => self.node_mut(parent).first_child = next,
+            (None, None, root) => {
+                let root = root.expect("a block without a parent begins a tree");
+                match next {
+                    Some(next) => self.roots.insert(root, next),
+                    None => self.roots.remove(&root),
+                };
+            }
         }
         if let Some(next) = next {
             self.node_mut(next).previous = previous;
@@ -166,11 +183,11 @@ impl PrefixTree {
         parent
     }
 
-    /// The best beginnings for these tokens, of which the last is computed in any case.
-    pub fn find(&self, tokens: &[TokenId]) -> Found {
+    /// The best beginnings for these tokens under a root. The last token is computed in any case.
+    pub fn find(&self, root: &CacheRoot, tokens: &[TokenId]) -> Found {
         let mut found = Found::NOTHING;
         // Siblings to look at: the first, the tokens before them, and the last state on the way there.
-        let mut open = vec![(self.first, 0, None)];
+        let mut open = vec![(self.roots.get(root).copied(), 0, None)];
         while let Some((first, before, snapshot)) = open.pop() {
             let rest: &[TokenId] = &tokens[before as usize..];
             for block in self.siblings(first) {
@@ -226,18 +243,20 @@ impl PrefixTree {
         &mut self.nodes[block.0 as usize]
     }
 
-    /// Panics unless the nodes are one tree in which only leaves are incomplete.
+    /// Panics unless the nodes are one tree for each root, in which only leaves are incomplete.
     pub fn check_integrity(&self) {
         let mut reached = 0;
-        let mut open = vec![(None, self.first)];
-        while let Some((parent, first)) = open.pop() {
+        let mut open: Vec<_> =
+            self.roots.iter().map(|(root, &first)| (None, Some(root), Some(first))).collect();
+        while let Some((parent, root, first)) = open.pop() {
             let mut previous = None;
             for block in self.siblings(first) {
                 let node = self.node(block);
                 assert_eq!((node.parent, node.previous), (parent, previous), "links of {block:?}");
+                assert_eq!(node.root.as_ref(), root, "the root of {block:?}");
                 assert!((1..=self.block_size).contains(&node.len), "{block:?} holds {} tokens", node.len);
                 assert!(node.len == self.block_size || node.first_child.is_none(), "{block:?} is incomplete");
-                open.push((Some(block), node.first_child));
+                open.push((Some(block), None, node.first_child));
                 (previous, reached) = (Some(block), reached + 1);
                 assert!(reached <= self.nodes.len(), "the tree has a cycle");
             }
@@ -256,16 +275,21 @@ pub(crate) fn common(a: &[TokenId], b: &[TokenId]) -> u32 {
 mod tests {
     use super::*;
 
+    /// The root of most tests.
+    fn root() -> CacheRoot {
+        CacheRoot::default()
+    }
+
     const B: [BlockId; 6] = [BlockId(0), BlockId(1), BlockId(2), BlockId(3), BlockId(4), BlockId(5)];
 
     /// Blocks of 4, 3 rows to replay: 1 2 3 4 | 5 6 7 8 | 9 10, and beside the second 5 6 1 1.
     fn tree() -> PrefixTree {
         let mut tree = PrefixTree::new(6, 4, 3);
-        tree.insert(None, B[0], &[1, 2, 3, 4]);
-        tree.insert(Some(B[0]), B[1], &[5, 6, 7, 8]);
-        tree.insert(Some(B[1]), B[2], &[9]);
+        tree.insert(&root(), None, B[0], &[1, 2, 3, 4]);
+        tree.insert(&root(), Some(B[0]), B[1], &[5, 6, 7, 8]);
+        tree.insert(&root(), Some(B[1]), B[2], &[9]);
         tree.extend(B[2], &[9, 10]);
-        tree.insert(Some(B[0]), B[3], &[5, 6, 1, 1]);
+        tree.insert(&root(), Some(B[0]), B[3], &[5, 6, 1, 1]);
         tree.check_integrity();
         tree
     }
@@ -286,7 +310,7 @@ mod tests {
             (&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], (Some(2), 10, 7), (Some(1), 8, 5)),
         ];
         for (tokens, any, whole) in cases {
-            let found = tree.find(tokens);
+            let found = tree.find(&root(), tokens);
             let short = |p: Prefix| (p.node.map(|block| block.0 as usize), p.cached, p.start);
             assert_eq!((short(found.any), short(found.whole)), (any, whole), "{tokens:?}");
         }
@@ -298,7 +322,7 @@ mod tests {
         assert!(tree.attach(B[2], 2, SnapshotId(1)) && tree.attach(B[1], 4, SnapshotId(2)));
         assert!(!tree.attach(B[1], 4, SnapshotId(3)), "one is enough");
         let begin = |tree: &PrefixTree, tokens: &[TokenId]| {
-            let Prefix { start, state, .. } = tree.find(tokens).any;
+            let Prefix { start, state, .. } = tree.find(&root(), tokens).any;
             (start, state)
         };
         let long = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
@@ -312,19 +336,41 @@ mod tests {
     #[test]
     fn equal_siblings_are_all_searched() {
         let mut tree = PrefixTree::new(6, 2, 0);
-        tree.insert(None, B[0], &[1, 2]);
-        tree.insert(Some(B[0]), B[1], &[3, 4]);
-        tree.insert(None, B[2], &[1, 2]);
-        tree.insert(Some(B[2]), B[3], &[5, 6]);
+        tree.insert(&root(), None, B[0], &[1, 2]);
+        tree.insert(&root(), Some(B[0]), B[1], &[3, 4]);
+        tree.insert(&root(), None, B[2], &[1, 2]);
+        tree.insert(&root(), Some(B[2]), B[3], &[5, 6]);
         for (last, blocks) in [([3, 4], [B[0], B[1]]), ([5, 6], [B[2], B[3]])] {
-            let found = tree.find(&[&[1, 2], &last[..], &[7]].concat()).any;
+            let found = tree.find(&root(), &[&[1, 2], &last[..], &[7]].concat()).any;
             assert_eq!((found.cached, &tree.path(found.node)[..]), (4, &blocks[..]));
         }
         tree.remove(B[3]);
         assert_eq!(tree.remove(B[2]), None);
         assert_eq!(tree.remove(B[1]), Some(B[0]));
         tree.check_integrity();
-        assert_eq!(tree.find(&[1, 2, 5, 6]).any.cached, 2);
+        assert_eq!(tree.find(&root(), &[1, 2, 5, 6]).any.cached, 2);
         assert!(tree.is_leaf(B[0]) && !tree.contains(B[1]));
+    }
+
+    #[test]
+    fn roots_know_nothing_of_each_other() {
+        let salted = |domain: u64, salt: Option<&str>| CacheRoot { domain, salt: salt.map(Into::into) };
+        let roots = [root(), salted(1, None), salted(0, Some("a")), salted(0, Some("b"))];
+        let mut tree = PrefixTree::new(6, 4, 0);
+        for (root, block) in roots.iter().zip(B) {
+            assert_eq!(tree.find(root, &[1, 2, 3, 4, 5]), Found::NOTHING);
+            tree.insert(root, None, block, &[1, 2, 3, 4]);
+        }
+        tree.check_integrity();
+        for (root, block) in roots.iter().zip(B) {
+            assert_eq!(tree.find(root, &[1, 2, 3, 4, 5]).whole.node, Some(block));
+        }
+        // A root is gone with its last block, whichever that is.
+        tree.insert(&roots[1], None, B[4], &[7]);
+        for (block, left) in [(B[1], 4), (B[4], 3), (B[2], 2), (B[3], 1), (B[0], 0)] {
+            assert_eq!(tree.remove(block), None);
+            tree.check_integrity();
+            assert_eq!(tree.roots.len(), left);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use undine_core::batch::TOKEN_FROM_SLOT;
 use undine_core::{
     Batch, BatchSequence, BlockId, FinishReason, OutputKind, OutputRow, RequestId, RowOutput, Slot,
-    SnapshotId, StateSource, TokenId,
+    SnapshotId, StateSource,
 };
 
 use crate::Event;
@@ -27,6 +27,8 @@ pub(crate) struct Budget {
 pub(crate) struct Part {
     /// Whose.
     pub id: RequestId,
+    /// Its place in the order in which sequences began to run.
+    pub begun: u64,
     /// Prompt scores, which come first.
     pub scores: u32,
     /// Sampled tokens: 0 or 1.
@@ -58,6 +60,8 @@ pub(crate) struct Running {
     pub blocks: Vec<BlockId>,
     /// Whether it may be scheduled.
     pub state: State,
+    /// Its place in the order in which sequences began to run.
+    pub begun: u64,
     /// Submitted steps that use its blocks and are not collected yet.
     pub in_flight: u32,
     /// Positions computed, or submitted to be.
@@ -81,6 +85,7 @@ impl Running {
     /// `published` positions are in the tree: a copy is not.
     pub fn new(
         sequence: Sequence,
+        begun: u64,
         slot: Slot,
         blocks: Vec<BlockId>,
         prefix: &Prefix,
@@ -91,6 +96,7 @@ impl Running {
             slot,
             blocks,
             state: State::Active,
+            begun,
             in_flight: 0,
             computed: prefix.start,
             pending: 0,
@@ -127,11 +133,15 @@ impl Running {
         self.kept.iter().map(|&(_, id)| id)
     }
 
-    /// What will be in the cache of a sequence with these keys once it has computed its own: the first position to
-    /// compute then. Nothing, if that is there already.
-    pub fn will_share(&self, keys: &[TokenId], replay: u32) -> Option<u32> {
+    /// What will be in the cache for another sequence once this one has computed its own: the first position to
+    /// compute then. Nothing, if that is there already or under another root.
+    pub fn will_share(&self, other: &Sequence, replay: u32) -> Option<u32> {
+        let keys = other.keys();
+        if self.state != State::Active || self.sequence.origin.cache_root != other.origin.cache_root {
+            return None;
+        }
         let shared = common(self.sequence.keys(), keys);
-        if self.state != State::Active || shared <= self.published {
+        if shared <= self.published {
             return None;
         }
         let boundary = shared.min(keys.len() as u32 - 1);
@@ -143,7 +153,13 @@ impl Running {
     pub fn publish(&mut self, pool: &mut BlockPool) {
         let end = self.computed.max(self.cached).min(self.sequence.tokens.len() as u32);
         if end > self.published || !self.kept.is_empty() {
-            pool.publish(&self.blocks, &self.sequence.keys()[..end as usize], self.published);
+            let Sequence { origin, .. } = &self.sequence;
+            pool.publish(
+                &origin.cache_root,
+                &self.blocks,
+                &self.sequence.keys()[..end as usize],
+                self.published,
+            );
             self.published = end;
             for (position, id) in self.kept.drain(..) {
                 pool.keep_snapshot(&self.blocks, position, id);
@@ -205,7 +221,8 @@ impl Running {
         let prompt_len = self.sequence.prompt_len;
         let completes = self.computed < prompt_len && end >= prompt_len && self.sequence.generated() == 0;
         let prompt_completed = if completes { prompt_len } else { 0 };
-        Part { id: self.sequence.id, scores, samples: u32::from(answers), prompt_completed, started: None }
+        let (id, begun) = (self.sequence.id, self.begun);
+        Part { id, begun, scores, samples: u32::from(answers), prompt_completed, started: None }
     }
 
     /// Writes its next `rows` rows into the batch; they count as computed from now on.

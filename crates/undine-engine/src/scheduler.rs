@@ -1,44 +1,46 @@
-//! Who runs in the next step: two queues in order of arrival, one budget, two pools.
+//! Who runs in the next step: the running sequences, a queue for each tenant, one budget, two pools.
 //!
-//! Order of a step: running sequences that need one token, running sequences that need more, then the queue;
-//! within each, first come, first served. The number of running sequences never exceeds the rows or outputs of a
-//! step, so that each gets at least one row and nobody starves.
+//! Order of a step: running sequences that need one token, in the order in which they began. What is left of the budget goes to the
+//! tenants turn by turn ([`crate::tenants`]); in its turn a tenant's running sequences that need more come before its queue,
+//! and each takes all that the budget has. The number of running sequences never exceeds the rows or outputs of a step, so that
+//! whoever needs one token gets it.
 //!
-//! When a sequence needs a block and none is free, the running sequence that arrived last gives up its blocks
-//! and its slot and returns to the front of the queue; its tokens are kept and computed again.
+//! The last free seats are for tenants that have none. If there is none, the tenant that has most of them, two at least, gives one up.
+//! A tenant whose next sequence does not fit in the cache keeps the others from beginning, too: it would never fit.
+//!
+//! When a sequence needs a block and none is free, the tenant that holds most gives up those of the sequence that began last.
+//! Whoever gives up a seat or blocks returns to the front of its tenant's queue; its tokens are kept and computed again.
 //! Blocks and slots are only taken away when no step that uses them is in flight.
 //!
+//! Everything ends, whoever comes: of all sequences that have begun, the first is never made to give up anything while it runs;
+//! while it waits it is the first of its queue, and its tenant's turn comes. So it ends, and then the next one is the first.
+//!
 //! With prefix caching a sequence starts from the longest prefix of its tokens whose keys and values are in the
-//! cache. What a sequence has submitted can be found from the next step on, also while it runs. A request whose prefix
-//! is being computed by somebody else waits for it (and so does the queue behind it) if that spares it half of its
-//! rows or more; whom it waits for comes before it in every step, so it waits no longer than it would have to compute.
+//! cache under its root. What a sequence has submitted can be found from the next step on, also while it runs. A request whose
+//! prefix is being computed by somebody else may wait for it ([`beginning`]).
 
-use std::collections::VecDeque;
-use std::ops::RangeInclusive;
+mod beginning;
 
-use undine_core::{
-    Batch, BlockCopy, BlockId, Capacity, ExecutorError, RequestId, RowSave, SlotSave, StateSource,
-    VisionExecutor,
-};
+use undine_core::{Batch, BlockId, Capacity, ExecutorError, RequestId, RowSave, SlotSave, VisionExecutor};
 
 use crate::block_pool::BlockPool;
 use crate::config::PrefixCaching;
 use crate::images::Images;
-use crate::prefix_tree::{Found, Prefix};
 use crate::running::{Budget, Part, Running, State};
 use crate::sequence::Sequence;
 use crate::slot_pool::SlotPool;
+use crate::tenants::{Room, TenantIndex, Tenants};
 use crate::{EngineConfig, EngineStats};
-
-/// A request waits for a prefix that is being computed if it then has at most one of so many of its rows to compute.
-const WAIT_GAIN: u32 = 2;
+use beginning::Look;
 
 /// The sequences and what they share.
 ///
-/// Invariant: `running` and `waiting` ascend in id, and every running sequence arrived before every waiting one.
+/// Invariant: `running` ascends in the order in which sequences began to run, and so do the queues of [`Tenants`] in theirs.
 pub(crate) struct Scheduler {
     running: Vec<Running>,
-    waiting: VecDeque<Sequence>,
+    pub tenants: Tenants,
+    /// Sequences that have begun to run.
+    begun: u64,
     blocks: BlockPool,
     slots: SlotPool,
     /// What is known of the images in their prompts.
@@ -72,17 +74,6 @@ struct Totals {
     deferred: u32,
 }
 
-/// How the first request of the queue begins, given the blocks there are.
-struct Beginning {
-    prefix: Prefix,
-    /// Blocks to share, in order.
-    shared: Vec<BlockId>,
-    /// The block whose beginning is the next one's.
-    copied: Option<BlockId>,
-    /// Entries of the whole table.
-    blocks: u32,
-}
-
 impl Scheduler {
     /// Nothing running, nothing waiting.
     pub fn new(config: &EngineConfig, capacity: &Capacity) -> Self {
@@ -90,7 +81,8 @@ impl Scheduler {
         let seats = config.max_num_seqs.min(capacity.slots).min(rows).min(capacity.outputs);
         Self {
             running: Vec::with_capacity(seats as usize),
-            waiting: VecDeque::new(),
+            tenants: Tenants::new(rows),
+            begun: 0,
             blocks: BlockPool::new(capacity.blocks, capacity.block_size, capacity.snapshots, capacity.replay),
             slots: SlotPool::new(capacity.slots),
             images: Images::new(config.image_cache_bytes),
@@ -106,34 +98,24 @@ impl Scheduler {
         }
     }
 
-    /// Puts a sequence at the end of the queue.
-    pub fn add(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
-    }
-
-    /// Sequences in the queue.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// Whether there is anything left to schedule or to collect.
     pub fn has_work(&self) -> bool {
-        !self.waiting.is_empty() || !self.running.is_empty()
+        self.tenants.waiting() > 0 || !self.running.is_empty()
     }
 
     /// Forgets a sequence; what a step in flight still uses is freed when that step is collected.
     pub fn cancel(&mut self, id: RequestId) {
-        if let Ok(index) = self.waiting.binary_search_by_key(&id, |sequence| sequence.id) {
-            self.waiting.remove(index);
-        } else if let Some(index) = self.index_of(id) {
+        if let Some(index) = self.running.iter().position(|running| running.sequence.id == id) {
             self.running[index].state = State::Ended;
             self.settle(index);
+        } else {
+            self.tenants.remove(id);
         }
     }
 
     /// Forgets every sequence at once: the device has lost them.
     pub fn clear(&mut self) {
-        self.waiting.clear();
+        self.tenants.clear();
         self.slot_saves.clear();
         for running in self.running.drain(..) {
             running.promised().for_each(|id| self.blocks.release_snapshot(id));
@@ -151,15 +133,14 @@ impl Scheduler {
             self.running.iter_mut().for_each(|running| running.publish(&mut self.blocks));
         }
         self.totals.deferred = 0;
-        let mut step = Step { budget: self.budget, block_size: self.block_size, batch, parts };
-        let preemptions = self.totals.preemptions;
-        self.continue_running(1..=1, &mut step);
-        self.continue_running(2..=u32::MAX, &mut step);
-        // Whoever runs short of blocks comes before whoever has none yet.
-        let short_of_blocks =
-            self.totals.preemptions > preemptions || self.running.iter().any(|r| r.state == State::Evicting);
-        if !short_of_blocks {
-            self.admit(&mut step);
+        self.tenants.begin_step();
+        let begins = self.running.iter().all(|running| running.state != State::Evicting);
+        let mut step = Step { budget: self.budget, begins, block_size: self.block_size, batch, parts };
+        self.continue_answers(&mut step);
+        self.take_turns(&mut step);
+        self.tenants.end_step(step.batch.rows() as u32);
+        if self.running.len() == self.seats as usize {
+            self.free_a_seat();
         }
         // Until here nobody else could get them.
         self.blocks.release(&self.copied);
@@ -179,21 +160,21 @@ impl Scheduler {
         self.images.encode(vision)?;
         let Batch { sequences, image_rows, .. } = batch;
         for (part, rows) in parts.iter().zip(sequences) {
-            let index = self.index_of(part.id).expect("a sequence with rows in a step runs");
+            let index = self.index_of(part.begun).expect("a sequence with rows in a step runs");
             self.images.show(&mut self.running[index].sequence.images, rows, image_rows);
         }
         Ok(())
     }
 
-    /// The running sequence of this name.
-    pub fn running_mut(&mut self, id: RequestId) -> &mut Running {
-        let index = self.index_of(id).expect("a sequence with a step in flight stays in `running`");
+    /// The running sequence that began in this place.
+    pub fn running_mut(&mut self, begun: u64) -> &mut Running {
+        let index = self.index_of(begun).expect("a sequence with a step in flight stays in `running`");
         &mut self.running[index]
     }
 
     /// Frees a sequence that has ended or is being evicted, unless a step in flight still uses its blocks.
-    pub fn settle_by_id(&mut self, id: RequestId) {
-        let index = self.index_of(id).expect("a sequence with a step in flight stays in `running`");
+    pub fn settle_after_step(&mut self, begun: u64) {
+        let index = self.index_of(begun).expect("a sequence with a step in flight stays in `running`");
         self.settle(index);
     }
 
@@ -204,149 +185,139 @@ impl Scheduler {
         match self.running[index].state {
             State::Active => {}
             State::Evicting => self.preempt(index),
-            State::Ended => drop(self.release(index)),
-        }
-    }
-
-    fn index_of(&self, id: RequestId) -> Option<usize> {
-        self.running.binary_search_by_key(&id, |running| running.sequence.id).ok()
-    }
-
-    /// Schedules running sequences whose gap is in `gaps`, in order of arrival.
-    fn continue_running(&mut self, gaps: RangeInclusive<u32>, step: &mut Step) {
-        let mut index = 0;
-        // Sequences may be preempted on the way, but only ones at or behind `index`, which have no rows yet.
-        while index < self.running.len() {
-            let running = &self.running[index];
-            if gaps.contains(&running.gap()) {
-                let rows = running.rows_within(&step.budget);
-                if rows > 0 && self.reserve(index, running.computed() + rows) {
-                    let rows = self.rows_with_images(index, rows);
-                    if rows > 0 {
-                        self.record(index, rows, step);
-                    }
-                }
+            State::Ended => {
+                let sequence = self.release(index);
+                self.tenants.stopped(sequence.tenant);
             }
-            index += 1;
         }
     }
 
-    /// Makes the block table of a running sequence cover `positions`, at the cost of later arrivals if need be.
-    /// Returns whether it does; if not, the sequence cannot be in this step.
-    fn reserve(&mut self, index: usize, positions: u32) -> bool {
+    fn index_of(&self, begun: u64) -> Option<usize> {
+        self.running.binary_search_by_key(&begun, |running| running.begun).ok()
+    }
+
+    /// The first running sequence that began in this place or later.
+    fn index_from(&self, begun: u64) -> Option<usize> {
+        let index = self.running.partition_point(|running| running.begun < begun);
+        (index < self.running.len()).then_some(index)
+    }
+
+    /// Schedules running sequences that need one token, and takes note of whose need more.
+    fn continue_answers(&mut self, step: &mut Step) {
+        let mut next = 0;
+        while let Some(index) = self.index_from(next) {
+            let Running { begun, ref sequence, .. } = self.running[index];
+            next = begun + 1;
+            match self.running[index].gap() {
+                0 => {}
+                1 => {
+                    self.go_on(begun, step);
+                }
+                _ => self.tenants.needs_rows(sequence.tenant),
+            }
+        }
+    }
+
+    /// Gives the rest of the step to the tenants, as long as one has a use for it.
+    fn take_turns(&mut self, step: &mut Step) {
+        while step.budget.rows > 0 {
+            let seats = self.seats - self.running.len() as u32;
+            let begins = step.begins && step.budget.outputs > 0 && seats > 0;
+            let room = if begins { Room::Seats(seats) } else { Room::Rows };
+            let Some(tenant) = self.tenants.turn(room) else { return };
+            match self.tenants.next_running(tenant) {
+                Some(next) => self.continue_prompt(tenant, next, step),
+                None => self.begin_next(tenant, step),
+            }
+        }
+    }
+
+    /// Schedules a tenant's first running sequence, from place `next` on, that needs more than one row.
+    fn continue_prompt(&mut self, tenant: TenantIndex, next: u64, step: &mut Step) {
+        let from = self.running.partition_point(|running| running.begun < next);
+        let is_next = |running: &&Running| running.sequence.tenant == tenant && running.gap() > 1;
+        let found = self.running[from..].iter().find(is_next).map(|running| running.begun);
+        self.tenants.looked_at(tenant, found.map(|begun| begun + 1));
+        if let Some(begun) = found
+            && self.go_on(begun, step)
+        {
+            self.tenants.had_turn(tenant);
+        }
+    }
+
+    /// Schedules a running sequence, as far as the budget reaches. Returns whether it has rows in the step.
+    fn go_on(&mut self, begun: u64, step: &mut Step) -> bool {
+        let running = self.running_mut(begun);
+        let rows = running.rows_within(&step.budget);
+        let positions = running.computed() + rows;
+        if rows == 0 {
+            return false;
+        }
+        let Some(index) = self.reserve(begun, positions, step) else { return false };
+        let rows = self.rows_with_images(index, rows);
+        if rows > 0 {
+            self.record(index, rows, step);
+        }
+        rows > 0
+    }
+
+    /// Makes the block table of a running sequence cover `positions`, at the cost of others if need be. Returns where it
+    /// is if that is so; if not, the sequence cannot be in this step. Whoever runs short of blocks comes before whoever has none yet.
+    fn reserve(&mut self, begun: u64, positions: u32, step: &mut Step) -> Option<usize> {
         let blocks = positions.div_ceil(self.block_size) as usize;
-        while self.running[index].blocks.len() + (self.blocks.available() as usize) < blocks {
+        loop {
+            let index = self.index_of(begun)?;
+            if self.running[index].blocks.len() + self.blocks.available() as usize >= blocks {
+                self.blocks.grow(&mut self.running[index].blocks, blocks);
+                return Some(index);
+            }
+            step.begins = false;
             if self.running.iter().any(|running| running.state != State::Active) {
                 // Blocks are on their way back: enough or not, the next collected step will show.
-                return false;
+                return None;
             }
-            let victim = self.running.len() - 1;
-            assert!(victim > 0, "a sequence alone needs {blocks} of {} blocks", self.blocks.total());
-            if self.running[victim].in_flight > 0 {
-                self.running[victim].state = State::Evicting;
-                return false;
+            let victim = self.to_give_up_blocks().unwrap_or_else(|| {
+                panic!("a sequence alone needs {blocks} of {} blocks", self.blocks.total())
+            });
+            if self.evict(victim) == Evicted::Later {
+                return None;
             }
-            self.preempt(victim);
-            if victim == index {
-                return false;
-            }
-        }
-        self.blocks.grow(&mut self.running[index].blocks, blocks);
-        true
-    }
-
-    /// Starts sequences from the queue in order of arrival, as long as there is a seat and room in step and cache.
-    fn admit(&mut self, step: &mut Step) {
-        while self.running.len() < self.seats as usize && step.budget.rows > 0 && step.budget.outputs > 0 {
-            let Some(sequence) = self.waiting.front() else { return };
-            let found = self.find(sequence);
-            if self.is_worth_waiting(sequence, &found.any) {
-                self.totals.deferred = 1;
-                return;
-            }
-            let blocks = sequence.positions_to_start().div_ceil(self.block_size);
-            let Some(beginning) = self.beginning(&found, blocks) else { return };
-            let mut sequence = self.waiting.pop_front().expect("there is a front");
-            if !self.images.has_room(&mut sequence.images, beginning.prefix.start) {
-                return self.waiting.push_front(sequence);
-            }
-            self.begin(sequence, beginning, step);
         }
     }
 
-    /// What the cache has for a sequence.
-    fn find(&self, sequence: &Sequence) -> Found {
-        // Prompt scores need the logits of every row.
-        if self.reads_cache(sequence) { self.blocks.find(sequence.keys()) } else { Found::NOTHING }
+    /// Of the tenant that holds most blocks the sequence that began last, but never the first of all.
+    fn to_give_up_blocks(&self) -> Option<usize> {
+        let held = |index: usize| {
+            let tenant = self.running[index].sequence.tenant;
+            let own = self.running.iter().filter(|running| running.sequence.tenant == tenant);
+            own.map(|running| running.blocks.len()).sum::<usize>()
+        };
+        let urgency = |index: usize| self.running[index].sequence.origin.priority;
+        (1..self.running.len()).max_by_key(|&index| (held(index), urgency(index), index))
     }
 
-    fn reads_cache(&self, sequence: &Sequence) -> bool {
-        self.caching == PrefixCaching::On && sequence.scores.is_none()
+    /// When no seat is free: takes one from the tenant that has most of them, for one that waits without any.
+    fn free_a_seat(&mut self) {
+        let Some((seatless, tenant)) = self.tenants.to_give_up_a_seat() else { return };
+        let settling = self.running.iter().any(|running| running.state != State::Active);
+        if settling || matches!(self.look(seatless), Look::Waits | Look::LacksTile) {
+            return;
+        }
+        let own = (1..self.running.len()).filter(|&index| self.running[index].sequence.tenant == tenant);
+        let last = own.max_by_key(|&index| (self.running[index].sequence.origin.priority, index));
+        if let Some(victim) = last {
+            self.evict(victim);
+        }
     }
 
-    /// Whether somebody who runs is about to compute much of what a sequence needs.
-    fn is_worth_waiting(&self, sequence: &Sequence, now: &Prefix) -> bool {
-        let keys = sequence.keys();
-        let rows = keys.len() as u32 - now.start;
-        self.reads_cache(sequence)
-            && self.running.iter().any(|running| {
-                let later = running.will_share(keys, self.replay);
-                later.is_some_and(|start| (keys.len() as u32 - start) * WAIT_GAIN <= rows)
-            })
-    }
-
-    /// How to begin with the fewest rows, if there are blocks for a table of so many.
-    fn beginning(&self, found: &Found, blocks: u32) -> Option<Beginning> {
-        // A part of a block costs a copy, so it has to spare rows.
-        let part = (found.any.start > found.whole.start).then_some(found.any);
-        part.into_iter().chain([found.whole]).find_map(|prefix| {
-            let mut shared = self.blocks.path(&prefix);
-            let idle = shared.iter().filter(|&&block| self.blocks.references(block) == 0).count() as u32;
-            let rest = prefix.cached % self.block_size;
-            // A block that ends where the prefix does, and that nobody holds, goes on as this sequence's own.
-            let copied = shared.pop_if(|last| rest > 0 && !self.blocks.can_continue(*last, rest));
-            let wanted = blocks - shared.len() as u32;
-            // One block for each running sequence to grow into, or the newcomer would soon be preempted again.
-            let fits = self.blocks.available() >= idle + wanted + self.running.len() as u32;
-            fits.then_some(Beginning { prefix, shared, copied, blocks })
-        })
-    }
-
-    /// Gives a sequence its slot and blocks, and its first rows in the step.
-    fn begin(&mut self, mut sequence: Sequence, beginning: Beginning, step: &mut Step) {
-        let Beginning { prefix, shared: mut table, copied, blocks } = beginning;
-        let slot = self.slots.allocate().expect("there are at least as many slots as seats");
-        self.blocks.hold(&table);
-        let next = table.len();
-        if let Some(from) = copied {
-            self.blocks.hold(&[from]);
-            self.copied.push(from);
+    /// Preempts a running sequence, now or when its steps have been collected.
+    fn evict(&mut self, index: usize) -> Evicted {
+        if self.running[index].in_flight > 0 {
+            self.running[index].state = State::Evicting;
+            return Evicted::Later;
         }
-        self.blocks.grow(&mut table, blocks as usize);
-        step.batch.block_copies.extend(copied.map(|from| BlockCopy { from, to: table[next] }));
-        if let StateSource::Snapshot(id) = prefix.state {
-            self.blocks.touch_snapshot(id);
-        }
-        let started = sequence.cached.is_none().then_some(prefix.start);
-        if let Some(cached) = started {
-            sequence.cached = started;
-            if self.reads_cache(&sequence) {
-                self.totals.prefix_cache_queries += u64::from(sequence.prompt_len);
-                self.totals.prefix_cache_hits += u64::from(cached);
-            }
-        }
-        let published = prefix.cached.min(next as u32 * self.block_size);
-        let mut running = Running::new(sequence, slot, table, &prefix, published);
-        if self.keeps_states {
-            running.keep_states();
-        }
-        self.running.push(running);
-        let index = self.running.len() - 1;
-        let rows = self.running[index].rows_within(&step.budget);
-        let rows = self.rows_with_images(index, rows);
-        assert!(rows > 0, "a row and an output are left, and room for an image in it, so the first row fits");
-        self.record(index, rows, step);
-        step.parts.last_mut().expect("it has just been recorded").started = started;
+        self.preempt(index);
+        Evicted::Now
     }
 
     /// How many of its next rows a running sequence can have in this step as far as images go.
@@ -370,6 +341,7 @@ impl Scheduler {
             self.totals.prompt_tokens += u64::from(part.prompt_completed);
             self.totals.prompt_tokens_cached += u64::from(running.sequence.cached.unwrap_or(0));
         }
+        self.tenants.charge(running.sequence.tenant, rows);
         step.budget.rows -= rows;
         step.budget.outputs -= part.scores + part.samples;
         step.parts.push(part);
@@ -396,18 +368,19 @@ impl Scheduler {
         running.sequence
     }
 
-    /// Returns a running sequence to the queue, in its order of arrival: before all that have never run.
+    /// Returns a running sequence to its tenant's queue, before all that have never run.
     fn preempt(&mut self, index: usize) {
         let sequence = self.release(index);
-        let place = self.waiting.partition_point(|other| other.id < sequence.id);
-        self.waiting.insert(place, sequence);
+        let tenant = sequence.tenant;
+        self.tenants.enqueue(sequence);
+        self.tenants.stopped(tenant);
         self.totals.preemptions += 1;
     }
 
     /// Fills in the numbers that are the scheduler's.
     pub fn describe(&self, stats: &mut EngineStats) {
         stats.running = self.running.len() as u32;
-        stats.waiting = self.waiting.len() as u32;
+        stats.waiting = self.tenants.waiting() as u32;
         stats.blocks_total = self.blocks.total();
         stats.blocks_used = self.blocks.total() - self.blocks.available();
         stats.slots_total = self.slots.total();
@@ -430,9 +403,10 @@ impl Scheduler {
         self.blocks.check_integrity(held, self.running.iter().flat_map(Running::promised));
         self.images.check_integrity();
         self.slots.check_integrity(self.running.iter().map(|running| running.slot));
-        let ids = self.running.iter().map(|running| running.sequence.id);
-        let ids = ids.chain(self.waiting.iter().map(|sequence| sequence.id));
-        assert!(ids.is_sorted_by(|a, b| a < b), "a later arrival overtook an earlier one");
+        self.tenants.check_integrity(self.running.iter().map(|running| running.sequence.tenant));
+        assert!(self.running.is_sorted_by(|a, b| a.begun < b.begun), "running sequences are out of order");
+        let begun = self.running.iter().all(|r| r.sequence.begun == Some(r.begun) && r.begun < self.begun);
+        assert!(begun, "a sequence runs that has not begun");
         assert!(self.running.len() <= self.seats as usize, "more sequences than seats");
     }
 }
@@ -440,7 +414,17 @@ impl Scheduler {
 /// A step being written.
 struct Step<'a> {
     budget: Budget,
+    /// Whether anybody may begin.
+    begins: bool,
     block_size: u32,
     batch: &'a mut Batch,
     parts: &'a mut Vec<Part>,
+}
+
+/// When a sequence has given up its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Evicted {
+    Now,
+    /// Once the steps that use it have been collected.
+    Later,
 }

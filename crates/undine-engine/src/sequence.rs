@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use undine_core::{
-    Batch, Constraint, FinishReason, GenerateRequest, OutputKind, RequestId, RowOutput, SamplingParams,
-    StopRules, TokenId,
+    Batch, Constraint, FinishReason, GenerateRequest, Origin, OutputKind, RequestId, RowOutput,
+    SamplingParams, StopRules, TokenId,
 };
 
 use crate::images::SequenceImages;
+use crate::tenants::TenantIndex;
 
 /// Scores of the prompt's tokens, collected over its chunks.
 pub(crate) struct PromptScores {
@@ -21,8 +22,14 @@ pub(crate) struct PromptScores {
 
 /// A request and the tokens known of it. This is all that survives a preemption.
 pub(crate) struct Sequence {
-    /// Whose it is. Ids ascend in order of arrival.
+    /// Its request. Ids ascend in order of arrival.
     pub id: RequestId,
+    /// Whose it is.
+    pub origin: Origin,
+    /// Its tenant.
+    pub tenant: TenantIndex,
+    /// Its place in the order in which sequences began to run, which it keeps when it is preempted.
+    pub begun: Option<u64>,
     /// The prompt, then the answer so far.
     pub tokens: Vec<TokenId>,
     /// What stands in the place of some of them.
@@ -48,16 +55,21 @@ impl Sequence {
     /// A checked request that has not run yet, whose images have become `images`.
     pub fn new(
         id: RequestId,
+        tenant: TenantIndex,
         request: GenerateRequest,
         images: SequenceImages,
         constraint: Option<Box<dyn Constraint>>,
         context: u32,
     ) -> Self {
-        let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs } = request;
+        let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs, origin } =
+            request;
         let scores = prompt_logprobs.map(|top| PromptScores { top, asked: 0, rows: Vec::new() });
         let prompt_len = prompt.len() as u32;
         Self {
             id,
+            origin,
+            tenant,
+            begun: None,
             tokens: prompt,
             images,
             prompt_len,
@@ -68,6 +80,14 @@ impl Sequence {
             constraint,
             context,
             cached: None,
+        }
+    }
+
+    /// Its place in its tenant's queue: those that have run come first.
+    pub fn order(&self) -> (bool, i64, u64) {
+        match self.begun {
+            Some(begun) => (false, 0, begun),
+            None => (true, self.origin.priority, self.id.0),
         }
     }
 

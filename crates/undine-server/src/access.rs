@@ -1,7 +1,7 @@
 //! Who may ask: API keys, and which web pages (CORS).
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::wire::error::{ApiError, ApiResult};
@@ -84,10 +84,10 @@ fn parse<T: std::str::FromStr>(list: &[String], expected: &'static str) -> Resul
     list.iter().map(one).collect()
 }
 
-/// Lets a request pass that brings one of `keys`, or needs none.
-pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResult<()> {
+/// Lets a request pass that brings one of `keys`, or needs none. Returns which one it brings.
+pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResult<Option<usize>> {
     if keys.is_empty() || OPEN_PATHS.contains(&path) {
-        return Ok(());
+        return Ok(None);
     }
     const EXPECTED: &str = "expected the header `authorization: Bearer KEY` with a key of this server, found";
     let Some(value) = headers.get(header::AUTHORIZATION) else {
@@ -97,15 +97,23 @@ pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResu
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
     match given {
         None => Err(ApiError::unauthorized(format!("{EXPECTED} another scheme"))),
-        Some(given) if is_one_of(keys, given) => Ok(()),
-        Some(_) => Err(ApiError::unauthorized(format!("{EXPECTED} another key"))),
+        Some(given) => match find(keys, given) {
+            Some(key) => Ok(Some(key)),
+            None => Err(ApiError::unauthorized(format!("{EXPECTED} another key"))),
+        },
     }
 }
 
-/// Compares with all keys to the end: neither where a key differs nor which one nearly matched shows in the time.
-fn is_one_of(keys: &[String], given: &str) -> bool {
-    let same = |key: &String| key.as_bytes().ct_eq(given.as_bytes());
-    keys.iter().fold(subtle::Choice::from(0), |found, key| found | same(key)).into()
+/// Which key it is. Compares with all of them to the end: neither where a key differs nor which one matched or nearly did shows in
+/// the time.
+fn find(keys: &[String], given: &str) -> Option<usize> {
+    let (mut found, mut which) = (Choice::from(0), 0);
+    for (key, number) in keys.iter().zip(0u64..) {
+        let same = key.as_bytes().ct_eq(given.as_bytes());
+        which.conditional_assign(&number, same);
+        found |= same;
+    }
+    bool::from(found).then_some(which as usize)
 }
 
 #[cfg(test)]
@@ -142,6 +150,16 @@ mod tests {
             assert_eq!(check_with(&keys, path, authorization), passes, "{path} {authorization:?}");
         }
         assert!(check_with(&[], "/v1/models", None));
+    }
+
+    #[test]
+    fn the_key_that_was_shown_is_found() {
+        let keys = ["first", "second", "third"].map(str::to_owned);
+        for (given, found) in
+            [("first", Some(0)), ("second", Some(1)), ("third", Some(2)), ("fourth", None), ("", None)]
+        {
+            assert_eq!(find(&keys, given), found, "{given}");
+        }
     }
 
     #[test]

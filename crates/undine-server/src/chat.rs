@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
-use undine_core::{RowOutput, TokenId};
+use undine_core::{Origin, RowOutput, TokenId};
 
 use crate::generation::{CallDelta, Choice, Delta, Finish, Generation, Plan, Reading};
 use crate::images::{self, Images};
@@ -16,6 +16,7 @@ use crate::routes::response_id;
 use crate::rules::{self, Answering};
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
+use crate::tenant::Caller;
 use crate::turns::{Answer, Call};
 use crate::wire::chat::ChatRequest;
 use crate::wire::error::ApiResult;
@@ -40,6 +41,7 @@ struct Form {
 pub(crate) async fn answer(
     app: Arc<App>,
     ready: Arc<Ready>,
+    caller: Caller,
     body: Bytes,
     request_id: &str,
 ) -> ApiResult<Response> {
@@ -47,10 +49,11 @@ pub(crate) async fn answer(
     let body_bytes = body.len();
     let mut request = app.blocking(body_bytes, move || ChatRequest::parse(&body)).await?;
     let stream = request.common.stream;
-    let images = images::gather(&app, &ready, &mut request.conversation).await?;
+    let origin = caller.origin(&request.common);
+    let images = images::gather(&app, &ready, &origin, &mut request.conversation).await?;
     let (form, plan, ready) = app
         .blocking(body_bytes, move || {
-            let (form, plan) = prepare(&ready, &request, images, id)?;
+            let (form, plan) = prepare(&ready, &origin, &request, images, id)?;
             Ok((form, plan, ready))
         })
         .await?;
@@ -61,18 +64,25 @@ pub(crate) async fn answer(
     }
 }
 
-fn prepare(ready: &Ready, request: &ChatRequest, images: Images, id: String) -> ApiResult<(Form, Plan)> {
+fn prepare(
+    ready: &Ready,
+    origin: &Origin,
+    request: &ChatRequest,
+    images: Images,
+    id: String,
+) -> ApiResult<(Form, Plan)> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
     ready.check_logprobs("top_logprobs", request.logprobs)?;
     prompt::check_sequences(ready, 1, common.choices)?;
-    let rendered = render::render(ready, &request.conversation, &images)?;
+    let rendered = render::render(ready, &origin.cache_root, &request.conversation, &images)?;
     let mut prompt = rendered.into_prompt(ready, common.add_special_tokens, &images)?;
     let Answering { restriction, tools, special, forbidden } =
         rules::of_chat(ready, request, prompt.starts_in)?;
     prompt.forbidden.extend(forbidden);
     let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
     let wanted = Wanted {
+        origin,
         common,
         max_tokens,
         logprobs: request.logprobs,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
-use undine_core::{RowOutput, TokenId};
+use undine_core::{Origin, RowOutput, TokenId};
 use undine_text::SpecialText;
 
 use crate::generation::{Choice, Delta, Generation, Plan, Reading, special_text};
@@ -15,6 +15,7 @@ use crate::routes::response_id;
 use crate::rules;
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
+use crate::tenant::Caller;
 use crate::wire::completion::{CompletionRequest, PromptInput};
 use crate::wire::error::ApiResult;
 use crate::wire::response::{CompletionChoice, CompletionResponse, Head, Usage};
@@ -51,6 +52,7 @@ struct Progress {
 pub(crate) async fn answer(
     app: Arc<App>,
     ready: Arc<Ready>,
+    caller: Caller,
     body: Bytes,
     request_id: &str,
 ) -> ApiResult<Response> {
@@ -59,7 +61,8 @@ pub(crate) async fn answer(
         .blocking(body.len(), move || {
             let request = CompletionRequest::parse(&body)?;
             let stream = request.common.stream;
-            let (form, plan) = prepare(&ready, request, id)?;
+            let origin = caller.origin(&request.common);
+            let (form, plan) = prepare(&ready, &origin, request, id)?;
             Ok((form, plan, stream, ready))
         })
         .await?;
@@ -71,7 +74,12 @@ pub(crate) async fn answer(
     }
 }
 
-fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(Form, Plan)> {
+fn prepare(
+    ready: &Ready,
+    origin: &Origin,
+    request: CompletionRequest,
+    id: String,
+) -> ApiResult<(Form, Plan)> {
     let CompletionRequest { common, prompts, max_tokens, max_tokens_given, echo, logprobs } = request;
     let model = ready.served_name(common.model.as_deref())?;
     prompt::check_sequences(ready, prompts.len(), common.choices)?;
@@ -98,6 +106,7 @@ fn prepare(ready: &Ready, request: CompletionRequest, id: String) -> ApiResult<(
             prompt::room_for_answer(ready, &path, &prompt, None)?.min(max_tokens)
         };
         let wanted = Wanted {
+            origin,
             common: &common,
             max_tokens,
             logprobs,

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 use undine_core::{FinishReason, RowOutput, TokenId};
 use undine_text::tools::ToolSet;
 use undine_text::{IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream};
 
 use crate::engine_thread::{Running, Sequence, Update};
+use crate::places::Part;
 use crate::prompt;
 use crate::recorder::Recorder;
 use crate::state::{App, Ready};
@@ -258,7 +258,7 @@ pub(crate) struct Generation {
     /// Tokens of all prompts, each counted once however many choices it has.
     prompt_tokens: u32,
     /// The place in memory that the images of the prompt take.
-    _images: Option<OwnedSemaphorePermit>,
+    _images: Option<Part>,
 }
 
 /// The sequences of a request and where their updates go, before they run.
@@ -270,7 +270,7 @@ pub(crate) struct Plan {
     pub(crate) choices_per_prompt: usize,
     pub(crate) prompt_tokens: u32,
     /// Held until the answer is complete.
-    pub(crate) images: Option<OwnedSemaphorePermit>,
+    pub(crate) images: Option<Part>,
 }
 
 impl Generation {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use undine_core::{ImageKey, ImageSettings, PromptImage, TokenId};
+use undine_core::{ImageKey, ImageSettings, Origin, PromptImage, TokenId};
 use undine_image::prompt::{Encoded, Expanded, PLACEHOLDER, Placeholders, expand};
 use undine_image::{ImagePipeline, PreparedImage};
 use undine_text::Tokenizer;
 
 use crate::media::{self, MediaError, Prepared};
+use crate::places::Part;
 use crate::prompt;
 use crate::state::{App, Ready};
 use crate::wire::chat::Conversation;
@@ -32,7 +33,7 @@ pub(crate) struct Vision {
 pub(crate) struct Images {
     list: Vec<Prepared>,
     /// Their place in memory.
-    pub(crate) place: Option<OwnedSemaphorePermit>,
+    pub(crate) place: Option<Part>,
 }
 
 /// A prompt with its images, as the engine takes it.
@@ -51,7 +52,12 @@ impl Vision {
 }
 
 /// Gets and prepares what the messages show; takes the URLs out of `conversation`.
-pub(crate) async fn gather(app: &App, ready: &Ready, conversation: &mut Conversation) -> ApiResult<Images> {
+pub(crate) async fn gather(
+    app: &App,
+    ready: &Ready,
+    origin: &Origin,
+    conversation: &mut Conversation,
+) -> ApiResult<Images> {
     if conversation.images.is_empty() {
         return Ok(Images::default());
     }
@@ -61,11 +67,11 @@ pub(crate) async fn gather(app: &App, ready: &Ready, conversation: &mut Conversa
     let mut getting = JoinSet::new();
     for (i, (part, pipeline)) in conversation.images.iter_mut().zip(pipelines).enumerate() {
         let url = std::mem::take(&mut part.url);
-        let (media, at_once) = (Arc::clone(&app.media), Arc::clone(&at_once));
+        let (media, at_once, origin) = (Arc::clone(&app.media), Arc::clone(&at_once), origin.clone());
         metrics.received.inc();
         getting.spawn(async move {
             let _place = at_once.acquire().await.expect("the semaphore is never closed");
-            (i, media.prepare(url, pipeline).await)
+            (i, media.prepare(origin, url, pipeline).await)
         });
     }
     let mut list: Vec<Option<Prepared>> = conversation.images.iter().map(|_| None).collect();
@@ -91,7 +97,7 @@ pub(crate) async fn gather(app: &App, ready: &Ready, conversation: &mut Conversa
     }
     let list: Vec<Prepared> = list.into_iter().flatten().collect();
     let bytes = list.iter().map(|prepared| media::tile_bytes(&prepared.image)).sum();
-    let place = app.media.hold(bytes).ok_or_else(ApiError::too_many_images)?;
+    let place = app.media.hold(origin.tenant, bytes).ok_or_else(ApiError::too_many_images)?;
     Ok(Images { list, place: Some(place) })
 }
 

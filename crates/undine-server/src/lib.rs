@@ -28,6 +28,7 @@ mod media;
 mod metrics;
 mod openapi;
 mod options;
+mod places;
 mod prompt;
 mod pythonic;
 mod recorder;
@@ -39,6 +40,7 @@ mod serve;
 mod simulator;
 mod sse;
 mod state;
+mod tenant;
 mod tls;
 mod tokenize;
 mod turns;
@@ -49,10 +51,13 @@ pub use connection::Timeouts;
 pub use in_process::{Answer, InProcess};
 pub use listener::Listener;
 pub use media::{Domains, MediaConfig, MediaFolder};
-pub use options::{AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, ToolCallFormat};
+pub use options::{
+    AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, SchedulingPolicy, ToolCallFormat,
+};
 pub use serve::{
     BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, RequestLog, ServerConfig,
     ServerError, ServerModel, serve,
 };
+pub use tenant::CacheSharing;
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
 pub use wire::image_options::ImageOptions;

@@ -32,6 +32,16 @@ pub enum RequestTemplate {
     Trusted,
 }
 
+/// In which order the requests of one tenant begin (`--scheduling-policy`).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum SchedulingPolicy {
+    /// In the order of their arrival; a `priority` other than 0 is refused.
+    #[default]
+    Fcfs,
+    /// In ascending order of `priority`, then of arrival.
+    Priority,
+}
+
 /// What requests are completed with.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RequestDefaults {
@@ -43,6 +53,8 @@ pub struct RequestDefaults {
     pub logprobs_max: u32,
     /// Whether log-probabilities name all tokens by id (`--return-tokens-as-token-ids`).
     pub tokens_as_ids: bool,
+    /// Whether `priority` counts.
+    pub scheduling: SchedulingPolicy,
 }
 
 impl Default for RequestDefaults {
@@ -52,6 +64,7 @@ impl Default for RequestDefaults {
             seed: None,
             logprobs_max: LOGPROBS_MAX_DEFAULT,
             tokens_as_ids: false,
+            scheduling: SchedulingPolicy::default(),
         }
     }
 }

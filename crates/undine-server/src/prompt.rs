@@ -3,12 +3,13 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use undine_core::{GenerateRequest, PromptImage, StopRules, TokenId};
+use undine_core::{GenerateRequest, Origin, PromptImage, StopRules, TokenId};
 use undine_text::grammar::CompiledRules;
 use undine_text::{Bos, Tokenizer};
 
 use crate::engine_thread::Sequence;
 use crate::generation::StartsIn;
+use crate::options::SchedulingPolicy;
 use crate::rules::Restriction;
 use crate::serve::ServerModel;
 use crate::state::Ready;
@@ -36,6 +37,7 @@ pub(crate) struct Prompt {
 
 /// What the sequences of one prompt have in common beside it.
 pub(crate) struct Wanted<'a> {
+    pub(crate) origin: &'a Origin,
     pub(crate) common: &'a Common,
     pub(crate) max_tokens: u32,
     pub(crate) logprobs: Option<u32>,
@@ -170,7 +172,8 @@ pub(crate) fn room_for_answer(
 
 /// The sequences of all choices of a prompt, each with a seed of its own.
 pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> ApiResult<Vec<Sequence>> {
-    let Wanted { common, max_tokens, logprobs, prompt_logprobs, restriction } = *wanted;
+    let Wanted { origin, common, max_tokens, logprobs, prompt_logprobs, restriction } = *wanted;
+    check_priority(ready, origin.priority)?;
     ready.check_logprobs("logprobs", logprobs)?;
     ready.check_logprobs("prompt_logprobs", prompt_logprobs)?;
     let stop = stop_rules(ready, common, max_tokens)?;
@@ -192,11 +195,23 @@ pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> 
         stop: stop.clone(),
         prompt_logprobs,
         images: prompt.images.clone(),
+        origin: origin.clone(),
     };
     let compiled = restriction.map(|restriction| restriction.compile(ready)).transpose()?;
     let constraint = || compiled.as_ref().map(CompiledRules::constraint);
     let sequence = |choice| Sequence { request: request(choice), constraint: constraint() };
     Ok((0..common.choices).map(sequence).collect())
+}
+
+fn check_priority(ready: &Ready, priority: i64) -> ApiResult<()> {
+    if priority == 0 || ready.model.requests.scheduling == SchedulingPolicy::Priority {
+        return Ok(());
+    }
+    let message = format!(
+        "expected 0, found {priority}: this server runs requests in the order of their arrival; remove the field, or \
+         start the server with --scheduling-policy priority"
+    );
+    Err(ApiError::field("priority", message))
 }
 
 fn stop_rules(ready: &Ready, common: &Common, max_tokens: u32) -> ApiResult<StopRules> {

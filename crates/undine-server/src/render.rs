@@ -1,7 +1,7 @@
 //! From a conversation to the text and the tokens of its prompt.
 
 use serde_json::Value;
-use undine_core::TokenId;
+use undine_core::{CacheRoot, TokenId};
 use undine_image::prompt::Encoded;
 use undine_text::stream::{THINK_END, THINK_START};
 use undine_text::{Bos, ChatInput, ChatTemplate, SpecialText, TemplateTraits, Tokenizer, ends_in_think};
@@ -24,6 +24,8 @@ const CLOSING: &str = "\n\n</think>\n\n";
 
 /// A conversation as the model's text.
 pub(crate) struct Rendered {
+    /// Whose past answers may be in it.
+    root: CacheRoot,
     text: String,
     starts_in: StartsIn,
     /// What the prompt says of the thought that the answer begins in.
@@ -46,7 +48,12 @@ pub(crate) fn thinking(ready: &Ready, wanted: Thinking) -> Thinking {
 }
 
 /// Renders a conversation.
-pub(crate) fn render(ready: &Ready, conversation: &Conversation, images: &Images) -> ApiResult<Rendered> {
+pub(crate) fn render(
+    ready: &Ready,
+    root: &CacheRoot,
+    conversation: &Conversation,
+    images: &Images,
+) -> ApiResult<Rendered> {
     let tokenizer = prompt::tokenizer(ready, "messages")?;
     let own = request_template(ready, tokenizer, conversation)?;
     let template = match &own {
@@ -70,7 +77,7 @@ pub(crate) fn render(ready: &Ready, conversation: &Conversation, images: &Images
     let messages: Vec<Value> = conversation
         .messages
         .iter()
-        .map(|message| as_written(ready, traits, message.clone(), text(message)))
+        .map(|message| as_written(ready, root, traits, message.clone(), text(message)))
         .collect();
     let input = ChatInput {
         messages: &messages,
@@ -100,7 +107,7 @@ pub(crate) fn render(ready: &Ready, conversation: &Conversation, images: &Images
     };
     let opening =
         text.rfind(THINK_START).filter(|_| inside).map_or(String::new(), |at| text[at..].to_owned());
-    Ok(Rendered { text, starts_in, opening, forbidden })
+    Ok(Rendered { root: root.clone(), text, starts_in, opening, forbidden })
 }
 
 fn model_template(ready: &Ready) -> ApiResult<&ChatTemplate> {
@@ -147,9 +154,15 @@ fn answer_at_once(tokenizer: &Tokenizer, traits: TemplateTraits, text: &mut Stri
 }
 
 /// A message as the model wrote it, if it did, and with everything in it that the template would pass over.
-fn as_written(ready: &Ready, traits: TemplateTraits, mut message: Value, text: String) -> Value {
+fn as_written(
+    ready: &Ready,
+    root: &CacheRoot,
+    traits: TemplateTraits,
+    mut message: Value,
+    text: String,
+) -> Value {
     message["content"] = text.into();
-    if let Some(turn) = ready.turns.find(&message) {
+    if let Some(turn) = ready.turns.find(root, &message) {
         let thoughts = if traits.drops_past_thoughts { Thoughts::InText } else { Thoughts::Apart };
         turns::restore(&mut message, &turn, thoughts);
         return message;
@@ -189,8 +202,8 @@ impl Rendered {
         let Shown { tokens, images, image_tokens } =
             images.show(tokenizer, self.encode(ready, tokenizer, bos))?;
         prompt::check_tokens("messages", &tokens, ready.vocab)?;
-        let Self { text, starts_in, opening, forbidden } = self;
-        let place = Some(Place::after(&text, opening));
+        let Self { root, text, starts_in, opening, forbidden } = self;
+        let place = Some(Place::after(root, &text, opening));
         Ok(Prompt { tokens, images, image_tokens, starts_in, place, forbidden })
     }
 
@@ -207,7 +220,7 @@ impl Rendered {
         let end = |&token: &TokenId| tokenizer.decode(&[token], SpecialText::Keep);
         let is_special = |token: &&TokenId| tokenizer.is_special(**token);
         let ends: Vec<String> = ready.model.eos.iter().filter(is_special).map(end).collect();
-        for turn in ready.turns.in_text(&self.text, &ends) {
+        for turn in ready.turns.in_text(&self.root, &self.text, &ends) {
             let place = turn.range();
             encode_text(ready, tokenizer, &self.text[done..place.start], &mut bos, &mut all);
             all.tokens.extend_from_slice(&turn.tokens);

@@ -16,7 +16,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::access::{self, Cors, CorsError};
 use crate::account::{Account, RequestId};
+use crate::listener::Peer;
 use crate::state::{App, Ready};
+use crate::tenant::Caller;
 use crate::wire::error::{ApiError, ApiResult};
 use crate::{chat, completion, info, metrics, openapi, tokenize};
 
@@ -68,6 +70,7 @@ pub(crate) struct Post {
     pub(crate) ready: Arc<Ready>,
     pub(crate) body: Bytes,
     pub(crate) app: Arc<App>,
+    pub(crate) caller: Caller,
     request_id: String,
 }
 
@@ -79,12 +82,13 @@ impl FromRequest<Arc<App>> for Post {
         check_content_type(request.headers())?;
         check_length(request.headers(), app.config.body_bytes_max)?;
         let request_id = request.extensions().get().map_or_else(String::new, |RequestId(id)| id.clone());
+        let caller = Caller::of(request.extensions());
         let patience = app.config.timeouts.body;
         let body = match tokio::time::timeout(patience, Bytes::from_request(request, app)).await {
             Ok(body) => body.map_err(|rejection| body_error(&rejection, app))?,
             Err(_) => return Err(ApiError::body_too_slow(patience)),
         };
-        Ok(Self { ready, body, app: Arc::clone(app), request_id })
+        Ok(Self { ready, body, app: Arc::clone(app), caller, request_id })
     }
 }
 
@@ -119,7 +123,12 @@ async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     request.extensions_mut().insert(account.id());
     let answer = async {
         match access::check(&app.config.api_keys, request.uri().path(), request.headers()) {
-            Ok(()) => next.run(request).await,
+            Ok(key) => {
+                let peer = request.extensions().get().copied().unwrap_or(Peer(None));
+                let caller = Caller::new(app.config.api_keys.len(), key, peer, app.config.cache_sharing);
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
             Err(error) => error.into_response(),
         }
     };
@@ -209,11 +218,11 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult
 }
 
 async fn chat_completions(post: Post) -> ApiResult<Response> {
-    chat::answer(post.app, post.ready, post.body, &post.request_id).await
+    chat::answer(post.app, post.ready, post.caller, post.body, &post.request_id).await
 }
 
 async fn completions(post: Post) -> ApiResult<Response> {
-    completion::answer(post.app, post.ready, post.body, &post.request_id).await
+    completion::answer(post.app, post.ready, post.caller, post.body, &post.request_id).await
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> ApiError {

@@ -19,6 +19,7 @@ use crate::media::MediaConfig;
 use crate::options::{AnswerOptions, RequestDefaults};
 use crate::routes;
 use crate::state::{App, Status};
+use crate::tenant::CacheSharing;
 
 /// Default of [`ServerConfig::body_bytes_max`]: a 128K-token context as text, with room for JSON escapes.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -86,6 +87,8 @@ pub enum RequestLog {
 pub struct ServerConfig {
     /// Accepted bearer tokens; empty accepts everyone.
     pub api_keys: Vec<String>,
+    /// Whether those who send different ones share caches.
+    pub cache_sharing: CacheSharing,
     /// Which web pages may ask; `None` is none.
     pub cors: Option<Cors>,
     /// A prefix that a proxy in front leaves in paths: empty, or with a slash in front and none at the end.
@@ -108,6 +111,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             api_keys: Vec::new(),
+            cache_sharing: CacheSharing::default(),
             cors: None,
             root_path: String::new(),
             body_bytes_max: BODY_BYTES_MAX,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use serde::Serialize;
-use undine_core::TokenId;
+use undine_core::{CacheRoot, TokenId};
 use undine_text::SpecialText;
 
 use crate::images::{self, Images};
@@ -34,14 +34,15 @@ pub(crate) struct Detokenized {
 }
 
 pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
-    let Post { app, ready, body, .. } = post;
+    let Post { app, ready, body, caller, .. } = post;
+    let origin = caller.salted(None);
     let (reading, body_bytes) = (Arc::clone(&ready), body.len());
     let mut asked = app.blocking(body_bytes, move || Asked::read(&reading, &body)).await?;
     let images = match &mut asked.text {
-        Text::Conversation(conversation) => images::gather(&app, &ready, conversation).await?,
+        Text::Conversation(conversation) => images::gather(&app, &ready, &origin, conversation).await?,
         Text::Plain(_) => Images::default(),
     };
-    app.blocking(body_bytes, move || asked.tokenize(&ready, &images)).await.map(Json)
+    app.blocking(body_bytes, move || asked.tokenize(&ready, &origin.cache_root, &images)).await.map(Json)
 }
 
 pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
@@ -81,13 +82,13 @@ impl Asked {
         Ok(Self { text, special, with_strings })
     }
 
-    fn tokenize(&self, ready: &Ready, images: &Images) -> ApiResult<Tokenized> {
+    fn tokenize(&self, ready: &Ready, root: &CacheRoot, images: &Images) -> ApiResult<Tokenized> {
         let tokens = match &self.text {
             // Nothing is no prompt, but it is a text.
             Text::Plain(text) => prompt::encode(prompt::tokenizer(ready, "prompt")?, text, self.special),
             Text::Conversation(conversation) => {
                 let tokenizer = prompt::tokenizer(ready, "messages")?;
-                let rendered = render::render(ready, conversation, images)?;
+                let rendered = render::render(ready, root, conversation, images)?;
                 images.show(tokenizer, rendered.encode(ready, tokenizer, self.special))?.tokens
             }
         };

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
-use undine_core::TokenId;
+use undine_core::{CacheRoot, TokenId};
 
 use crate::wire::messages::THOUGHTS;
 
@@ -44,6 +44,8 @@ pub(crate) struct Answer {
 /// Where an answer was generated.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Place {
+    /// For whom: nobody else finds it, and so nobody can find out what was answered.
+    root: CacheRoot,
     /// Bytes of the prompt's text.
     start: usize,
     /// Of the prompt's text.
@@ -77,8 +79,8 @@ struct Kept {
 
 impl Place {
     /// The end of a prompt's text.
-    pub(crate) fn after(prompt: &str, opening: String) -> Self {
-        Self { start: prompt.len(), hash: hash_of(prompt), opening }
+    pub(crate) fn after(root: CacheRoot, prompt: &str, opening: String) -> Self {
+        Self { root, start: prompt.len(), hash: hash_of(prompt), opening }
     }
 }
 
@@ -98,7 +100,9 @@ impl Turn {
         let Answer { content, reasoning, calls } = &self.answer;
         let calls: usize =
             calls.iter().map(|call| call.id.len() + call.name.len() + call.arguments.len()).sum();
-        let texts = self.place.opening.len() + self.text.len() + content.len() + reasoning.len() + calls;
+        let salt = self.place.root.salt.as_ref().map_or(0, |salt| salt.len());
+        let texts =
+            salt + self.place.opening.len() + self.text.len() + content.len() + reasoning.len() + calls;
         texts + size_of_val(self.tokens.as_slice()) + size_of::<Self>()
     }
 
@@ -132,22 +136,28 @@ impl KeptTurns {
     }
 
     /// The answer that a message repeats, if it has calls or thoughts: plain text needs no help.
-    pub(crate) fn find(&self, message: &Value) -> Option<Arc<Turn>> {
+    pub(crate) fn find(&self, root: &CacheRoot, message: &Value) -> Option<Arc<Turn>> {
         let thoughts = message[THOUGHTS[0]].as_str().unwrap_or_default();
         if message["role"] != "assistant" || (thoughts.is_empty() && message["tool_calls"].is_null()) {
             return None;
         }
         let kept = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.turns.iter().rposition(|turn| turn.is_said_by(message, thoughts))?;
+        let at = kept
+            .turns
+            .iter()
+            .rposition(|turn| turn.place.root == *root && turn.is_said_by(message, thoughts))?;
         kept.touch(at)
     }
 
     /// The answers that stand in `text` where they were generated, in order; none overlap. One of `ends` follows each:
     /// the text of a special token, before and after which text is cut into tokens independently.
-    pub(crate) fn in_text(&self, text: &str, ends: &[String]) -> Vec<Arc<Turn>> {
+    pub(crate) fn in_text(&self, root: &CacheRoot, text: &str, ends: &[String]) -> Vec<Arc<Turn>> {
         let kept = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stands = |turn: &Turn| {
-            let Place { start, hash, .. } = turn.place;
+            let Place { root: ref own, start, hash, .. } = turn.place;
+            if own != root {
+                return false;
+            }
             let after = text.get(start..).and_then(|rest| rest.strip_prefix(turn.text.as_str()));
             after.is_some_and(|after| ends.iter().any(|end| after.starts_with(end.as_str())))
                 && hash_of(&text[..start]) == hash
@@ -212,7 +222,7 @@ mod tests {
         let text = format!("{thought}{said}");
         let arguments = "{\"x\": 1}".to_owned();
         Turn {
-            place: Place::after(prompt, "<think>".to_owned()),
+            place: Place::after(CacheRoot::default(), prompt, "<think>".to_owned()),
             tokens: vec![1; text.len()],
             thought: thought.len(),
             answer: Answer {
@@ -247,7 +257,7 @@ mod tests {
             (json!({"role": "assistant", "content": "", "reasoning": "hm"}), false),
         ];
         for (message, found) in cases {
-            assert_eq!(kept.find(&message).is_some(), found, "{message}");
+            assert_eq!(kept.find(&CacheRoot::default(), &message).is_some(), found, "{message}");
         }
     }
 
@@ -280,7 +290,7 @@ mod tests {
         }
         let ends = ["<end>".to_owned()];
         let found = |text: &str| -> Vec<usize> {
-            kept.in_text(text, &ends).iter().map(|turn| turn.place.start).collect()
+            kept.in_text(&CacheRoot::default(), text, &ends).iter().map(|turn| turn.place.start).collect()
         };
         assert_eq!(found("one first<end> two second<end>"), [4, 19]);
         assert_eq!(found("one first<end> two second"), [4]);
@@ -290,9 +300,10 @@ mod tests {
         // The same text in other tokens: what was used last counts.
         let other = Turn { tokens: vec![2], ..turn("one ", "", "first", "again") };
         kept.keep(other);
-        let tokens = |kept: &KeptTurns| kept.in_text("one first<end>", &ends)[0].tokens.clone();
+        let tokens =
+            |kept: &KeptTurns| kept.in_text(&CacheRoot::default(), "one first<end>", &ends)[0].tokens.clone();
         assert_eq!(tokens(&kept), [2]);
-        assert!(kept.find(&message("one ", 1, None)).is_some());
+        assert!(kept.find(&CacheRoot::default(), &message("one ", 1, None)).is_some());
         assert_eq!(tokens(&kept), [1; 5]);
     }
 
@@ -301,14 +312,29 @@ mod tests {
         let kept = KeptTurns::default();
         for i in 0..=TURNS_MAX {
             kept.keep(turn("p", "", "x", &i.to_string()));
-            assert!(kept.find(&message("0", 1, None)).is_some(), "it was just used");
+            assert!(kept.find(&CacheRoot::default(), &message("0", 1, None)).is_some(), "it was just used");
         }
-        assert!(kept.find(&message("1", 1, None)).is_none());
-        assert!(kept.find(&message("2", 1, None)).is_some());
+        assert!(kept.find(&CacheRoot::default(), &message("1", 1, None)).is_none());
+        assert!(kept.find(&CacheRoot::default(), &message("2", 1, None)).is_some());
         for i in 0..4 {
             kept.keep(turn("p", "", &"x".repeat(BYTES_MAX / 10), &format!("big {i}")));
         }
-        assert!(kept.find(&message("big 1", 1, None)).is_none(), "beyond the bytes");
-        assert!(kept.find(&message("big 3", 1, None)).is_some());
+        assert!(kept.find(&CacheRoot::default(), &message("big 1", 1, None)).is_none(), "beyond the bytes");
+        assert!(kept.find(&CacheRoot::default(), &message("big 3", 1, None)).is_some());
+    }
+
+    #[test]
+    fn an_answer_is_found_by_those_it_was_given_to() {
+        let kept = KeptTurns::default();
+        let mine = CacheRoot { domain: 1, salt: None };
+        let mut own = turn("p", "", "[f(x=1)]", "a");
+        own.place.root = mine.clone();
+        kept.keep(own);
+        let salted = CacheRoot { salt: Some("x".into()), ..mine.clone() };
+        let ends = ["<end>".to_owned()];
+        for (root, found) in [(mine, 1), (salted, 0), (CacheRoot::default(), 0)] {
+            assert_eq!(kept.find(&root, &message("a", 1, None)).is_some(), found == 1, "{root:?}");
+            assert_eq!(kept.in_text(&root, "p[f(x=1)]<end>", &ends).len(), found, "{root:?}");
+        }
     }
 }

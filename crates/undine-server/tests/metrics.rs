@@ -134,8 +134,7 @@ fn a_failed_engine_leaves_nothing_running() {
         let mock = MockExecutor { step_time: Duration::from_millis(5), ..MockExecutor::default() };
         let engine = EngineConfig { max_num_seqs: 2, ..Setup::default().engine };
         let server = Setup { mock, engine, ..Setup::default() }.start();
-        let long =
-            json!({"prompt": "x", "max_tokens": 390, "ignore_eos": true, "stream": true}).to_string();
+        let long = json!({"prompt": "x", "max_tokens": 390, "ignore_eos": true, "stream": true}).to_string();
         let stream = send(server.address, "POST", PATH, &[JSON], &long);
         wait_until(|| metric(&server, "vllm:num_requests_running", &[]) == 1.0);
         assert_eq!(post(server.address, PATH, &json!({"prompt": [1, token]})).status, 500);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use undine_core::{GenerateRequest, StopRules};
+use undine_core::{GenerateRequest, Origin, StopRules};
 use undine_text::{IncludeStop, Piece, SpecialText, StreamOptions, StreamState, TextStream};
 
 use crate::error::Error;
@@ -58,6 +58,7 @@ pub fn answer(
             eos_tokens: text.eos.clone(),
         },
         prompt_logprobs: None,
+        origin: Origin::default(),
     };
     let mut answer = (String::new(), String::new());
     let mut pieces = Vec::new();

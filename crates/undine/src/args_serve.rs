@@ -107,12 +107,18 @@ pub struct LimitArgs {
     /// The same as a share of this machine's memory, from which the weights are taken first.
     #[arg(long, env = "UNDINE_GPU_MEMORY_UTILIZATION", value_name = "SHARE", value_parser = parse_share, conflicts_with = "kv_cache_memory_bytes")]
     pub gpu_memory_utilization: Option<f64>,
+    /// In which order requests of one client begin: fcfs, as they arrive, or priority, lower values of `priority` first.
+    #[arg(long, env = "UNDINE_SCHEDULING_POLICY", value_name = "POLICY", value_enum, default_value = "fcfs")]
+    pub scheduling_policy: SchedulingPolicy,
     /// Keep keys and values of what has been computed for prompts that begin the same (the default).
     #[arg(long, overrides_with = "no_enable_prefix_caching")]
     pub enable_prefix_caching: bool,
     /// Compute every prompt anew.
     #[arg(long, overrides_with = "enable_prefix_caching")]
     pub no_enable_prefix_caching: bool,
+    /// Let requests with different API keys use what is kept for the others, and so find out what was asked.
+    #[arg(long)]
+    pub share_prefix_cache: bool,
     /// Accepted: it is always so.
     #[arg(long, hide = true, overrides_with = "no_enable_chunked_prefill")]
     pub enable_chunked_prefill: bool,
@@ -265,6 +271,15 @@ pub enum ReasoningParser {
     /// It stays in the text.
     #[value(alias = "")]
     None,
+}
+
+/// See [`LimitArgs::scheduling_policy`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum SchedulingPolicy {
+    /// In order of arrival.
+    Fcfs,
+    /// In order of `priority`.
+    Priority,
 }
 
 /// See [`AnswerArgs::tool_call_parser`].

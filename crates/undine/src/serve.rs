@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use undine_server::{
-    ClientCertificates, Cors, Credentials, Listener, RequestLog, ServerConfig, Tls, TlsFiles,
+    CacheSharing, ClientCertificates, Cors, Credentials, Listener, RequestLog, ServerConfig, Tls, TlsFiles,
 };
 
 use crate::args_serve::{AccessArgs, HttpArgs, ServeArgs};
@@ -32,6 +32,10 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
     let plan = LoadPlan::new(&args.load)?;
     let config = ServerConfig {
         api_keys: api_keys(&args.access)?,
+        cache_sharing: match args.load.limits.share_prefix_cache {
+            true => CacheSharing::AcrossKeys,
+            false => CacheSharing::WithinKey,
+        },
         cors: cors(&args.access),
         root_path: args.http.root_path.clone().unwrap_or_default(),
         body_bytes_max: usize::try_from(args.http.max_body_bytes).unwrap_or(usize::MAX),

@@ -12,8 +12,8 @@ use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa, KvType};
 use undine_engine::{EngineConfig, PrefixCaching};
 use undine_model::Model;
 use undine_server::{
-    AnswerOptions, ImageOptions, Loaded, ReasoningFormat, RequestDefaults, RequestTemplate, ServerModel,
-    ToolCallFormat,
+    AnswerOptions, ImageOptions, Loaded, ReasoningFormat, RequestDefaults, RequestTemplate, SchedulingPolicy,
+    ServerModel, ToolCallFormat,
 };
 use undine_weights::Checkpoint;
 
@@ -21,7 +21,7 @@ use crate::args::ExecutorArgs;
 use crate::args_serve::{AnswerArgs, Context, LoadArgs, ReasoningParser, ToolCallParser};
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::{hub, memory, open, sampling, session, text_file};
+use crate::{args_serve, hub, memory, open, sampling, session, text_file};
 
 /// Memory for keys and values unless asked for otherwise. It is taken as it is used.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
@@ -124,6 +124,10 @@ impl LoadPlan {
                 seed: args.answers.seed,
                 logprobs_max: args.answers.max_logprobs,
                 tokens_as_ids: args.answers.return_tokens_as_token_ids,
+                scheduling: match limits.scheduling_policy {
+                    args_serve::SchedulingPolicy::Fcfs => SchedulingPolicy::Fcfs,
+                    args_serve::SchedulingPolicy::Priority => SchedulingPolicy::Priority,
+                },
             },
             image_options: args.media.mm_processor_kwargs.unwrap_or_default(),
             sampling: SamplingSource::new(&args.answers)?,

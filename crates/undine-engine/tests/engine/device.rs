@@ -12,8 +12,9 @@ use std::rc::Rc;
 
 use undine_core::batch::TOKEN_FROM_SLOT;
 use undine_core::{
-    Batch, BatchSequence, BlockId, Capacity, Constraint, Executor, ExecutorError, FinishReason, GenerateRequest,
-    OutputKind, RowOutput, SamplingParams, Slot, StateSource, StepOutput, Ticket, TokenId, TokenScore,
+    Batch, BatchSequence, BlockId, Capacity, Constraint, Executor, ExecutorError, FinishReason,
+    GenerateRequest, OutputKind, RowOutput, SamplingParams, Slot, StateSource, StepOutput, Ticket, TokenId,
+    TokenScore,
 };
 use undine_engine::Event;
 
@@ -364,14 +365,15 @@ fn sample(
 ) -> RowOutput {
     let hash = mix(mix(mix(hash, params.seed), u64::from(output_index)), u64::from(history_prompt));
     let forbidden = |token: u32| biases.contains(&(token, f32::NEG_INFINITY));
-    let excluded =
-        |token: u32| !mask.is_empty() && mask[token as usize / 32] & (1 << (token % 32)) == 0;
+    let excluded = |token: u32| !mask.is_empty() && mask[token as usize / 32] & (1 << (token % 32)) == 0;
     let possible = |token: u32| !forbidden(token) && !excluded(token);
     let forced = biases.iter().find(|(token, bias)| *bias >= 100.0 && possible(*token));
     let mut drawn = (0..vocab).map(|i| (hash % u64::from(vocab) + u64::from(i)) as u32 % vocab);
     let token = match forced {
         Some(&(token, _)) => Some(token),
-        None => drawn.clone().find(|&token| possible(token)).or_else(|| drawn.find(|&token| !excluded(token))),
+        None => {
+            drawn.clone().find(|&token| possible(token)).or_else(|| drawn.find(|&token| !excluded(token)))
+        }
     };
     let token = token.expect("a mask allows a token");
     score(hash, token, params.logprobs.unwrap_or(0), vocab)
@@ -389,7 +391,8 @@ pub fn expected_within(
     context: u32,
     vocab: u32,
 ) -> Vec<Event> {
-    let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs } = request;
+    let GenerateRequest { prompt, images: _, sampling, logit_bias, stop, prompt_logprobs, origin: _ } =
+        request;
     let logits = |contents: &[u64]| {
         let chains = contents.iter().scan(0, |chain, &content| {
             *chain = mix(*chain, content);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use undine_core::{
-    Batch, Capacity, Constraint, GenerateRequest, RequestId, SamplingParams, StopRules, Tile, TokenId,
+    Batch, Capacity, Constraint, GenerateRequest, Origin, RequestId, SamplingParams, StopRules, Tile, TokenId,
 };
 use undine_engine::{AddError, Engine, EngineConfig, Event, PrefixCaching};
 
@@ -135,6 +135,7 @@ impl Driver {
         self.step_events.clear();
         self.engine.step(&mut self.step_events).expect("this device does not fail");
         self.engine.check_integrity();
+        let mut started = Vec::new();
         for (id, event) in self.step_events.drain(..) {
             assert!(!self.cancelled.contains(&id), "{id:?} was cancelled and says {event:?}");
             let events = self.events.get_mut(&id).expect("events name requests that were added");
@@ -148,11 +149,30 @@ impl Driver {
                     (cached_tokens as usize) < self.requests[&id].prompt.len(),
                     "{id:?}: nothing to compute"
                 );
+                started.push((id, cached_tokens));
                 continue;
             }
             assert!(self.cached.contains_key(&id), "{id:?} has not started and says {event:?}");
             events.push(event);
         }
+        for (id, found) in started {
+            let most = self.findable(id);
+            assert!(found <= most, "{id:?} finds {found} tokens, and its root has {most} of them");
+        }
+    }
+
+    /// Most tokens that a request can find: those that it shares with another one of its root.
+    fn findable(&self, id: RequestId) -> u32 {
+        let own = &self.requests[&id];
+        let others = self
+            .requests
+            .iter()
+            .filter(|(other, request)| **other != id && request.origin.cache_root == own.origin.cache_root);
+        let shared = others.map(|(&other, _)| {
+            let conversation = self.conversation(other);
+            own.prompt.iter().zip(&conversation).take_while(|(a, b)| a == b).count() as u32
+        });
+        shared.max().unwrap_or(0)
     }
 
     /// Steps until there is nothing to do; then everything must have been given back.
@@ -236,6 +256,7 @@ pub fn request(seed: u64, prompt: u32, max_tokens: u32) -> GenerateRequest {
         logit_bias: Vec::new(),
         stop: StopRules { max_tokens, min_tokens: 0, stop_tokens: Vec::new(), eos_tokens: Vec::new() },
         prompt_logprobs: None,
+        origin: Origin::default(),
     }
 }
 

@@ -12,3 +12,4 @@ mod order;
 mod prefix;
 mod random;
 mod stops;
+mod tenants;

@@ -3,7 +3,9 @@
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use undine_core::{Capacity, GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
+use undine_core::{
+    CacheRoot, Capacity, GenerateRequest, Origin, RequestId, SamplingParams, StopRules, TenantId, TokenId,
+};
 use undine_engine::{AddError, EngineConfig, PrefixCaching};
 
 use crate::driver::{Driver, HIDDEN, Setup};
@@ -74,8 +76,18 @@ fn prompt() -> impl Strategy<Value = Vec<TokenId>> {
 /// What may be in a prompt: each colour is an image of its own, and of two of them the tiles are of one size.
 const IMAGES: [&[u32]; 5] = [&[2], &[2], &[3, 1], &[5], &[1, 1, 2]];
 
+/// Some tenants, most of one root.
+fn origin() -> impl Strategy<Value = Origin> {
+    let salt = option::weighted(0.2, 0..2u32).prop_map(|salt| salt.map(|salt| salt.to_string().into()));
+    let root = (prop_oneof![4 => Just(0u64), 1 => 1..3u64], salt);
+    let root = root.prop_map(|(domain, salt)| CacheRoot { domain, salt });
+    (0..4u64, root, prop_oneof![3 => Just(0i64), 1 => -2..3i64])
+        .prop_map(|(tenant, cache_root, priority)| Origin { tenant: TenantId(tenant), cache_root, priority })
+}
+
 prop_compose! {
     fn request()(
+        origin in origin(),
         images in vec((0..IMAGES.len(), 0..3usize), 0..3),
         prompt in prompt(),
         seed in 0..1000u64,
@@ -92,7 +104,7 @@ prop_compose! {
         let stop = StopRules { max_tokens, min_tokens, stop_tokens, eos_tokens };
         let images_first = prompt.len() % 2 == 0;
         let mut request =
-            GenerateRequest { prompt: Vec::new(), images: Vec::new(), sampling, logit_bias, stop, prompt_logprobs };
+            GenerateRequest { prompt: Vec::new(), images: Vec::new(), sampling, logit_bias, stop, prompt_logprobs, origin };
         let text = |from: usize, to: usize| prompt[from.min(prompt.len())..to.min(prompt.len())].to_vec();
         let mut at = if images_first { 0 } else { prompt.len() / 2 };
         request.prompt.extend(text(0, at));

@@ -15,8 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::Url;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use undine_core::{ImageKey, ImageSettings};
+use undine_core::{CacheRoot, ImageKey, ImageSettings, Origin, TenantId};
 use undine_image::{ImagePipeline, PreparedImage};
 
 use cache::PreparedImages;
@@ -25,6 +24,7 @@ pub(crate) use error::MediaError;
 use fetch::Fetcher;
 pub use folder::MediaFolder;
 
+use crate::places::{Amount, Part, Places};
 use crate::wire::image_options::ImageOptions;
 
 /// Default of [`MediaConfig::images_max`].
@@ -35,10 +35,12 @@ pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CACHE_BYTES_MAX: usize = 256 << 20;
 /// Images from the network in memory at once, for all requests, until they are prepared.
 const FETCHES_MAX: usize = 16;
+/// Those of one tenant: servers that answer slowly hold up nobody else.
+const FETCHES_OF_TENANT_MAX: usize = 8;
 /// Images being decoded at once. One takes up to twelve bytes a pixel while it is decoded, 600 MB at the most.
 const DECODES_MAX: usize = 2;
-/// Most pixels of tiles, in KiB, of all requests that wait or are answered.
-const HELD_KIB_MAX: usize = 2 << 20;
+/// Most bytes of tiles of all requests that wait or are answered. A tenant has at most as much as it leaves to others.
+const HELD_BYTES_MAX: usize = 2 << 30;
 /// Longest excerpt of a wrong value that an error repeats, in characters.
 const EXCERPT_CHARS: usize = 40;
 
@@ -74,9 +76,9 @@ pub(crate) struct Media {
     pub(crate) config: MediaConfig,
     /// Made when it is first needed.
     fetcher: OnceLock<Result<Fetcher, MediaError>>,
-    fetching: Arc<Semaphore>,
-    decoding: Arc<Semaphore>,
-    held: Arc<Semaphore>,
+    fetching: Places,
+    decoding: Places,
+    held: Amount,
     prepared: Mutex<PreparedImages>,
 }
 
@@ -107,9 +109,10 @@ impl Media {
     pub(crate) fn new(config: MediaConfig) -> Self {
         Self {
             fetcher: OnceLock::new(),
-            fetching: Arc::new(Semaphore::new(FETCHES_MAX)),
-            decoding: Arc::new(Semaphore::new(DECODES_MAX)),
-            held: Arc::new(Semaphore::new(HELD_KIB_MAX)),
+            fetching: Places::new(FETCHES_MAX, FETCHES_OF_TENANT_MAX),
+            // Whoever waits gets the next, so that a tenant that has both keeps another one waiting for one image.
+            decoding: Places::new(DECODES_MAX, DECODES_MAX),
+            held: Amount::new(HELD_BYTES_MAX),
             prepared: Mutex::new(PreparedImages::new(config.cache_bytes_max)),
             config,
         }
@@ -118,24 +121,25 @@ impl Media {
     /// Gets the image at `url` and prepares it.
     pub(crate) async fn prepare(
         self: Arc<Self>,
+        origin: Origin,
         url: String,
         pipeline: ImagePipeline,
     ) -> Result<Prepared, MediaError> {
         let fetched = match Source::of(&url)? {
             Source::Network(url) => {
-                let place = place(&self.fetching).await;
+                let place = self.fetching.get(origin.tenant).await;
                 Some((self.fetcher()?.fetch(url).await?, place))
             }
             Source::Inline(_) | Source::File(_) => None,
         };
-        let place = place(&self.decoding).await;
+        let place = self.decoding.get(origin.tenant).await;
         let work = move || {
             // The places go with the work, which goes on when the client does not.
             let (bytes, _places) = match fetched {
                 Some((bytes, fetching)) => (bytes, (place, Some(fetching))),
                 None => (self.read(Source::of(&url)?)?, (place, None)),
             };
-            self.cut(&bytes, &pipeline)
+            self.cut(&origin.cache_root, &bytes, &pipeline)
         };
         let failed = |_| Err(MediaError::Internal);
         tokio::task::spawn_blocking(work).await.unwrap_or_else(failed)
@@ -156,26 +160,21 @@ impl Media {
         }
     }
 
-    fn cut(&self, bytes: &[u8], pipeline: &ImagePipeline) -> Result<Prepared, MediaError> {
+    fn cut(&self, root: &CacheRoot, bytes: &[u8], pipeline: &ImagePipeline) -> Result<Prepared, MediaError> {
         let key = pipeline.key(bytes);
-        let kept = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).find(key);
+        let kept = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).find(root, key);
         if let Some(image) = kept {
             return Ok(Prepared { key, image, found: Found::InCache });
         }
         let image = Arc::new(pipeline.prepare(bytes)?);
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).keep(key, &image);
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).keep(root, key, &image);
         Ok(Prepared { key, image, found: Found::Decoded })
     }
 
     /// A place in memory for so many bytes of tiles, held until it is dropped; `None` if there is none now.
-    pub(crate) fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).ok()?;
-        Arc::clone(&self.held).try_acquire_many_owned(kib).ok()
+    pub(crate) fn hold(&self, tenant: TenantId, bytes: usize) -> Option<Part> {
+        self.held.take(tenant, bytes)
     }
-}
-
-async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")
 }
 
 /// Bytes of an image's tiles.
@@ -250,12 +249,13 @@ mod tests {
     #[test]
     fn memory_for_tiles_is_bounded() {
         let media = Media::new(MediaConfig::default());
-        let half = media.hold(1 << 30).unwrap();
-        let other = media.hold(1 << 30).unwrap();
-        assert!(media.hold(1).is_none());
+        let (one, other) = (TenantId(1), TenantId(2));
+        let half = media.hold(one, 1 << 30).unwrap();
+        assert!(media.hold(one, 1).is_none());
+        let quarter = media.hold(other, 1 << 29).unwrap();
         drop(half);
-        assert!(media.hold(1).is_some());
-        drop(other);
-        assert!(media.hold(1 << 40).is_none());
+        assert!(media.hold(one, 1).is_some());
+        drop(quarter);
+        assert!(media.hold(one, 1 << 40).is_none());
     }
 }

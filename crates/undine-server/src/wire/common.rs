@@ -1,5 +1,7 @@
 //! The request fields that chat and completions share: sampling, stopping, streaming, output form.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use undine_core::{SamplingParams, TokenId};
 
@@ -23,6 +25,9 @@ pub(crate) const TOP_LOGPROBS_MAX: u32 = undine_engine::LOGPROBS_MAX;
 const REPETITION_PENALTY_MAX: f64 = 10.0;
 /// Longest `request_id` or `user` style identifier in bytes.
 pub(crate) const IDENTIFIER_BYTES_MAX: usize = 128;
+
+/// Longest `cache_salt` in bytes; vLLM advises 256 bits as base64, which are 43.
+pub(crate) const CACHE_SALT_BYTES_MAX: usize = 256;
 
 /// Where token usage is reported in a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +74,10 @@ pub(crate) struct Common {
     pub(crate) return_token_ids: bool,
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) format: Option<Format>,
+    /// Separates what is cached from that of requests with another one or none.
+    pub(crate) cache_salt: Option<Arc<str>>,
+    /// Lower values come first among the requests of one tenant.
+    pub(crate) priority: i64,
 }
 
 /// Sampling fields as given; what is absent comes from the model's defaults.
@@ -118,9 +127,7 @@ const IGNORED: &[&str] = &[
     "prompt_cache_key",
     "prompt_cache_retention",
     "prediction",
-    "priority",
     "request_id",
-    "cache_salt",
     // Only byte-level vocabularies exist here: there are no spaces between tokens to add or leave out.
     "spaces_between_special_tokens",
     // Only meaningful with beam search, which is refused.
@@ -152,6 +159,8 @@ impl Common {
             return_token_ids: fields.boolean("return_token_ids")?.unwrap_or(false),
             add_special_tokens: fields.boolean("add_special_tokens")?,
             format: read_format(fields)?,
+            cache_salt: read_cache_salt(fields)?,
+            priority: fields.integer("priority", i64::MIN..=i64::MAX)?.unwrap_or(0),
         };
         if let Some(best_of) = fields.count("best_of", 1..=CHOICES_MAX)?
             && best_of != common.choices
@@ -259,6 +268,22 @@ fn read_stream(fields: &mut Fields) -> ApiResult<Option<StreamUsage>> {
         // As in vLLM, continuous statistics are part of included usage.
         (false, _) => StreamUsage::None,
     }))
+}
+
+fn read_cache_salt(fields: &mut Fields) -> ApiResult<Option<Arc<str>>> {
+    const NAME: &str = "cache_salt";
+    let Some(salt) = fields.string(NAME)? else { return Ok(None) };
+    match salt.len() {
+        0 => Err(ApiError::field(
+            NAME,
+            "expected a string with at least one character, found \"\"; remove the field",
+        )),
+        1..=CACHE_SALT_BYTES_MAX => Ok(Some(salt.into())),
+        bytes => {
+            let message = format!("expected at most {CACHE_SALT_BYTES_MAX} bytes, found {bytes}");
+            Err(ApiError::field(NAME, message))
+        }
+    }
 }
 
 fn read_stop_strings(fields: &mut Fields) -> ApiResult<Vec<String>> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use fastrand::Rng;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value as Json, json};
-use undine_core::{GenerateRequest, RequestId, SamplingParams, StopRules, TokenId};
+use undine_core::{GenerateRequest, Origin, RequestId, SamplingParams, StopRules, TokenId};
 use undine_cpu::{BLOCK_SIZE, CpuExecutor, CpuOptions, Isa};
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_model::Model;
@@ -159,6 +159,7 @@ impl Request {
                 eos_tokens: Vec::new(),
             },
             prompt_logprobs: None,
+            origin: Origin::default(),
         }
     }
 }
