@@ -289,9 +289,10 @@ fn request(rng: &mut Rng, context: u32, sees: bool) -> GenerateRequest {
             logprobs: (rng.u32(..4) == 0).then(|| rng.u32(..3)),
             ..SamplingParams::default()
         },
-        logit_bias: (rng.u32(..6) == 0)
-            .then(|| vec![(rng.u32(..VOCAB), f32::NEG_INFINITY), (rng.u32(..VOCAB), 0.5)])
-            .unwrap_or_default(),
+        logit_bias: match rng.u32(..6) {
+            0 => vec![(rng.u32(..VOCAB), f32::NEG_INFINITY), (rng.u32(..VOCAB), 0.5)],
+            _ => Vec::new(),
+        },
         stop: StopRules {
             max_tokens,
             min_tokens: [0, 0, 3][rng.usize(..3)],
