@@ -80,6 +80,12 @@ impl Lifetime {
         (self.started.is_some(), self.generated)
     }
 
+    /// Whose it is.
+    #[cfg(test)]
+    pub(crate) fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
     /// Takes note of what a step that ended `now` did.
     pub(crate) fn observe(&mut self, update: &Update, now: Instant, metrics: &EngineMetrics) {
         if let Some(cached) = update.cached_tokens {

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use undine_core::RequestId;
+use undine_core::{Origin, RequestId};
 use undine_engine::EngineStats;
 
-use super::ledger::ended_total;
+use super::ledger::{Ledger, ended_total};
 use super::outside::Outside;
 use super::plan::Plan;
-use crate::engine_room::EngineRoom;
+use crate::engine_room::{EngineRoom, Tracked};
 use crate::metrics::EngineMetrics;
 
-/// Steps that a sequence may take beside one for each of its rows, twice: masks, images, a device that is behind.
+/// Steps that a sequence may take beside one for each of its rows: masks, images, a device that is behind.
 const SILENCE_SLACK: u32 = 16;
+/// How many times the queue of the configuration is exceeded for tenants who have little in it.
+const QUEUE_OVERFLOW: u32 = 2;
 
 /// Compares turn after turn.
 pub struct Checks {
@@ -32,10 +34,13 @@ pub struct Checks {
 }
 
 /// How far a sequence has come, and for how many steps of the device it came no further while later ones did.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 struct Silence {
     progress: (bool, u32),
     steps: u32,
+    origin: Origin,
+    /// How often those came on meanwhile that have to come first.
+    ahead: u32,
 }
 
 /// Fails with what was found.
@@ -54,7 +59,7 @@ impl Checks {
         Self {
             metrics,
             stats,
-            open_max: (seats + plan.config.max_waiting) as usize,
+            open_max: (seats + QUEUE_OVERFLOW * plan.config.max_waiting) as usize,
             seen: BTreeMap::new(),
             accepted: 0,
             steps: 0,
@@ -91,7 +96,7 @@ impl Checks {
         ledger.opened(open_before + new);
         ledger.check_claims(outside.waiting_max)?;
         drop(ledger);
-        self.nobody_starves(room, new, stats.steps_total)?;
+        self.nobody_starves(room, &outside.ledger.borrow(), stats.steps_total)?;
         (self.accepted, self.steps) = (self.accepted + new as u64, stats.steps_total);
         Ok(())
     }
@@ -131,35 +136,53 @@ impl Checks {
         Ok(())
     }
 
-    /// Who came earlier comes on, at least as long as later ones do.
-    fn nobody_starves(&mut self, room: &EngineRoom, accepted: usize, steps: u64) -> Result<(), String> {
+    /// Who came earlier comes on, at least as long as later ones do that have no right to come first.
+    fn nobody_starves(&mut self, room: &EngineRoom, ledger: &Ledger, steps: u64) -> Result<(), String> {
         let before = std::mem::take(&mut self.seen);
-        let mut new = 0;
-        for (&id, tracked) in &room.sequences {
-            let progress = tracked.lifetime.progress();
-            let known = before.get(&id).copied();
-            new += usize::from(known.is_none());
-            self.seen.insert(id, Silence { progress, steps: known.map_or(0, |silence| silence.steps) });
+        let mut came_on = Vec::new();
+        for (&id, Tracked { lifetime, .. }) in &room.sequences {
+            let progress = lifetime.progress();
+            let silence = before.get(&id).cloned();
+            let mut silence = match silence {
+                Some(silence) => silence,
+                None => {
+                    let origin = ledger.origin(lifetime.tally()).ok_or("a sequence that nobody asked for")?;
+                    Silence { progress: (false, 0), steps: 0, origin: origin.clone(), ahead: 0 }
+                }
+            };
+            if silence.progress != progress || !before.contains_key(&id) {
+                (silence.progress, silence.steps, silence.ahead) = (progress, 0, 0);
+                if progress.0 {
+                    came_on.push((id, silence.origin.clone()));
+                }
+            }
+            self.seen.insert(id, silence);
         }
-        let came_on = |id: &RequestId, silence: &Silence| match before.get(id) {
-            Some(known) => known.progress != silence.progress,
-            None => silence.progress.0,
-        };
-        // Who came and ended within the turn is among the latest.
-        let came_and_went = (accepted > new).then_some(RequestId(u64::MAX));
-        let latest = self.seen.iter().filter(|(id, silence)| came_on(id, silence)).map(|(id, _)| *id).max();
-        let latest = latest.max(came_and_went);
+        // Who was there and is not any more has come on, or has left, which does no harm here.
+        came_on.extend(
+            before
+                .iter()
+                .filter(|(id, _)| !self.seen.contains_key(id))
+                .map(|(id, s)| (*id, s.origin.clone())),
+        );
+        let is_step = steps > self.steps;
         for (id, silence) in &mut self.seen {
-            let is_overtaken = latest.is_some_and(|latest| *id < latest);
-            if before.get(id).is_none_or(|known| known.progress != silence.progress) {
-                silence.steps = 0;
-            } else if is_overtaken && steps > self.steps {
+            let comes_first = |other: &RequestId, origin: &Origin| {
+                origin.tenant == silence.origin.tenant
+                    && (other < id || origin.priority < silence.origin.priority)
+            };
+            let overtaken = came_on.iter().any(|(other, origin)| other > id && !comes_first(other, origin));
+            silence.ahead +=
+                came_on.iter().filter(|(other, origin)| comes_first(other, origin)).count() as u32;
+            if is_step && overtaken {
                 silence.steps += 1;
                 self.longest_silence = self.longest_silence.max(silence.steps);
-                if silence.steps > self.silence_max {
-                    let steps = silence.steps;
-                    return Err(format!("{id:?} has come no further for {steps} steps while later ones did"));
-                }
+            }
+            // While those before it in its own queue come on, it waits for them.
+            let most = self.silence_max + silence.ahead;
+            if silence.steps > most {
+                let steps = silence.steps;
+                return Err(format!("{id:?} has come no further for {steps} steps while later ones did"));
             }
         }
         Ok(())
@@ -193,8 +216,9 @@ impl Checks {
     }
 }
 
-/// Steps that the device may take between two signs of life of a sequence while later arrivals give some: those before it
-/// all run already, so it has a row in each, and computes at most all of its tokens again.
+/// Steps that the device may take between two signs of life of a sequence while later arrivals of its own tenant or of others
+/// give some, beside those in which sequences before it in its own queue do. Once its tenant's turn has come it computes at most
+/// all of its tokens again; and that comes after each of the others has had one.
 fn silence_max(plan: &Plan) -> u32 {
-    plan.capacity.steps_in_flight * (2 * plan.context() + SILENCE_SLACK)
+    plan.capacity.steps_in_flight * plan.tenants() as u32 * (plan.context() + SILENCE_SLACK)
 }

@@ -12,6 +12,7 @@ use undine_engine::Event;
 use super::device::expected_within;
 use super::eye::append;
 use super::grammar::Grammar;
+use super::ledger::ConversationId;
 use super::outside::{Outside, Sabotage};
 use super::plan::{ClientPlan, Leaves, Opening, Reads, SequencePlan, VOCAB};
 use crate::account::Tally;
@@ -51,6 +52,7 @@ struct Followed {
     answer: Vec<TokenId>,
     stop_text: Option<Vec<TokenId>>,
     is_over: bool,
+    conversation: ConversationId,
 }
 
 /// Whether there is a reason to look.
@@ -155,7 +157,7 @@ impl Client {
                         (before.prompt.clone(), before.images.clone());
                     append(&mut sequence.request, &own);
                 }
-                Followed::new(sequence, context)
+                Followed::new(sequence, outside)
             })
             .collect();
         let sequences = self.sequences.iter().zip(&turn.sequences).map(|(followed, plan)| {
@@ -167,7 +169,8 @@ impl Client {
         });
         let sequences = sequences.collect();
         (self.since, self.updates, self.tally) = (outside.step.get(), 0, Arc::default());
-        outside.ledger.borrow_mut().tallies.push(Arc::clone(&self.tally));
+        let origin = &self.sequences[0].request.origin;
+        outside.ledger.borrow_mut().asked(&self.tally, origin);
         let handle = Arc::clone(&outside.handle);
         let reply = Arc::clone(&self.tally).scope(async move { handle.submit(sequences).await });
         self.state = State::Asking(Box::pin(reply));
@@ -310,27 +313,34 @@ impl Client {
 }
 
 impl Followed {
-    fn new(plan: SequencePlan, context: u32) -> Self {
+    fn new(plan: SequencePlan, outside: &Outside) -> Self {
         let SequencePlan { request, rules, stop_text } = plan;
         let mut grammar = rules.map(Grammar::alone);
         let constraint = grammar.as_mut().map(|grammar| grammar as &mut dyn Constraint);
-        let mut followed = Self {
+        let expected = match fits(&request, outside.context) {
+            true => expected_within(&request, constraint, outside.context, VOCAB),
+            false => Vec::new(),
+        };
+        let answer = expected.iter().filter_map(|event| match event {
+            Event::Token(row) => Some(row.chosen.token),
+            _ => None,
+        });
+        let tokens = request.prompt.iter().copied().chain(answer).collect();
+        let conversation = outside.ledger.borrow_mut().converses(&request.origin.cache_root, tokens);
+        Self {
             request,
-            expected: Vec::new(),
+            expected,
             heard: 0,
             has_started: false,
             answer: Vec::new(),
             stop_text,
             is_over: false,
-        };
-        if followed.fits(context) {
-            followed.expected = expected_within(&followed.request, constraint, context, VOCAB);
+            conversation,
         }
-        followed
     }
 
     fn fits(&self, context: u32) -> bool {
-        self.request.prompt.len() as u32 <= context - self.request.stop.max_tokens.min(1)
+        fits(&self.request, context)
     }
 
     /// How it ends if nobody leaves.
@@ -353,10 +363,12 @@ impl Followed {
         if update.cached_tokens.is_some() == self.has_started {
             return Err(format!("its start comes first, and once; found {update:?}"));
         }
-        if let Some(cached) = update.cached_tokens
-            && cached as usize >= self.request.prompt.len()
-        {
-            return Err(format!("{cached} cached tokens of {}", self.request.prompt.len()));
+        if let Some(cached) = update.cached_tokens {
+            let prompt = self.request.prompt.len();
+            let findable = outside.ledger.borrow().findable(self.conversation);
+            if cached as usize >= prompt || cached as usize > findable {
+                return Err(format!("{cached} cached tokens of {prompt}, of which its root has {findable}"));
+            }
         }
         self.has_started = true;
         let Update { cached_tokens, prompt_scores, token, finish } = update;
@@ -383,4 +395,9 @@ impl Followed {
     fn is_stopped(&self) -> bool {
         !self.is_over && self.stop_text.as_ref().is_some_and(|text| self.answer.ends_with(text))
     }
+}
+
+/// Whether a request can be accepted at all.
+fn fits(request: &GenerateRequest, context: u32) -> bool {
+    request.prompt.len() as u32 <= context - request.stop.max_tokens.min(1)
 }

@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use undine_core::{CacheRoot, Origin, TokenId};
+
 use crate::account::Tally;
 use crate::metrics::{EndReason, EngineMetrics};
 
@@ -16,7 +18,9 @@ pub struct Ledger {
     ends: Vec<Vec<EndReason>>,
     /// Ends of those whose clients left before they heard whether they were accepted.
     maybe: Vec<Vec<EndReason>>,
-    pub tallies: Vec<Arc<Tally>>,
+    tallies: Vec<(Arc<Tally>, Origin)>,
+    /// What has been asked, and what is answered to it, by the root that it is cached under.
+    conversations: Vec<Conversation>,
     /// Requests that were refused.
     pub refused: u32,
     /// For every step, the most sequences there can have been when a command was taken.
@@ -25,7 +29,43 @@ pub struct Ledger {
     claims: Vec<(RangeInclusive<u32>, usize)>,
 }
 
+/// One sequence.
+struct Conversation {
+    root: CacheRoot,
+    tokens: Vec<TokenId>,
+}
+
+/// A conversation's place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ConversationId(usize);
+
 impl Ledger {
+    /// A request is sent.
+    pub fn asked(&mut self, tally: &Arc<Tally>, origin: &Origin) {
+        self.tallies.push((Arc::clone(tally), origin.clone()));
+    }
+
+    /// One of its sequences.
+    pub fn converses(&mut self, root: &CacheRoot, tokens: Vec<TokenId>) -> ConversationId {
+        self.conversations.push(Conversation { root: root.clone(), tokens });
+        ConversationId(self.conversations.len() - 1)
+    }
+
+    /// Most tokens of its beginning that a sequence can have found: others have them, too, under its root.
+    pub fn findable(&self, id: ConversationId) -> usize {
+        let own = &self.conversations[id.0];
+        let others =
+            self.conversations.iter().enumerate().filter(|(i, other)| *i != id.0 && other.root == own.root);
+        let shared =
+            others.map(|(_, other)| own.tokens.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count());
+        shared.max().unwrap_or(0)
+    }
+
+    /// Whose request has this tally.
+    pub fn origin(&self, tally: &Arc<Tally>) -> Option<&Origin> {
+        self.tallies.iter().find(|(other, _)| Arc::ptr_eq(other, tally)).map(|(_, origin)| origin)
+    }
+
     /// A sequence that had been accepted is over for its client.
     pub fn ended(&mut self, reasons: &[EndReason]) {
         self.ends.push(reasons.to_vec());
@@ -61,6 +101,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Sequences that are over for their clients.
+    pub fn over(&self) -> usize {
+        self.ends.len() + self.maybe.len()
+    }
+
     /// Accepted for certain.
     pub fn accepted(&self) -> usize {
         self.ends.len()
@@ -85,7 +130,7 @@ impl Ledger {
             ));
         }
         let tokens: u32 =
-            self.tallies.iter().map(|tally| tally.completion_tokens.load(Ordering::Relaxed)).sum();
+            self.tallies.iter().map(|(tally, _)| tally.completion_tokens.load(Ordering::Relaxed)).sum();
         if u64::from(tokens) != metrics.generation_tokens.get() {
             return Err(format!(
                 "{tokens} tokens in the tallies, {} counted",

@@ -1,10 +1,13 @@
 //! What a seed stands for: the limits of an engine, who comes when with which requests, and what goes wrong. Plain data, so
 //! that a world that fails can be tried again with less of it.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use fastrand::Rng;
-use undine_core::{Capacity, GenerateRequest, SamplingParams, StopRules, TokenId};
+use undine_core::{
+    CacheRoot, Capacity, GenerateRequest, Origin, SamplingParams, StopRules, TenantId, TokenId,
+};
 use undine_engine::{EngineConfig, PrefixCaching};
 
 use super::eye::{HIDDEN, show};
@@ -16,6 +19,8 @@ pub const VOCAB: u32 = 23;
 const PROMPT_MAX: u32 = 24;
 /// Requests that one client sends, one after the other.
 const TURNS_MAX: usize = 3;
+/// Tenants of a world.
+const TENANTS_MAX: u64 = 4;
 /// What may be in a prompt: each is an image of its own, in tiles of so many tokens.
 const IMAGES: [&[u32]; 5] = [&[2], &[2], &[3, 1], &[5], &[1, 1, 2]];
 
@@ -48,9 +53,16 @@ pub struct Trouble {
     /// The pass of the vision tower that fails.
     pub vision_fails_at: Option<usize>,
     /// When the server is told to stop.
-    pub stop_at: Option<u32>,
+    pub stop_at: Option<Moment>,
     /// Whether the clock jumps by hours, forward and backward.
     pub clock: ClockKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    Step(u32),
+    /// When so many sequences are over for their clients.
+    Ends(u32),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -127,14 +139,15 @@ impl Plan {
         let makes_trouble = |rng: &mut Rng, share: u32| rng.u32(..share) == 0;
         // Now and then somebody comes for as long as the world lasts, else everybody soon.
         let last = [1, 20, 80, 200][rng.usize(..4)];
-        let count = rng.usize(1..24);
+        let count = if makes_trouble(&mut rng, 8) { rng.usize(40..80) } else { rng.usize(1..24) };
         let sees = makes_trouble(&mut rng, 3);
+        let tenants = [1, 2, TENANTS_MAX][rng.usize(..3)];
         let clients: Vec<_> = (0..count)
             .map(|number| {
                 // A stream of its own, so that the others stay as they are when one is left out.
                 let mut rng = Rng::with_seed(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let arrives_at = rng.u32(..last);
-                client(&mut rng, Manners { number, arrives_at, context, sees })
+                client(&mut rng, Manners { number, arrives_at, context, sees, tenants })
             })
             .collect();
         let trouble = Trouble {
@@ -142,7 +155,10 @@ impl Plan {
             submit_fails_at: makes_trouble(&mut rng, 12).then(|| rng.u64(..120)),
             collect_fails_at: makes_trouble(&mut rng, 12).then(|| rng.u64(..120)),
             vision_fails_at: makes_trouble(&mut rng, 12).then(|| rng.usize(..8)),
-            stop_at: makes_trouble(&mut rng, 6).then(|| rng.u32(..250)),
+            stop_at: makes_trouble(&mut rng, 6).then(|| match rng.bool() {
+                true => Moment::Step(rng.u32(..250)),
+                false => Moment::Ends(rng.u32(1..24)),
+            }),
             clock: if makes_trouble(&mut rng, 3) { ClockKind::Jumping } else { ClockKind::Steady },
         };
         Self { seed, capacity, config, commands_max: rng.usize(1..8), clients, trouble }
@@ -153,6 +169,13 @@ impl Plan {
     /// Most tokens of a sequence.
     pub fn context(&self) -> u32 {
         self.config.max_model_len.min(self.capacity.blocks * self.capacity.block_size)
+    }
+
+    /// Everybody whose turn may come.
+    pub fn tenants(&self) -> usize {
+        let turns = self.clients.iter().flat_map(|client| &client.turns);
+        let sequences = turns.flat_map(|turn| &turn.sequences);
+        sequences.map(|sequence| sequence.request.origin.tenant).collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -190,12 +213,17 @@ struct Manners {
     context: u32,
     /// Whether it shows images.
     sees: bool,
+    tenants: u64,
 }
 
-fn client(rng: &mut Rng, Manners { number, arrives_at, context, sees }: Manners) -> ClientPlan {
+fn client(rng: &mut Rng, manners: Manners) -> ClientPlan {
+    let Manners { number, arrives_at, context, sees, tenants } = manners;
+    // One of them sends more than the others.
+    let tenant = TenantId(if rng.bool() { 0 } else { rng.u64(..tenants) });
     let turns = (0..rng.usize(1..=TURNS_MAX)).map(|turn| {
         let opening = if turn > 0 && rng.bool() { Opening::Continues } else { Opening::New };
-        TurnPlan { sequences: sequences(rng, context, sees), opening }
+        let origin = origin(rng, tenant);
+        TurnPlan { sequences: sequences(rng, context, sees, &origin), opening }
     });
     ClientPlan {
         number,
@@ -216,8 +244,16 @@ fn client(rng: &mut Rng, Manners { number, arrives_at, context, sees }: Manners)
     }
 }
 
+/// Of one tenant; most share a root, and most are equally urgent.
+fn origin(rng: &mut Rng, tenant: TenantId) -> Origin {
+    let salt = (rng.u32(..6) == 0).then(|| ["a", "b"][rng.usize(..2)].into());
+    let domain = if rng.u32(..4) == 0 { tenant.0 + 1 } else { 0 };
+    let priority = if rng.u32(..4) == 0 { rng.i64(-2..3) } else { 0 };
+    Origin { tenant, cache_root: CacheRoot { domain, salt }, priority }
+}
+
 /// Some prompts, each with some choices.
-fn sequences(rng: &mut Rng, context: u32, sees: bool) -> Vec<SequencePlan> {
+fn sequences(rng: &mut Rng, context: u32, sees: bool, origin: &Origin) -> Vec<SequencePlan> {
     let (prompts, choices) = match rng.u32(..6) {
         0 => (rng.u64(1..4), rng.u64(1..4)),
         1 => (1, rng.u64(1..5)),
@@ -226,7 +262,7 @@ fn sequences(rng: &mut Rng, context: u32, sees: bool) -> Vec<SequencePlan> {
     let mut sequences = Vec::new();
     for _ in 0..prompts {
         let first = SequencePlan {
-            request: request(rng, context, sees),
+            request: GenerateRequest { origin: origin.clone(), ..request(rng, context, sees) },
             rules: (rng.u32(..5) == 0).then(|| Rules::new(rng)),
             stop_text: (rng.u32(..6) == 0).then(|| (0..rng.u32(1..3)).map(|_| rng.u32(..VOCAB)).collect()),
         };
@@ -253,9 +289,10 @@ fn request(rng: &mut Rng, context: u32, sees: bool) -> GenerateRequest {
             logprobs: (rng.u32(..4) == 0).then(|| rng.u32(..3)),
             ..SamplingParams::default()
         },
-        logit_bias: (rng.u32(..6) == 0)
-            .then(|| vec![(rng.u32(..VOCAB), f32::NEG_INFINITY), (rng.u32(..VOCAB), 0.5)])
-            .unwrap_or_default(),
+        logit_bias: match rng.u32(..6) {
+            0 => vec![(rng.u32(..VOCAB), f32::NEG_INFINITY), (rng.u32(..VOCAB), 0.5)],
+            _ => Vec::new(),
+        },
         stop: StopRules {
             max_tokens,
             min_tokens: [0, 0, 3][rng.usize(..3)],
@@ -263,13 +300,18 @@ fn request(rng: &mut Rng, context: u32, sees: bool) -> GenerateRequest {
             eos_tokens: ends[2..2 + [0, 0, 1, 2][rng.usize(..4)]].to_vec(),
         },
         prompt_logprobs: (max_tokens == 0 || rng.u32(..8) == 0).then(|| rng.u32(..3)),
+        origin: Origin::default(),
     };
     if sees && context > PROMPT_MAX {
+        // Where the same text comes first, or none, two images of one size differ in nothing else.
+        let text = std::mem::take(&mut request.prompt);
+        request.prompt.extend(&text[..[0, 0, text.len()][rng.usize(..3)]]);
         for _ in 0..rng.usize(..3) {
             let image = rng.usize(..IMAGES.len());
             show(&mut request, image as u8, IMAGES[image]);
             request.prompt.extend((0..rng.usize(..3)).map(|_| rng.u32(..VOCAB)));
         }
+        request.prompt.extend(&text[..1]);
     }
     // One in a while is too long to be accepted.
     if rng.u32(..30) > 0 && request.images.is_empty() {

@@ -12,7 +12,7 @@ use super::accelerator::Accelerator;
 use super::checks::Checks;
 use super::eye::Eye;
 use super::outside::{Outside, Sabotage, clock};
-use super::plan::Plan;
+use super::plan::{Moment, Plan};
 use crate::engine_room::{EngineRoom, Turn};
 use crate::engine_thread::{Command, EngineHandle};
 use crate::metrics::{EndReason, EngineMetrics};
@@ -75,7 +75,7 @@ struct World {
     checks: Checks,
     metrics: Arc<EngineMetrics>,
     stats: Arc<Mutex<EngineStats>>,
-    stop_at: Option<u32>,
+    stop_at: Option<Moment>,
 }
 
 /// Runs a world to its end, or to what is wrong in it.
@@ -160,7 +160,11 @@ impl World {
     /// A turn of the engine's thread, unless it is kept from running. Returns whether it has nothing to do.
     fn turn(&mut self, summary: &mut Summary) -> Result<bool, String> {
         let Some(thread) = &mut self.thread else { return Ok(true) };
-        if self.stop_at.is_some_and(|step| step <= self.outside.step.get()) {
+        let is_time = |moment| match moment {
+            Moment::Step(step) => step <= self.outside.step.get(),
+            Moment::Ends(count) => count as usize <= self.outside.ledger.borrow().over(),
+        };
+        if self.stop_at.is_some_and(is_time) {
             thread.stop.store(true, Ordering::Release);
         }
         let open_before = thread.room.sequences.len();
