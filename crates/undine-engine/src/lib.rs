@@ -17,8 +17,10 @@
 //! few tokens early with an empty state, without writing what is in the cache already, is exact where its own tokens
 //! begin. Where a state was kept, not even that is needed.
 //!
-//! Images are tiles that a vision tower turns into rows for the places of some of a prompt's tokens. That happens in the
-//! step that computes those places; the prefix tree knows them by the image instead of the token.
+//! Images are tiles that a vision tower turns into rows for the places of some of a prompt's tokens. That happens in slices
+//! before the steps, once a sequence has come to those places; the prefix tree knows them by the image instead of the token.
+//!
+//! Requests have tenants, who take turns, and cache roots, below which nothing is shared with others.
 //!
 //! What a request's owner sees does not depend on the other requests: not on the batch, the chunks, the
 //! number of steps in flight, on what is cached, or on whether the sequence was preempted.

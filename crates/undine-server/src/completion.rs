@@ -110,12 +110,8 @@ fn prepare(
         };
         let wanted = Wanted { origin, common: &common, max_tokens, logprobs, prompt_logprobs: scores, rules };
         let sequences = prompt::sequences(ready, &prompt, &wanted)?;
-        let reading = Reading {
-            starts_in: prompt.starts_in,
-            special: common.special,
-            tools: None,
-            place: prompt.place,
-        };
+        let (special, place) = (common.special, prompt.place);
+        let reading = Reading { starts_in: prompt.starts_in, special, tools: None, place };
         plan.choices.extend(sequences.iter().map(|_| Choice::new(ready, &common, reading.clone())));
         plan.sequences.extend(sequences);
         plan.prompt_tokens = plan.prompt_tokens.saturating_add(prompt.tokens.len() as u32);
