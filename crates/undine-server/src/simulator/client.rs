@@ -353,7 +353,10 @@ impl Followed {
 
     /// How it may have ended if its client did not wait for that.
     fn ends_beside(&self, reason: EndReason, outside: &Outside) -> Vec<EndReason> {
-        [reason, self.natural_end()].into_iter().chain(outside.over.get()).collect()
+        let mut ends = vec![reason];
+        ends.extend(Some(self.natural_end()).filter(|end| *end != reason));
+        ends.extend(outside.over.get());
+        ends
     }
 
     fn hear(&mut self, update: Update, outside: &Outside) -> Result<(), String> {
