@@ -1,7 +1,7 @@
 //! Who may ask: API keys, and which web pages (CORS).
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use subtle::ConstantTimeEq;
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::wire::error::{ApiError, ApiResult};
@@ -84,10 +84,16 @@ fn parse<T: std::str::FromStr>(list: &[String], expected: &'static str) -> Resul
     list.iter().map(one).collect()
 }
 
+/// Whether a path needs no key.
+pub(crate) fn is_open(path: &str) -> bool {
+    OPEN_PATHS.contains(&path)
+}
+
 /// Lets a request pass that brings one of `keys`, or needs none.
-pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResult<()> {
-    if keys.is_empty() || OPEN_PATHS.contains(&path) {
-        return Ok(());
+/// Which of them it was comes back.
+pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResult<Option<usize>> {
+    if keys.is_empty() || is_open(path) {
+        return Ok(None);
     }
     const EXPECTED: &str = "expected the header `authorization: Bearer KEY` with a key of this server, found";
     let Some(value) = headers.get(header::AUTHORIZATION) else {
@@ -97,15 +103,20 @@ pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResu
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
     match given {
         None => Err(ApiError::unauthorized(format!("{EXPECTED} another scheme"))),
-        Some(given) if is_one_of(keys, given) => Ok(()),
-        Some(_) => Err(ApiError::unauthorized(format!("{EXPECTED} another key"))),
+        Some(given) => match position(keys, given) {
+            Some(key) => Ok(Some(key)),
+            None => Err(ApiError::unauthorized(format!("{EXPECTED} another key"))),
+        },
     }
 }
 
 /// Compares with all keys to the end: neither where a key differs nor which one nearly matched shows in the time.
-fn is_one_of(keys: &[String], given: &str) -> bool {
-    let same = |key: &String| key.as_bytes().ct_eq(given.as_bytes());
-    keys.iter().fold(subtle::Choice::from(0), |found, key| found | same(key)).into()
+fn position(keys: &[String], given: &str) -> Option<usize> {
+    let mut found = 0;
+    for (number, key) in (1u64..).zip(keys) {
+        found.conditional_assign(&number, key.as_bytes().ct_eq(given.as_bytes()));
+    }
+    usize::try_from(found).ok()?.checked_sub(1)
 }
 
 #[cfg(test)]

@@ -45,7 +45,14 @@ pub(crate) async fn answer(
 ) -> ApiResult<Response> {
     let id = response_id("chatcmpl", request_id);
     let body_bytes = body.len();
-    let mut request = app.blocking(body_bytes, move || ChatRequest::parse(&body)).await?;
+    ready.check_queue()?;
+    let reading = Arc::clone(&ready);
+    let read = move || {
+        let request = ChatRequest::parse(&body)?;
+        // Before pictures are fetched and anything is rendered.
+        check(&reading, &request).map(|()| request)
+    };
+    let mut request = app.blocking(body_bytes, read).await?;
     let stream = request.common.stream;
     let images = images::gather(&app, &ready, &mut request.conversation).await?;
     let (form, plan, ready) = app
@@ -61,17 +68,23 @@ pub(crate) async fn answer(
     }
 }
 
+/// What this server has and allows.
+fn check(ready: &Ready, request: &ChatRequest) -> ApiResult<()> {
+    ready.served_name(request.common.model.as_deref())?;
+    ready.check_logprobs("top_logprobs", request.logprobs)?;
+    prompt::check_sequences(ready, 1, request.common.choices)
+}
+
 fn prepare(ready: &Ready, request: &ChatRequest, images: Images, id: String) -> ApiResult<(Form, Plan)> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
-    ready.check_logprobs("top_logprobs", request.logprobs)?;
-    prompt::check_sequences(ready, 1, common.choices)?;
     let rendered = render::render(ready, &request.conversation, &images)?;
     let mut prompt = rendered.into_prompt(ready, common.add_special_tokens, &images)?;
+    // Before a grammar is made, which takes longer than to count.
+    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
     let Answering { restriction, tools, special, forbidden } =
         rules::of_chat(ready, request, prompt.starts_in)?;
     prompt.forbidden.extend(forbidden);
-    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
     let wanted = Wanted {
         common,
         max_tokens,

@@ -55,6 +55,7 @@ pub(crate) async fn answer(
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("cmpl", request_id);
+    ready.check_queue()?;
     let (form, plan, stream, ready) = app
         .blocking(body.len(), move || {
             let request = CompletionRequest::parse(&body)?;

@@ -12,8 +12,11 @@
 mod access;
 mod account;
 mod chat;
+mod clients;
 mod completion;
 mod connection;
+mod departure;
+mod doors;
 mod engine_room;
 mod engine_thread;
 mod generation;
@@ -28,6 +31,8 @@ mod media;
 mod metrics;
 mod openapi;
 mod options;
+mod places;
+mod progress;
 mod prompt;
 mod pythonic;
 mod recorder;
@@ -35,6 +40,7 @@ mod render;
 mod routes;
 mod rules;
 mod serve;
+mod socket;
 mod sse;
 mod state;
 mod tls;
@@ -44,13 +50,14 @@ mod wire;
 
 pub use access::{Cors, CorsError, Credentials};
 pub use connection::Timeouts;
+pub use doors::{Hosts, HostsError};
 pub use in_process::{Answer, InProcess};
 pub use listener::Listener;
 pub use media::{Domains, MediaConfig, MediaFolder};
 pub use options::{AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, ToolCallFormat};
 pub use serve::{
-    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, Load, LoadError, Loaded, RequestLog, ServerConfig,
-    ServerError, ServerModel, serve,
+    BODY_BYTES_MAX, CONNECTIONS_MAX, DESCRIPTORS_BESIDE_CONNECTIONS, DRAIN_TIMEOUT, Load, LoadError, Loaded,
+    REQUESTS_PER_CLIENT_MAX, RequestLog, ServerConfig, ServerError, ServerModel, serve,
 };
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
 pub use wire::image_options::ImageOptions;

@@ -16,6 +16,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::access::{self, Cors, CorsError};
 use crate::account::{Account, RequestId};
+use crate::clients::{Client, Counted};
+use crate::doors::Doors;
+use crate::listener::Peer;
+use crate::places::{Crowd, Neighbour};
 use crate::state::{App, Ready};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::{chat, completion, info, metrics, openapi, tokenize};
@@ -115,16 +119,40 @@ fn body_error(rejection: &BytesRejection, app: &App) -> ApiError {
 }
 
 async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let account = Account::open(&app, &request);
+    let mut account = Account::open(&app, &request);
     request.extensions_mut().insert(account.id());
-    let answer = async {
-        match access::check(&app.config.api_keys, request.uri().path(), request.headers()) {
-            Ok(()) => next.run(request).await,
-            Err(error) => error.into_response(),
+    let answer = match admit(&app, &request) {
+        Ok(counted) => {
+            account.hold(counted);
+            account.run(next.run(request)).await
         }
+        Err(error) => error.into_response(),
     };
-    let response = account.run(answer).await;
-    account.follow(response)
+    account.follow(answer)
+}
+
+/// What can be refused by the head alone, the cheapest first.
+fn admit(app: &App, request: &Request) -> ApiResult<Option<Counted>> {
+    let (extensions, path) = (request.extensions(), request.uri().path());
+    if !access::is_open(path) {
+        match extensions.get::<Crowd>() {
+            Some(Crowd::Everyone) => return Err(ApiError::too_many_connections()),
+            Some(Crowd::Address) => return Err(ApiError::too_many_connections_of_address()),
+            None => {}
+        }
+    }
+    if let Some(doors) = extensions.get::<Arc<Doors>>() {
+        doors.check(request.method(), request.uri(), request.version(), request.headers())?;
+    }
+    let keys = &app.config.api_keys;
+    let key = access::check(keys, path, request.headers())?;
+    if access::is_open(path) {
+        return Ok(None);
+    }
+    // A key that everyone has tells nobody from another.
+    let by_key = key.filter(|_| keys.len() > 1).map(Client::Key);
+    let by_address = || extensions.get::<Peer>().copied().and_then(Neighbour::of).map(Client::Address);
+    app.clients.enter(by_key.or_else(by_address))
 }
 
 /// A panic in a handler fails its request alone. The panic hook has written where it was.
