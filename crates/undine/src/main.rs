@@ -3,6 +3,7 @@
 
 mod answer;
 mod args;
+mod args_access;
 mod args_batch;
 mod args_bench;
 mod args_calibrate;
@@ -29,6 +30,8 @@ mod error;
 mod eval;
 mod fit;
 mod format;
+#[cfg(unix)]
+mod hidden_words;
 mod hub;
 mod inspect;
 mod interrupt;
@@ -45,12 +48,16 @@ mod sampling;
 mod serve;
 mod serve_config;
 mod serve_load;
+#[cfg(unix)]
+mod serve_socket;
 mod session;
 mod synth;
 mod target;
 mod text_file;
 mod work;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -59,11 +66,14 @@ use crate::args::{Cli, Command};
 use crate::error::Error;
 
 fn main() -> ExitCode {
-    match run() {
+    // What waits to be written is part of the answer: a disk that is full at the last line is a failure too.
+    let written = |()| std::io::stdout().flush().map_err(Error::output);
+    match run().and_then(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, Error::BrokenPipe | Error::Interrupted | Error::Advice) {
-                eprintln!("error: {}", error.chain());
+                // Where not even this can be written, the code has to do.
+                drop(writeln!(std::io::stderr(), "error: {}", error.chain()));
             }
             ExitCode::from(error.exit_code())
         }
@@ -71,8 +81,16 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Error> {
-    let line = serve_config::expand(std::env::args_os())?;
-    match Cli::parse_from(line).command {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    #[cfg(unix)]
+    let words = hidden_words::reveal(words)?;
+    let cli = match Cli::try_parse_from(serve_config::expand(words)?) {
+        Ok(cli) => cli,
+        // `exit` writes to standard error, and ends with its code; help and versions are output like any other.
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(error) => return error.print().map_err(Error::output),
+    };
+    match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Synth(args) => synth::run(&args),
