@@ -31,6 +31,12 @@ pub enum Error {
         /// Names that look like it.
         nearest: Vec<String>,
     },
+    /// Nothing says where the cache is.
+    #[error(
+        "there is no place for the cache of models: HOME is not set; set it, or name a folder in HF_HOME, \
+         HF_HUB_CACHE or, for a command that has it, --download-dir"
+    )]
+    NoCache,
     /// It would have to be fetched, and the network must not be used.
     #[error("{name} is not in the cache at {}, and {} forbids to fetch it", cache.display(), OFFLINE)]
     Offline {

@@ -74,41 +74,56 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// From the process's environment.
+    /// From the process's environment, with another folder for models if there is one.
     ///
     /// # Errors
-    /// If a variable has a value that makes no sense, or a token file cannot be read.
-    pub fn from_env() -> Result<Self, Error> {
-        Self::from_variables(|name| match std::env::var(name) {
+    /// If a variable has a value that makes no sense, a token file cannot be read, or nothing says where the cache is.
+    pub fn from_env(cache: Option<&Path>) -> Result<Self, Error> {
+        let get = |name: &str| match std::env::var(name) {
             Ok(value) if !value.is_empty() => Ok(Some(value)),
             Ok(_) | Err(VarError::NotPresent) => Ok(None),
             Err(VarError::NotUnicode(_)) => {
                 Err(Error::Setting { name: name.to_owned(), reason: "expected UTF-8 text".to_owned() })
             }
-        })
+        };
+        Self::from_variables(get, cache)
     }
 
-    /// From variables that `get` knows, as `huggingface_hub` reads them.
-    pub(crate) fn from_variables(get: impl Fn(&str) -> Result<Option<String>, Error>) -> Result<Self, Error> {
-        let home = get("HOME")?.or(get("USERPROFILE")?).map_or_else(|| PathBuf::from("."), PathBuf::from);
-        let path = |text: String| match text.strip_prefix("~/") {
-            Some(rest) => home.join(rest),
-            None => PathBuf::from(text),
+    /// From variables that `get` knows, as `huggingface_hub` reads them. Nothing stands for a home that is not known: a cache in
+    /// whatever folder the program runs in would be found by no other run.
+    pub(crate) fn from_variables(
+        get: impl Fn(&str) -> Result<Option<String>, Error>,
+        cache: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let home = get("HOME")?.or(get("USERPROFILE")?).map(PathBuf::from);
+        let path = |name: &str| match (get(name)?, &home) {
+            (None, _) => Ok(None),
+            (Some(text), home) => match (text.strip_prefix("~/"), home) {
+                (None, _) => Ok(Some(PathBuf::from(text))),
+                (Some(rest), Some(home)) => Ok(Some(home.join(rest))),
+                (Some(_), None) => {
+                    let reason = format!("expected a path without ~ because HOME is not set, found {text:?}");
+                    Err(Error::Setting { name: name.to_owned(), reason })
+                }
+            },
         };
-        let base = get("XDG_CACHE_HOME")?.map_or_else(|| home.join(".cache"), &path);
-        let hf_home = get("HF_HOME")?.map_or_else(|| base.join("huggingface"), &path);
-        let cache = get("HF_HUB_CACHE")?.or(get("HUGGINGFACE_HUB_CACHE")?);
-        let token_path = get("HF_TOKEN_PATH")?.map_or_else(|| hf_home.join("token"), &path);
+        let base = path("XDG_CACHE_HOME")?.or_else(|| Some(home.as_ref()?.join(".cache")));
+        let hf_home = path("HF_HOME")?.or_else(|| Some(base?.join("huggingface")));
+        let in_variables = path("HF_HUB_CACHE")?.or(path("HUGGINGFACE_HUB_CACHE")?);
+        let in_home = || hf_home.as_ref().map(|hf_home| hf_home.join("hub"));
+        let cache = cache.map(Path::to_owned).or(in_variables).or_else(in_home).ok_or(Error::NoCache)?;
+        let token_path =
+            path("HF_TOKEN_PATH")?.or_else(|| hf_home.as_ref().map(|hf_home| hf_home.join("token")));
         let token = match get("HF_TOKEN")?.or(get("HUGGING_FACE_HUB_TOKEN")?) {
             Some(token) => Token::new(&token, "HF_TOKEN")?,
             None if is_true(get("HF_HUB_DISABLE_IMPLICIT_TOKEN")?) => None,
-            None => read_token(&token_path)?,
+            None => token_path.map_or(Ok(None), |path| read_token(&path))?,
         };
         let is_offline = is_true(get(OFFLINE)?) || is_true(get("TRANSFORMERS_OFFLINE")?);
         Ok(Self {
             endpoint: endpoint(get("HF_ENDPOINT")?.as_deref().unwrap_or(ENDPOINT_DEFAULT))?,
             token,
-            cache: cache.map_or_else(|| hf_home.join("hub"), path),
+            cache,
             access: if is_offline { Access::Offline } else { Access::Online },
             stall: stall(get("HF_HUB_DOWNLOAD_TIMEOUT")?)?,
             first_delay: FIRST_DELAY_DEFAULT,
@@ -163,10 +178,38 @@ mod tests {
     use super::*;
 
     fn settings(variables: &[(&str, &str)]) -> Result<Settings, Error> {
-        Settings::from_variables(|name| {
+        settings_in(variables, None)
+    }
+
+    fn settings_in(variables: &[(&str, &str)], cache: Option<&Path>) -> Result<Settings, Error> {
+        let get = |name: &str| {
             let found = variables.iter().find(|(known, _)| *known == name);
             Ok(found.map(|(_, value)| (*value).to_owned()))
-        })
+        };
+        Settings::from_variables(get, cache)
+    }
+
+    #[test]
+    fn without_a_home_a_cache_has_to_be_named() {
+        for (variables, flag, expected) in [
+            (&[][..], None, Err("HF_HOME")),
+            (&[("HF_TOKEN", "hf_a")], None, Err("HOME")),
+            (&[("HF_HUB_CACHE", "~/c")], None, Err("HF_HUB_CACHE")),
+            (&[("HF_HUB_CACHE", "/c")], None, Ok("/c")),
+            (&[("HF_HOME", "/f")], None, Ok("/f/hub")),
+            (&[("XDG_CACHE_HOME", "/x")], None, Ok("/x/huggingface/hub")),
+            (&[], Some("/flag"), Ok("/flag")),
+            (&[("HF_HOME", "/f")], Some("/flag"), Ok("/flag")),
+        ] {
+            let found = settings_in(variables, flag.map(Path::new));
+            match (found, expected) {
+                (Ok(found), Ok(cache)) => assert_eq!(found.cache, Path::new(cache), "{variables:?}"),
+                (Err(error), Err(part)) => {
+                    assert!(error.to_string().contains(part), "{variables:?}: {error}")
+                }
+                (found, _) => panic!("{variables:?}: {found:?}"),
+            }
+        }
     }
 
     #[test]
@@ -193,14 +236,14 @@ mod tests {
             (&[("HF_TOKEN", " hf_a\n"), ("HF_HOME", home)][..], Some("hf_a")),
             (&[("HUGGING_FACE_HUB_TOKEN", "hf_old"), ("HF_HOME", home)], Some("hf_old")),
             (&[("HF_HOME", home)], Some("hf_file")),
-            (&[("HF_TOKEN_PATH", path)], Some("hf_file")),
+            (&[("HF_TOKEN_PATH", path), ("HOME", "/none")], Some("hf_file")),
             (&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")], None),
             (&[("HF_HOME", "/none")], None),
         ] {
             let found = settings(variables).expect("reads").token.map(|token| token.0);
             assert_eq!(found.as_deref(), expected, "{variables:?}");
         }
-        let token = settings(&[("HF_TOKEN", "hf_secret")]).expect("reads");
+        let token = settings(&[("HF_TOKEN", "hf_secret"), ("HOME", "/none")]).expect("reads");
         assert!(!format!("{token:?}").contains("secret"));
     }
 
@@ -217,12 +260,13 @@ mod tests {
             ("HF_HUB_DOWNLOAD_TIMEOUT", "0", false),
             ("HF_HUB_DOWNLOAD_TIMEOUT", "soon", false),
         ] {
-            assert_eq!(settings(&[(name, value)]).is_ok(), works, "{name}={value}");
+            assert_eq!(settings(&[(name, value), ("HOME", "/none")]).is_ok(), works, "{name}={value}");
         }
         for (value, expected) in
             [("1", Access::Offline), ("true", Access::Offline), ("0", Access::Online), ("no", Access::Online)]
         {
-            assert_eq!(settings(&[(OFFLINE, value)]).expect("reads").access, expected, "{value}");
+            let found = settings(&[(OFFLINE, value), ("HOME", "/none")]);
+            assert_eq!(found.expect("reads").access, expected, "{value}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who may ask: API keys, and which web pages (CORS).
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::wire::error::{ApiError, ApiResult};
@@ -84,9 +84,15 @@ fn parse<T: std::str::FromStr>(list: &[String], expected: &'static str) -> Resul
     list.iter().map(one).collect()
 }
 
-/// Lets a request pass that brings one of `keys`, or needs none. Returns which one it brings.
+/// Whether a path needs no key.
+pub(crate) fn is_open(path: &str) -> bool {
+    OPEN_PATHS.contains(&path)
+}
+
+/// Lets a request pass that brings one of `keys`, or needs none.
+/// Which of them it was comes back.
 pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResult<Option<usize>> {
-    if keys.is_empty() || OPEN_PATHS.contains(&path) {
+    if keys.is_empty() || is_open(path) {
         return Ok(None);
     }
     const EXPECTED: &str = "expected the header `authorization: Bearer KEY` with a key of this server, found";
@@ -97,23 +103,20 @@ pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResu
     let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
     match given {
         None => Err(ApiError::unauthorized(format!("{EXPECTED} another scheme"))),
-        Some(given) => match find(keys, given) {
+        Some(given) => match position(keys, given) {
             Some(key) => Ok(Some(key)),
             None => Err(ApiError::unauthorized(format!("{EXPECTED} another key"))),
         },
     }
 }
 
-/// Which key it is. Compares with all of them to the end: neither where a key differs nor which one matched or nearly did shows in
-/// the time.
-fn find(keys: &[String], given: &str) -> Option<usize> {
-    let (mut found, mut which) = (Choice::from(0), 0);
-    for (key, number) in keys.iter().zip(0u64..) {
-        let same = key.as_bytes().ct_eq(given.as_bytes());
-        which.conditional_assign(&number, same);
-        found |= same;
+/// Compares with all keys to the end: neither where a key differs nor which one nearly matched shows in the time.
+fn position(keys: &[String], given: &str) -> Option<usize> {
+    let mut found = 0;
+    for (number, key) in (1u64..).zip(keys) {
+        found.conditional_assign(&number, key.as_bytes().ct_eq(given.as_bytes()));
     }
-    bool::from(found).then_some(which as usize)
+    usize::try_from(found).ok()?.checked_sub(1)
 }
 
 #[cfg(test)]

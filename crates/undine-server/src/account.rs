@@ -14,6 +14,7 @@ use axum::response::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tracing::Span;
 
+use crate::clients::Counted;
 use crate::prompt;
 use crate::serve::RequestLog;
 use crate::state::App;
@@ -78,6 +79,8 @@ pub(crate) struct Account {
     begin: Instant,
     tally: Arc<Tally>,
     span: Span,
+    /// Counted among its client's until its end.
+    counted: Option<Counted>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,7 +112,13 @@ impl Account {
             begin: Instant::now(),
             tally: Arc::default(),
             span,
+            counted: None,
         }
+    }
+
+    /// Counts the request among those of its client until it ends.
+    pub(crate) fn hold(&mut self, counted: Option<Counted>) {
+        self.counted = counted;
     }
 
     pub(crate) fn id(&self) -> RequestId {

@@ -50,7 +50,13 @@ pub(crate) async fn answer(
 ) -> ApiResult<Response> {
     let id = response_id("chatcmpl", request_id);
     let body_bytes = body.len();
-    let parse = move |_: &Cancel| ChatRequest::parse(&body);
+    ready.check_queue()?;
+    let reading = Arc::clone(&ready);
+    let parse = move |_: &Cancel| {
+        let request = ChatRequest::parse(&body)?;
+        // Before pictures are fetched and anything is rendered.
+        check(&reading, &request).map(|()| request)
+    };
     let mut request = app.preparing.run(caller.tenant, Lane::Body(body_bytes), parse).await?;
     let stream = request.common.stream;
     let origin = caller.origin(&request.common);
@@ -66,6 +72,13 @@ pub(crate) async fn answer(
         Some(usage) => Ok(sse::response(generation, ChatChunks { form }, usage)),
         None => collect(generation, form).await,
     }
+}
+
+/// What this server has and allows.
+fn check(ready: &Ready, request: &ChatRequest) -> ApiResult<()> {
+    ready.served_name(request.common.model.as_deref())?;
+    ready.check_logprobs("top_logprobs", request.logprobs)?;
+    prompt::check_sequences(ready, 1, request.common.choices)
 }
 
 /// A request whose prompt is known, before its rules are compiled.
@@ -88,13 +101,11 @@ fn draft(
 ) -> ApiResult<Draft> {
     let common = &request.common;
     let model = ready.served_name(common.model.as_deref())?;
-    ready.check_logprobs("top_logprobs", request.logprobs)?;
-    prompt::check_sequences(ready, 1, common.choices)?;
     let rendered = render::render(ready, &origin.cache_root, &request.conversation, &images, cancel)?;
     let mut prompt = rendered.into_prompt(ready, common.add_special_tokens, &images)?;
+    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
     let answering = rules::of_chat(ready, &request, prompt.starts_in)?;
     prompt.forbidden.extend(answering.forbidden);
-    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
     Ok(Draft { origin, request, model, prompt, answering, max_tokens, images })
 }
 

@@ -59,6 +59,7 @@ pub(crate) async fn answer(
     request_id: &str,
 ) -> ApiResult<Response> {
     let id = response_id("cmpl", request_id);
+    ready.check_queue()?;
     let lane = Lane::Body(body.len());
     let request = app.preparing.run(caller.tenant, lane, move |_| CompletionRequest::parse(&body)).await?;
     let stream = request.common.stream;

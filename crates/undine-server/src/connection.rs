@@ -1,7 +1,8 @@
 //! Connections: how many there may be, how long a client may take, and how they end.
 //!
-//! Invariant: a client that does not send, or does not read, holds its place for a bounded time only. When its
-//! connection is gone the response is dropped, and with it the sequences of its request.
+//! Invariant: a client that does not send, or does not read, holds its place for a bounded time only, and never keeps
+//! another from being answered (`places`). When its connection is gone the response is dropped, and with it the sequences of
+//! its request.
 
 use std::future::Future;
 use std::io;
@@ -12,18 +13,21 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, Uri};
 use hyper::body::Incoming as IncomingBody;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
 
-use crate::listener::{Incoming, Listener, Stream};
+use crate::departure::{Signs, client_gone, take_rest};
+use crate::doors::Doors;
+use crate::listener::{Incoming, Listener, Peer, Stream};
+use crate::progress::Progress;
+use crate::seats::{EXTRA_LIFE, Limits, Place, Places, Waiting};
 
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +35,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 100;
+/// How long to wait before accepting again when the process is out of file descriptors: until who was told to leave has left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How often that is written to the log.
+const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long a client may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,30 +65,47 @@ impl Default for Timeouts {
 pub(crate) struct Connections {
     pub(crate) router: Router,
     /// A prefix of paths that a proxy leaves in place; empty, or with a slash in front and none at the end.
-    pub(crate) root_path: Arc<str>,
-    pub(crate) connections_max: usize,
+    pub(crate) root_path: String,
+    pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
+    /// What requests are checked against, unless no browser can reach the socket.
+    pub(crate) doors: Option<Arc<Doors>>,
 }
 
 impl Connections {
     /// Serves until `stop` resolves, then ends idle connections and waits for the others. Dropping the future cuts
     /// them off.
     pub(crate) async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) {
-        let free = Arc::new(Semaphore::new(self.connections_max.min(Semaphore::MAX_PERMITS)));
+        let places = Places::new(self.limits);
+        let all = Arc::new(self);
         let graceful = GracefulShutdown::new();
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
+        let mut warned: Option<Instant> = None;
         loop {
-            let accept = async {
-                let place = Arc::clone(&free).acquire_owned().await.expect("the semaphore is never closed");
-                (listener.accept().await, place)
-            };
             tokio::select! {
                 () = &mut stop => break,
-                (incoming, place) = accept => {
-                    let connection = self.connection(incoming, graceful.watcher());
-                    tasks.spawn(async move { (connection.await, drop(place)).0 });
-                }
+                incoming = listener.accept() => match incoming {
+                    Ok(incoming) => {
+                        // Dropped, it is closed.
+                        let Some(place) = places.admit(incoming.peer()) else { continue };
+                        let is_extra = place.is_extra();
+                        let progress = Progress::new(place);
+                        tasks.spawn(Arc::clone(&all).carry(incoming, graceful.watcher(), progress));
+                        if is_extra {
+                            // What has arrived on it is read before another needs its place.
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    Err(error) => {
+                        if warned.is_none_or(|warned| warned.elapsed() > ACCEPT_WARNING_PAUSE) {
+                            warned = Some(Instant::now());
+                            tracing::warn!("cannot accept connections: {error}; idle ones are closed for others");
+                        }
+                        places.make_room();
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
                 Some(_) = tasks.join_next() => {}
             }
         }
@@ -88,31 +113,103 @@ impl Connections {
         graceful.shutdown().await;
     }
 
-    fn connection(&self, incoming: Incoming, watcher: Watcher) -> impl Future<Output = ()> + use<> {
-        let (router, root_path, timeouts) = (self.router.clone(), Arc::clone(&self.root_path), self.timeouts);
-        let peer = incoming.peer();
-        let service = hyper::service::service_fn(move |mut request: Request<IncomingBody>| {
-            strip_root(&mut request, &root_path);
-            request.extensions_mut().insert(peer);
-            router.clone().oneshot(request.map(Body::new))
-        });
-        async move {
-            let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming.open()).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!("no TLS handshake: {error}"),
-                Err(_) => return tracing::debug!("no TLS handshake within {HANDSHAKE_TIMEOUT:?}"),
-            };
-            let stream = Patient { stream, patience: timeouts.write, stalled: None };
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(timeouts.headers)
-                .max_buf_size(HEADER_BYTES_MAX)
-                .max_headers(HEADERS_MAX)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!("a connection ended: {error}");
+    /// One connection from its beginning to its end, whatever ends it.
+    async fn carry(self: Arc<Self>, incoming: Incoming, watcher: Watcher, progress: Arc<Progress>) {
+        let socket = Arc::clone(&incoming.socket);
+        let signs = if incoming.is_encrypted() { Signs::Impossible } else { Signs::Possible };
+        let rest = tokio::select! {
+            rest = self.exchange(incoming, watcher, &progress) => rest,
+            () = client_gone(&socket, &progress, signs) => Rest::Nothing,
+            () = progress.place.told_to_leave() => {
+                tracing::debug!("a connection was closed to make room for another");
+                Rest::Nothing
+            }
+            () = extra_time(&progress.place) => Rest::Nothing,
+        };
+        if rest == Rest::Unread {
+            // Somebody else may need the place.
+            progress.place.wait(Waiting::Idle);
+            tokio::select! {
+                () = take_rest(&socket) => {}
+                () = progress.place.told_to_leave() => {}
             }
         }
+    }
+
+    /// Requests and their answers.
+    async fn exchange(&self, incoming: Incoming, watcher: Watcher, progress: &Arc<Progress>) -> Rest {
+        let peer = incoming.peer();
+        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming.open()).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!("no TLS handshake: {error}");
+                return Rest::Nothing;
+            }
+            Err(_) => {
+                tracing::debug!("no TLS handshake within {HANDSHAKE_TIMEOUT:?}");
+                return Rest::Nothing;
+            }
+        };
+        let service = hyper::service::service_fn(|request: Request<IncomingBody>| {
+            let answer = self.router.clone().oneshot(self.dress(request, peer, progress));
+            async move { answer.await.map(|response| progress.answer(response)) }
+        });
+        let patience = self.timeouts.write;
+        let stream = Patient { stream, patience, stalled: None, progress: Arc::clone(progress) };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.timeouts.headers)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            // Who has closed only its side gets its answer; who has left is found out by `client_gone`.
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service);
+        let ended = watcher.watch(connection).await;
+        if let Err(error) = &ended {
+            tracing::debug!("a connection ended: {error}");
+        }
+        match ended {
+            // A head that could not be read has been answered in the middle of it.
+            Err(error) if error.is_parse() => Rest::Unread,
+            _ if progress.leaves_rest() => Rest::Unread,
+            _ => Rest::Nothing,
+        }
+    }
+
+    /// A request with all that is known of it.
+    fn dress(
+        &self,
+        mut request: Request<IncomingBody>,
+        peer: Peer,
+        progress: &Arc<Progress>,
+    ) -> Request<Body> {
+        strip_root(&mut request, &self.root_path);
+        let extensions = request.extensions_mut();
+        extensions.insert(peer);
+        if let Some(doors) = &self.doors {
+            extensions.insert(Arc::clone(doors));
+        }
+        if let Some(crowd) = progress.place.claim() {
+            extensions.insert(crowd);
+        }
+        progress.begin(request)
+    }
+}
+
+/// Whether a client may still be sending what it has been answered to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rest {
+    Nothing,
+    Unread,
+}
+
+/// Resolves when an extra place has been held for long enough; never if it is none by then.
+async fn extra_time(place: &Place) {
+    if place.is_extra() {
+        tokio::time::sleep(EXTRA_LIFE).await;
+    }
+    if !place.is_extra() {
+        std::future::pending().await
     }
 }
 
@@ -120,13 +217,19 @@ impl Connections {
 fn strip_root(request: &mut Request<IncomingBody>, root: &str) {
     let path_and_query = request.uri().path_and_query().map_or("/", |text| text.as_str());
     let stripped = path_and_query.strip_prefix(root).filter(|rest| rest.starts_with('/'));
-    if let Some(uri) = stripped.filter(|_| !root.is_empty()).and_then(|rest| rest.parse().ok()) {
-        *request.uri_mut() = uri;
+    if let Some(path_and_query) = stripped.filter(|_| !root.is_empty()).and_then(|rest| rest.parse().ok()) {
+        // The host stays, to be checked.
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(path_and_query);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
     }
 }
 
-/// A stream that gives up when its peer reads nothing for too long.
+/// A stream that gives up when its peer reads nothing for too long, and says how far it is.
 struct Patient {
+    progress: Arc<Progress>,
     stream: Box<dyn Stream>,
     patience: Duration,
     /// Runs while the peer takes nothing.
@@ -167,8 +270,12 @@ impl AsyncWrite for Patient {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(written, context)
+        let ahead = self.progress.writing(bytes);
+        let written = Pin::new(&mut self.stream).poll_write(context, &bytes[ahead..]);
+        if let Poll::Ready(Ok(_)) = written {
+            self.progress.written();
+        }
+        self.watch(written.map_ok(|count| count + ahead), context)
     }
 
     fn poll_write_vectored(
@@ -176,6 +283,10 @@ impl AsyncWrite for Patient {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = parts.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
+        if self.progress.writing(first) > 0 {
+            return self.poll_write(context, first);
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
         self.watch(written, context)
     }
@@ -186,6 +297,9 @@ impl AsyncWrite for Patient {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.progress.flushed();
+        }
         self.watch(flushed, context)
     }
 

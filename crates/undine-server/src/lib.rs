@@ -12,8 +12,11 @@
 mod access;
 mod account;
 mod chat;
+mod clients;
 mod completion;
 mod connection;
+mod departure;
+mod doors;
 mod engine_room;
 mod engine_thread;
 mod files;
@@ -31,15 +34,18 @@ mod openapi;
 mod options;
 mod places;
 mod preparing;
+mod progress;
 mod prompt;
 mod pythonic;
 mod recorder;
 mod render;
 mod routes;
 mod rules;
+mod seats;
 mod serve;
 #[cfg(test)]
 mod simulator;
+mod socket;
 mod sse;
 mod state;
 mod tenant;
@@ -50,6 +56,7 @@ mod wire;
 
 pub use access::{Cors, CorsError, Credentials};
 pub use connection::Timeouts;
+pub use doors::{Hosts, HostsError};
 pub use in_process::{Answer, InProcess};
 pub use listener::Listener;
 pub use media::{Domains, MediaConfig, MediaFolder};
@@ -57,8 +64,8 @@ pub use options::{
     AnswerOptions, ReasoningFormat, RequestDefaults, RequestTemplate, SchedulingPolicy, ToolCallFormat,
 };
 pub use serve::{
-    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, FileCheck, Load, LoadError, Loaded, RequestLog,
-    ServerConfig, ServerError, ServerModel, serve,
+    BODY_BYTES_MAX, CONNECTIONS_MAX, DESCRIPTORS_BESIDE_CONNECTIONS, DRAIN_TIMEOUT, FileCheck, Load,
+    LoadError, Loaded, REQUESTS_PER_CLIENT_MAX, RequestLog, ServerConfig, ServerError, ServerModel, serve,
 };
 pub use tenant::CacheSharing;
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};

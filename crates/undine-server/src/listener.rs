@@ -2,25 +2,23 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 
+use crate::socket::{SharedStream, Socket};
 use crate::tls::Tls;
-
-/// How long to wait before accepting again when the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A bound socket. It is reachable, and says 503, before there is a model.
 pub struct Listener {
-    socket: Socket,
+    socket: Bound,
     tls: Option<Tls>,
 }
 
-enum Socket {
+enum Bound {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(UnixListener),
@@ -36,21 +34,21 @@ pub(crate) struct Peer(pub(crate) Option<IpAddr>);
 
 /// A connection whose TLS handshake, if there is to be one, has not begun.
 pub(crate) struct Incoming {
-    stream: Box<dyn Stream>,
+    pub(crate) socket: Arc<Socket>,
     tls: Option<Tls>,
     peer: Peer,
 }
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        Self { socket: Socket::Tcp(listener), tls: None }
+        Self { socket: Bound::Tcp(listener), tls: None }
     }
 }
 
 #[cfg(unix)]
 impl From<UnixListener> for Listener {
     fn from(listener: UnixListener) -> Self {
-        Self { socket: Socket::Unix(listener), tls: None }
+        Self { socket: Bound::Unix(listener), tls: None }
     }
 }
 
@@ -64,37 +62,39 @@ impl Listener {
     /// The address, of a TCP socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.socket {
-            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Bound::Tcp(listener) => listener.local_addr().ok(),
             #[cfg(unix)]
-            Socket::Unix(_) => None,
+            Bound::Unix(_) => None,
         }
     }
 
     /// The next connection.
-    pub(crate) async fn accept(&self) -> Incoming {
+    ///
+    /// # Errors
+    /// Those of the process, which is out of file descriptors or memory, and not of a connection.
+    pub(crate) async fn accept(&self) -> io::Result<Incoming> {
         loop {
             match self.try_accept().await {
-                Ok((stream, peer)) => return Incoming { stream, tls: self.tls.clone(), peer },
+                Ok((socket, peer)) => {
+                    return Ok(Incoming { socket: Arc::new(socket), tls: self.tls.clone(), peer });
+                }
                 // A connection that was gone before it was taken is no reason to wait.
                 Err(error) if is_of_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!("cannot accept connections: {error}; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    async fn try_accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+    async fn try_accept(&self) -> io::Result<(Socket, Peer)> {
         match &self.socket {
-            Socket::Tcp(listener) => {
+            Bound::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // Tokens are small packets: waiting for more of them would only delay each. It may fail harmlessly.
                 drop(stream.set_nodelay(true));
-                Ok((Box::new(stream), Peer(Some(address.ip().to_canonical()))))
+                Ok((Socket::Tcp(stream), Peer(Some(address.ip().to_canonical()))))
             }
             #[cfg(unix)]
-            Socket::Unix(listener) => Ok((Box::new(listener.accept().await?.0), Peer(None))),
+            Bound::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0), Peer(None))),
         }
     }
 }
@@ -104,11 +104,17 @@ impl Incoming {
         self.peer
     }
 
+    /// Whether bytes can only be written through the stream, not on the socket itself.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// The stream of bytes that carry HTTP.
     pub(crate) async fn open(self) -> io::Result<Box<dyn Stream>> {
+        let stream = SharedStream(self.socket);
         match self.tls {
-            None => Ok(self.stream),
-            Some(tls) => Ok(Box::new(tls.accept(self.stream).await?)),
+            None => Ok(Box::new(stream)),
+            Some(tls) => Ok(Box::new(tls.accept(Box::new(stream)).await?)),
         }
     }
 }

@@ -16,7 +16,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::access::{self, Cors, CorsError};
 use crate::account::{Account, RequestId};
+use crate::clients::{Client, Counted};
+use crate::doors::Doors;
 use crate::listener::Peer;
+use crate::seats::{Crowd, Neighbour};
 use crate::state::{App, Ready};
 use crate::tenant::Caller;
 use crate::wire::error::{ApiError, ApiResult};
@@ -119,21 +122,43 @@ fn body_error(rejection: &BytesRejection, app: &App) -> ApiError {
 }
 
 async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let account = Account::open(&app, &request);
+    let mut account = Account::open(&app, &request);
     request.extensions_mut().insert(account.id());
-    let answer = async {
-        match access::check(&app.config.api_keys, request.uri().path(), request.headers()) {
-            Ok(key) => {
-                let peer = request.extensions().get().copied().unwrap_or(Peer(None));
-                let caller = Caller::new(app.config.api_keys.len(), key, peer, app.config.cache_sharing);
-                request.extensions_mut().insert(caller);
-                next.run(request).await
-            }
-            Err(error) => error.into_response(),
+    let answer = match admit(&app, &request) {
+        Ok((counted, caller)) => {
+            account.hold(counted);
+            request.extensions_mut().insert(caller);
+            account.run(next.run(request)).await
         }
+        Err(error) => error.into_response(),
     };
-    let response = account.run(answer).await;
-    account.follow(response)
+    account.follow(answer)
+}
+
+/// What can be refused by the head alone, the cheapest first.
+fn admit(app: &App, request: &Request) -> ApiResult<(Option<Counted>, Caller)> {
+    let (extensions, path) = (request.extensions(), request.uri().path());
+    if !access::is_open(path) {
+        match extensions.get::<Crowd>() {
+            Some(Crowd::Everyone) => return Err(ApiError::too_many_connections()),
+            Some(Crowd::Address) => return Err(ApiError::too_many_connections_of_address()),
+            None => {}
+        }
+    }
+    if let Some(doors) = extensions.get::<Arc<Doors>>() {
+        doors.check(request.method(), request.uri(), request.version(), request.headers())?;
+    }
+    let keys = &app.config.api_keys;
+    let key = access::check(keys, path, request.headers())?;
+    let peer = extensions.get().copied().unwrap_or(Peer(None));
+    let caller = Caller::new(keys.len(), key, peer, app.config.cache_sharing);
+    if access::is_open(path) {
+        return Ok((None, caller));
+    }
+    // A key that everyone has tells nobody from another.
+    let by_key = key.filter(|_| keys.len() > 1).map(Client::Key);
+    let by_address = || Neighbour::of(peer).map(Client::Address);
+    Ok((app.clients.enter(by_key.or_else(by_address))?, caller))
 }
 
 /// A panic in a handler fails its request alone. The panic hook has written where it was.

@@ -13,11 +13,13 @@ use undine_text::{ChatTemplate, Helpers, Tokenizer};
 
 use crate::access::{Cors, CorsError};
 use crate::connection::{Connections, Timeouts};
+use crate::doors::{Doors, Hosts};
 use crate::engine_room::{self, EngineThread};
 use crate::listener::Listener;
 use crate::media::MediaConfig;
 use crate::options::{AnswerOptions, RequestDefaults};
 use crate::routes;
+use crate::seats::{EXTRA_MAX, Limits};
 use crate::state::{App, Status};
 use crate::tenant::CacheSharing;
 
@@ -25,6 +27,11 @@ use crate::tenant::CacheSharing;
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// Default of [`ServerConfig::connections_max`].
 pub const CONNECTIONS_MAX: usize = 1024;
+/// Default of [`ServerConfig::requests_per_client_max`]: half of the queue, so that one client cannot fill it.
+pub const REQUESTS_PER_CLIENT_MAX: usize = 512;
+/// File descriptors that a server needs beside those of [`ServerConfig::connections_max`]: extra places for probes, and model,
+/// log and runtime, generously.
+pub const DESCRIPTORS_BESIDE_CONNECTIONS: usize = EXTRA_MAX + 64;
 /// Default of [`ServerConfig::drain_timeout`].
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long clients may take to read the end of what they asked for when the server ends.
@@ -103,8 +110,14 @@ pub struct ServerConfig {
     pub root_path: String,
     /// Longest request body.
     pub body_bytes_max: usize,
-    /// Most connections at once; further ones wait to be accepted. At least 1.
+    /// By which names the server may be asked.
+    pub hosts: Hosts,
+    /// Most connections at once. Beyond them idle ones are closed, and only probes are answered while all are busy. At least 1.
     pub connections_max: usize,
+    /// Most of them from one address other than this machine's own.
+    pub connections_per_address_max: Option<usize>,
+    /// Most requests in flight of one client: of one key if there are several, else of one address other than this machine's own.
+    pub requests_per_client_max: Option<usize>,
     /// How long clients may take.
     pub timeouts: Timeouts,
     /// How long running requests may go on after the shutdown began.
@@ -123,7 +136,10 @@ impl Default for ServerConfig {
             cors: None,
             root_path: String::new(),
             body_bytes_max: BODY_BYTES_MAX,
+            hosts: Hosts::default(),
             connections_max: CONNECTIONS_MAX,
+            connections_per_address_max: Some(CONNECTIONS_MAX / 2),
+            requests_per_client_max: Some(REQUESTS_PER_CLIENT_MAX),
             timeouts: Timeouts::default(),
             drain_timeout: DRAIN_TIMEOUT,
             request_log: RequestLog::On,
@@ -167,16 +183,23 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let (status_sender, status) = watch::channel(Status::Loading);
-    let (drain_timeout, connections_max, timeouts) =
-        (config.drain_timeout, config.connections_max, config.timeouts);
-    let root_path = config.root_path.as_str().into();
+    let listener = listener.into();
+    let (drain_timeout, timeouts) = (config.drain_timeout, config.timeouts);
+    let limits = Limits {
+        connections_max: config.connections_max,
+        per_address_max: config.connections_per_address_max,
+    };
+    let root_path = config.root_path.clone();
+    let doors = listener
+        .local_address()
+        .map(|address| Arc::new(Doors::new(config.hosts.clone(), address.ip(), config.cors.as_ref())));
     let app = Arc::new(App::new(config, status.clone()));
     let router = routes::router(Arc::clone(&app))?;
     let EngineThread { stop, failed, ended } = engine_room::spawn(load, status_sender)?;
 
     let (begin_close, close) = oneshot::channel::<()>();
-    let connections = Connections { router, root_path, connections_max, timeouts };
-    let mut server = tokio::spawn(connections.serve(listener.into(), async { drop(close.await) }));
+    let connections = Connections { router, root_path, limits, timeouts, doors };
+    let mut server = tokio::spawn(connections.serve(listener, async { drop(close.await) }));
 
     let result = tokio::select! {
         () = shutdown => Ok(()),

@@ -10,6 +10,7 @@ use undine_core::{Capacity, TokenId};
 use undine_engine::EngineConfig;
 use undine_text::tools::TOOL_CALL_START;
 
+use crate::clients::Clients;
 use crate::engine_thread::EngineHandle;
 use crate::images::Vision;
 use crate::media::Media;
@@ -89,6 +90,14 @@ impl Ready {
         }
     }
 
+    /// Refuses a request while the queue is full, before anything is done for it. The engine decides once more when it comes.
+    pub(crate) fn check_queue(&self) -> ApiResult<()> {
+        match self.engine.stats().waiting as usize >= self.config.max_waiting as usize {
+            true => Err(ApiError::queue_full()),
+            false => Ok(()),
+        }
+    }
+
     /// The id of what begins tool calls, if they are looked for and the vocabulary has it.
     pub(crate) fn tool_call_start(&self) -> Option<TokenId> {
         match self.model.answers.tool_calls {
@@ -147,6 +156,7 @@ pub(crate) struct App {
     pub(crate) config: ServerConfig,
     pub(crate) http: HttpMetrics,
     pub(crate) media: Arc<Media>,
+    pub(crate) clients: Arc<Clients>,
     /// Requests whose answer is not out completely.
     pub(crate) in_flight: watch::Sender<usize>,
     is_draining: AtomicBool,
@@ -158,6 +168,7 @@ impl App {
     pub(crate) fn new(config: ServerConfig, status: watch::Receiver<Status>) -> Self {
         Self {
             media: Arc::new(Media::new(config.media.clone())),
+            clients: Clients::new(config.requests_per_client_max),
             config,
             http: HttpMetrics::new(),
             in_flight: watch::Sender::new(0),

@@ -280,7 +280,7 @@ fn transport_errors() {
     // A body that says it is too long is not waited for.
     let mut stream = TcpStream::connect(address).unwrap();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\n{}: {}\r\ncontent-length: 99999999999\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\n{}: {}\r\ncontent-length: 99999999999\r\n\r\n",
         JSON.0, JSON.1
     );
     stream.write_all(head.as_bytes()).unwrap();

@@ -296,16 +296,3 @@ fn a_shutdown_does_not_wait_for_the_load() {
     assert!(server.join().is_ok());
     assert!(start.elapsed() < PATIENCE / 2);
 }
-
-#[test]
-fn connections_beyond_the_limit_wait() {
-    let config = ServerConfig { connections_max: 2, ..ServerConfig::default() };
-    let server = Setup { config, ..Setup::default() }.start();
-    let idle: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(server.address).unwrap()).collect();
-    let third = send(server.address, "GET", "/health", &[], "");
-    third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(third.peek(&mut [0]).is_err(), "answered while two connections were open");
-    drop(idle);
-    third.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert_eq!(receive(third).status, 200);
-}

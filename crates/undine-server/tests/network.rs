@@ -161,7 +161,7 @@ fn slow_senders_are_not_waited_for() {
     assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "the connection is closed");
 
     let mut stalled = TcpStream::connect(server.address).unwrap();
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                 connection: close\r\ncontent-length: 100\r\n\r\n{";
     stalled.write_all(head.as_bytes()).unwrap();
     let answer = receive(stalled);
@@ -191,7 +191,7 @@ fn a_reader_that_does_not_read_is_cut_off() {
     });
     connection.set_nonblocking(false).unwrap();
     let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n",
         body.len()
     );

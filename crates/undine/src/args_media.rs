@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::Value as Json;
 use undine_server::{Domains, ImageOptions, MediaConfig, MediaFolder};
 
-use crate::args_serve::{List, parse_list, parse_object};
+use crate::args_access::{List, parse_list};
+use crate::args_serve::parse_object;
 use crate::error::Error;
 
 /// Where vLLM looks for the timeout when no flag has one, in seconds.

@@ -23,7 +23,7 @@ pub struct ServeArgs {
     pub http: HttpArgs,
     /// Who may ask.
     #[command(flatten)]
-    pub access: AccessArgs,
+    pub access: crate::args_access::AccessArgs,
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,
@@ -180,7 +180,8 @@ pub struct HttpArgs {
     /// Port to listen on; 0 lets the system choose.
     #[arg(long, env = "UNDINE_PORT", default_value_t = 8000)]
     pub port: u16,
-    /// Listen on this Unix socket instead.
+    /// Listen on this Unix socket instead; whoever may write to its file may connect, which is its owner unless the umask says
+    /// otherwise. What is no socket, or one that somebody answers, is left alone.
     #[arg(long, env = "UNDINE_UDS", value_name = "PATH")]
     pub uds: Option<PathBuf>,
     /// A prefix of paths, such as /llm, that a proxy in front leaves in place.
@@ -201,37 +202,21 @@ pub struct HttpArgs {
     /// Longest request body.
     #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = parse_bytes)]
     pub max_body_bytes: u64,
-    /// Most connections at once; further ones wait to be accepted.
-    #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = parse_count_u32)]
+    /// Most connections at once. Beyond them idle ones are closed; while all are being answered, probes are answered and
+    /// everything else is refused.
+    #[arg(long, env = "UNDINE_MAX_CONNECTIONS", value_name = "COUNT", default_value = "1024", value_parser = parse_count_u32)]
     pub max_connections: u32,
+    /// Most of them from one address other than this machine's own; 0 is any number, for a server behind a proxy elsewhere
+    /// [default: half of --max-connections].
+    #[arg(long, env = "UNDINE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
+    pub max_connections_per_address: Option<u32>,
+    /// Most requests of one client that are being answered or wait, a client being an API key if there are several, else an
+    /// address other than this machine's own; more get 429 with Retry-After. 0 is any number.
+    #[arg(long, env = "UNDINE_MAX_REQUESTS_PER_CLIENT", value_name = "COUNT", default_value_t = undine_server::REQUESTS_PER_CLIENT_MAX as u32)]
+    pub max_requests_per_client: u32,
     /// Seconds that running requests may go on after SIGTERM; a second signal ends the server at once.
     #[arg(long, env = "UNDINE_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
     pub shutdown_timeout: u32,
-}
-
-/// Who may ask.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Access")]
-pub struct AccessArgs {
-    /// A token clients must send, repeatable: one of them is enough. Without one in flags or file, VLLM_API_KEY counts.
-    // One value per flag, as above. An empty one, as of an unset variable, could not be sent.
-    #[arg(long, env = "UNDINE_API_KEY", hide_env_values = true, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
-    pub api_key: Vec<String>,
-    /// A file of such tokens, one per line; lines that begin with # are comments.
-    #[arg(long, env = "UNDINE_API_KEY_FILE", value_name = "FILE")]
-    pub api_key_file: Option<PathBuf>,
-    /// Origins of web pages that may ask (CORS), as a JSON list or separated by commas; "*" is all [default: none].
-    #[arg(long, value_name = "LIST", value_parser = parse_list)]
-    pub allowed_origins: Option<List>,
-    /// Methods they may use.
-    #[arg(long, value_name = "LIST", default_value = "*", value_parser = parse_list)]
-    pub allowed_methods: List,
-    /// Headers they may send.
-    #[arg(long, value_name = "LIST", default_value = "*", value_parser = parse_list)]
-    pub allowed_headers: List,
-    /// Let their browsers send cookies and certificates; needs lists without "*".
-    #[arg(long, requires = "allowed_origins")]
-    pub allow_credentials: bool,
 }
 
 /// What is logged.
@@ -327,10 +312,6 @@ pub enum Context {
     Auto,
 }
 
-/// A list of words.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct List(pub Vec<String>);
-
 /// A JSON object.
 #[derive(Clone, PartialEq, Debug)]
 pub struct JsonObject(pub Map<String, Json>);
@@ -385,16 +366,6 @@ fn parse_root_path(text: &str) -> Result<String, String> {
 /// A flag's JSON object.
 pub fn parse_object(text: &str) -> Result<JsonObject, String> {
     serde_json::from_str(text).map(JsonObject).map_err(|error| format!("expected a JSON object: {error}"))
-}
-
-/// A flag's list, as JSON or as words between commas.
-pub fn parse_list(text: &str) -> Result<List, String> {
-    if text.trim_start().starts_with('[') {
-        let list = serde_json::from_str(text);
-        return list.map(List).map_err(|error| format!("expected a JSON list of strings: {error}"));
-    }
-    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
-    Ok(List(words.map(str::to_owned).collect()))
 }
 
 #[cfg(test)]
@@ -464,13 +435,5 @@ mod tests {
         }
         let unknown = serve(["--max-num-seq", "3"]).unwrap_err().to_string();
         assert!(unknown.contains("--max-num-seqs"), "a suggestion: {unknown}");
-    }
-
-    #[test]
-    fn lists_are_json_or_words() {
-        for (text, words) in [("[\"a\", \"b\"]", vec!["a", "b"]), ("a, b", vec!["a", "b"]), ("*", vec!["*"])]
-        {
-            assert_eq!(parse_list(text).unwrap().0, words, "{text}");
-        }
     }
 }

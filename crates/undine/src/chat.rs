@@ -325,6 +325,10 @@ fn extend_history(path: &Path, lines: Vec<String>) -> Result<(), ReadlineError> 
 fn history_path() -> Option<PathBuf> {
     let strategy = etcetera::choose_base_strategy().ok()?;
     let folder = strategy.state_dir().unwrap_or_else(|| strategy.data_dir()).join("undine");
+    // An empty HOME would make it a folder of wherever the program runs.
+    if !folder.is_absolute() {
+        return None;
+    }
     std::fs::create_dir_all(&folder).ok()?;
     Some(folder.join("history.txt"))
 }

@@ -189,7 +189,7 @@ fn huge_pages(found: HugePages) -> Finding {
 }
 
 fn cache() -> Option<Finding> {
-    let folder = undine_hub::Settings::from_env().ok()?.cache;
+    let folder = undine_hub::Settings::from_env(None).ok()?.cache;
     let shown = folder.display();
     let models = system::cached_models(&folder);
     let Some(free) = system::free_bytes(&folder) else {

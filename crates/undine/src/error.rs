@@ -74,6 +74,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// Standard output cannot be written to: a full disk, most likely.
+    #[error("standard output")]
+    Output(#[source] io::Error),
     /// The operating system refused something else.
     #[error("{0}")]
     Io(#[source] io::Error),
@@ -103,6 +106,14 @@ impl Error {
         match source.to_string().contains(&*path.to_string_lossy()) {
             true => Self::Weights(source),
             false => Self::Model { path: path.to_owned(), source },
+        }
+    }
+
+    /// An error of writing to standard output.
+    pub fn output(source: io::Error) -> Self {
+        match Self::from(source) {
+            Self::Io(source) => Self::Output(source),
+            other => other,
         }
     }
 

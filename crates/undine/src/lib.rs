@@ -5,6 +5,7 @@
 
 mod answer;
 mod args;
+mod args_access;
 mod args_batch;
 mod args_bench;
 mod args_calibrate;
@@ -34,6 +35,8 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod helpers;
+#[cfg(unix)]
+mod hidden_words;
 mod hub;
 mod inspect;
 mod interrupt;
@@ -52,6 +55,8 @@ mod sampling;
 mod serve;
 mod serve_config;
 mod serve_load;
+#[cfg(unix)]
+mod serve_socket;
 mod session;
 mod shown;
 mod synth;
@@ -59,6 +64,8 @@ mod target;
 mod text_file;
 mod work;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -73,7 +80,9 @@ pub fn main() -> ExitCode {
         return undine_text::helper::serve();
     }
     std::panic::set_hook(Box::new(shown::tell_panic));
-    match run() {
+    // What waits to be written is part of the answer: a disk that is full at the last line is a failure too.
+    let written = |()| std::io::stdout().flush().map_err(Error::output);
+    match run().and_then(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, Error::BrokenPipe | Error::Interrupted | Error::Advice) {
@@ -85,8 +94,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Error> {
-    let line = serve_config::expand(std::env::args_os())?;
-    match Cli::parse_from(line).command {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    #[cfg(unix)]
+    let words = hidden_words::reveal(words)?;
+    let cli = match Cli::try_parse_from(serve_config::expand(words)?) {
+        Ok(cli) => cli,
+        // `exit` writes to standard error, and ends with its code; help and versions are output like any other.
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(error) => return error.print().map_err(Error::output),
+    };
+    match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Synth(args) => synth::run(&args),

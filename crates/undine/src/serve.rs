@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use undine_server::{
-    CacheSharing, ClientCertificates, Cors, Credentials, Listener, RequestLog, ServerConfig, Tls, TlsFiles,
+    CacheSharing, ClientCertificates, Cors, Credentials, Hosts, Listener, RequestLog, ServerConfig, Tls,
+    TlsFiles,
 };
 
-use crate::args_serve::{AccessArgs, HttpArgs, ServeArgs};
+use crate::args_access::{AccessArgs, parse_key};
+use crate::args_serve::{HttpArgs, ServeArgs};
 use crate::error::{EXIT_INTERRUPTED, Error};
 use crate::logging;
 use crate::serve_load::LoadPlan;
@@ -31,6 +33,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         tracing::warn!("--no-enable-chunked-prefill has no effect: a prompt never holds up other answers");
     }
     let plan = LoadPlan::new(&args.load)?;
+    let connections_max = connections_max(args.http.max_connections as usize);
     let config = ServerConfig {
         api_keys: api_keys(&args.access)?,
         cache_sharing: match args.load.limits.share_prefix_cache {
@@ -40,7 +43,14 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         cors: cors(&args.access),
         root_path: args.http.root_path.clone().unwrap_or_default(),
         body_bytes_max: usize::try_from(args.http.max_body_bytes).unwrap_or(usize::MAX),
-        connections_max: args.http.max_connections as usize,
+        hosts: hosts(args)?,
+        connections_max,
+        connections_per_address_max: match args.http.max_connections_per_address {
+            Some(0) => None,
+            Some(most) => Some(most as usize),
+            None => Some(connections_max.div_ceil(2)),
+        },
+        requests_per_client_max: Some(args.http.max_requests_per_client as usize).filter(|&most| most > 0),
         drain_timeout: Duration::from_secs(args.http.shutdown_timeout.into()),
         media: args.load.media.config()?,
         request_log: if args.log.disable_log_requests { RequestLog::Off } else { RequestLog::On },
@@ -51,9 +61,6 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
     let served = runtime.block_on(serve(args, plan, config, tls));
     // A load that cannot be interrupted must not hold up the exit.
     runtime.shutdown_background();
-    if let Some(path) = &args.http.uds {
-        drop(std::fs::remove_file(path));
-    }
     served
 }
 
@@ -63,7 +70,11 @@ async fn serve(
     config: ServerConfig,
     tls: Option<Tls>,
 ) -> Result<(), Error> {
-    let listener = listen(&args.http).await?;
+    // The file goes with the server, at whatever return.
+    let (listener, _socket_file) = listen(&args.http).await?;
+    if config.api_keys.is_empty() && !requires_certificates(&args.http) {
+        warn_of_openness(&listener);
+    }
     let shutdown = shutdown_signal()?;
     let name = plan.name().to_owned();
     let line = match (&args.http.uds, listener.local_address()) {
@@ -83,40 +94,109 @@ async fn serve(
     undine_server::serve(listener, load, config, shutdown).await.map_err(Error::from)
 }
 
-async fn listen(args: &HttpArgs) -> Result<Listener, Error> {
+/// What a bound Unix socket leaves in the file system until it is dropped.
+#[cfg(unix)]
+type SocketFile = crate::serve_socket::SocketFile;
+#[cfg(not(unix))]
+type SocketFile = std::convert::Infallible;
+
+async fn listen(args: &HttpArgs) -> Result<(Listener, Option<SocketFile>), Error> {
     if let Some(path) = &args.uds {
         return listen_unix(path);
     }
     let place = (args.host.as_str(), args.port);
     let listener = TcpListener::bind(place).await;
     let refused = |source| Error::refused(format!("cannot listen on {}:{}: {source}", args.host, args.port));
-    Ok(listener.map_err(refused)?.into())
+    Ok((listener.map_err(refused)?.into(), None))
 }
 
 #[cfg(unix)]
-fn listen_unix(path: &Path) -> Result<Listener, Error> {
-    // A socket that nobody answers is left over from a server that was killed.
-    let is_left_over = std::os::unix::net::UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
-    if is_left_over {
-        std::fs::remove_file(path).map_err(|source| Error::file(path, source))?;
-    }
-    let refused = |source| Error::refused(format!("cannot listen on {}: {source}", path.display()));
-    Ok(tokio::net::UnixListener::bind(path).map_err(refused)?.into())
+fn listen_unix(path: &Path) -> Result<(Listener, Option<SocketFile>), Error> {
+    let (listener, file) = SocketFile::bind(path)?;
+    Ok((listener.into(), Some(file)))
 }
 
 #[cfg(not(unix))]
-fn listen_unix(path: &Path) -> Result<Listener, Error> {
+fn listen_unix(path: &Path) -> Result<(Listener, Option<SocketFile>), Error> {
     Err(Error::usage(format!("--uds {}: this system has no such sockets; use --port", path.display())))
 }
 
+/// As many connections as are asked for, or as the system lets this process have.
+#[cfg(unix)]
+fn connections_max(asked: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // The soft limit is for programs that cannot count beyond 1024.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let allowed = if raised.is_ok() { maximum } else { current };
+    let Some(allowed) = allowed.and_then(|allowed| usize::try_from(allowed).ok()) else { return asked };
+    let possible = allowed.saturating_sub(undine_server::DESCRIPTORS_BESIDE_CONNECTIONS).max(1);
+    if possible < asked {
+        tracing::warn!(
+            "--max-connections {asked} is more than this process may have open: {possible} connections, with a limit of \
+             {allowed} files; raise that (ulimit -Hn, LimitNOFILE=)"
+        );
+    }
+    asked.min(possible)
+}
+
+#[cfg(not(unix))]
+fn connections_max(asked: usize) -> usize {
+    asked
+}
+
+/// The names that are allowed, and those that are this server's anyway.
+fn hosts(args: &ServeArgs) -> Result<Hosts, Error> {
+    let mut names = args.access.allowed_hosts.as_ref().map_or_else(Vec::new, |list| list.0.clone());
+    let wrong = |error| Error::usage(format!("--allowed-hosts: {error}"));
+    Hosts::new(&names).map_err(wrong)?;
+    // What cannot be a name in a URL cannot be asked for, either.
+    names.extend([Some(args.http.host.clone()), machine_name()].into_iter().flatten().filter(|name| {
+        let is_address = name.parse::<std::net::IpAddr>().is_ok();
+        !is_address && !name.starts_with(['.', '*']) && Hosts::new(std::slice::from_ref(name)).is_ok()
+    }));
+    Hosts::new(&names).map_err(wrong)
+}
+
+/// As the system has it, or whoever started this says.
+fn machine_name() -> Option<String> {
+    let in_system =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    in_system.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok())
+}
+
+/// Says so when everybody who reaches this machine may use the server.
+fn warn_of_openness(listener: &Listener) {
+    if let Some(address) =
+        listener.local_address().filter(|address| !address.ip().to_canonical().is_loopback())
+    {
+        tracing::warn!(
+            "ANYONE WHO REACHES {address} CAN USE THIS SERVER: it listens beyond this machine, and asks for no key. Give it \
+             --api-key-file FILE (or UNDINE_API_KEY), or let it listen on this machine alone: --host 127.0.0.1"
+        );
+    }
+}
+
+/// Whether clients show certificates, which is as good as a key.
+fn requires_certificates(args: &HttpArgs) -> bool {
+    args.ssl_ca_certs.is_some() && args.ssl_cert_reqs.is_none_or(|wanted| wanted > 1)
+}
+
 fn api_keys(args: &AccessArgs) -> Result<Vec<String>, Error> {
-    let mut keys = args.api_key.clone();
+    let given = args.api_key.iter().map(|key| parse_key(key));
+    let mut keys: Vec<String> =
+        given.collect::<Result<_, _>>().map_err(|reason| Error::usage(format!("--api-key: {reason}")))?;
     if let Some(path) = &args.api_key_file {
         let text = text_file::read(path, KEY_FILE_BYTES_MAX)?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let before = keys.len();
-        keys.extend(lines.map(str::to_owned));
+        for (i, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if !line.is_empty() && !line.starts_with('#') {
+                let wrong = |reason| Error::refused(format!("{}: line {}: {reason}", path.display(), i + 1));
+                keys.push(parse_key(line).map_err(wrong)?);
+            }
+        }
         if keys.len() == before {
             // An empty file would otherwise open the server to everyone.
             return Err(Error::refused(format!(
@@ -125,8 +205,10 @@ fn api_keys(args: &AccessArgs) -> Result<Vec<String>, Error> {
             )));
         }
     }
-    if keys.is_empty() {
-        keys.extend(std::env::var(VLLM_API_KEY).ok().filter(|key| !key.is_empty()));
+    // Taken for no key, a blank one would open the server to everyone.
+    if let (true, Some(key)) = (keys.is_empty(), std::env::var_os(VLLM_API_KEY)) {
+        let wrong = |reason| Error::refused(format!("{VLLM_API_KEY}: {reason}"));
+        keys.push(parse_key(&key.to_string_lossy()).map_err(wrong)?);
     }
     Ok(keys)
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use undine_text::TextError;
 
-/// Seconds a client is asked to wait after a 503.
+/// Seconds a client is asked to wait after a 503 or a 429.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// A refused or failed request.
@@ -53,6 +53,47 @@ impl ApiError {
     /// 401.
     pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), message)
+    }
+
+    /// 403 for a request that a page of another name may have sent. Not 421, upon which clients try again by themselves.
+    pub(crate) fn host_not_allowed(host: &str) -> Self {
+        let message = format!(
+            "the header `host` names {host}, by which this server is not known; if that is one of its names, start it with \
+             --allowed-hosts {host} (several with commas between them, * for any)"
+        );
+        Self::new(StatusCode::FORBIDDEN, Some("host_not_allowed"), message)
+    }
+
+    /// 403 for a request of a web page that has no permission.
+    pub(crate) fn origin_not_allowed(origin: &str) -> Self {
+        let message = format!(
+            "the header `origin` says that a web page of {origin} sent this; if that page may use this server, start it with \
+             --allowed-origins and the page's origin, such as https://example.org"
+        );
+        Self::new(StatusCode::FORBIDDEN, Some("origin_not_allowed"), message)
+    }
+
+    /// 429 because the client has enough requests that are being answered: its trouble, unlike a full queue.
+    pub(crate) fn too_many_requests(most: usize) -> Self {
+        let message = format!(
+            "this client has {most} requests that are being answered, which is the limit (--max-requests-per-client); try again \
+             when one of them has ended"
+        );
+        Self::new(StatusCode::TOO_MANY_REQUESTS, Some("too_many_requests"), message)
+    }
+
+    /// 429 because of connections of one address.
+    pub(crate) fn too_many_connections_of_address() -> Self {
+        let message = "this address has as many connections as one may have (--max-connections-per-address); \
+                       close some, or try again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, Some("too_many_connections"), message)
+    }
+
+    /// 503 because everyone who is connected is being answered.
+    pub(crate) fn too_many_connections() -> Self {
+        let message =
+            "all connections that there may be (--max-connections) are being answered; try again later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("too_many_connections"), message)
     }
 
     /// 404 for a model that is not served.
@@ -148,7 +189,9 @@ impl ApiError {
     fn kind(&self) -> &'static str {
         match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
@@ -186,7 +229,7 @@ impl IntoResponse for ApiError {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
             }
             _ => {}

@@ -145,7 +145,12 @@ fn choice(known: &ShortName, memory_bytes: Option<u64>) -> (&'static str, Fit) {
 /// Runs `undine models`.
 pub fn run_models(args: &ModelsArgs) -> Result<(), Error> {
     let memory_bytes = memory::available_bytes();
-    let there = cache()?.list()?;
+    let there = match cache() {
+        Ok(cache) => cache.list()?,
+        // The names are worth knowing without one.
+        Err(Error::Hub(undine_hub::Error::NoCache)) => Vec::new(),
+        Err(error) => return Err(error),
+    };
     let quants_of = |known: &ShortName| -> Vec<&str> {
         let of_repo = |cached: &&Cached| cached.name.repo.as_str() == known.repo;
         there.iter().filter(of_repo).filter_map(|cached| cached.name.quant.as_deref()).collect()

@@ -7,7 +7,7 @@ mod remove;
 mod show;
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use undine_hub::{Cache, Hub, HubName, ModelName, PullRequest, Settings, Token};
 
@@ -68,9 +68,7 @@ pub fn checkpoint_name(model: &Path) -> Option<String> {
 
 /// The environment's settings, with another folder for models.
 fn settings(download_dir: Option<&Path>) -> Result<Settings, Error> {
-    let settings = Settings::from_env()?;
-    let cache = download_dir.map_or(settings.cache, PathBuf::from);
-    Ok(Settings { cache, ..settings })
+    Ok(Settings::from_env(download_dir)?)
 }
 
 /// The cache of the environment.

@@ -195,3 +195,74 @@ fn two_writers_of_one_file_do_not_disturb_each_other() {
     Checkpoint::open(&out).expect("the last one wins, and is whole");
     assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1);
 }
+
+#[test]
+fn a_full_disk_is_an_error_whatever_was_to_be_written() {
+    let (base, folder) = (models().base(), folder("full"));
+    let cache = folder.join("cache");
+    fs::create_dir_all(cache.join("models--x--y/snapshots/main")).expect("made");
+    let prose = folder.join("prose.txt");
+    fs::write(&prose, "What is 17 + 25? The answer is 42. ".repeat(100)).expect("writes");
+    let (base, prose, out) = (text(&base), text(&prose), folder.join("out.gguf"));
+    let commands: [&[&str]; 20] = [
+        &["--help"],
+        &["--version"],
+        &["help"],
+        &["serve", "--help"],
+        &["serve", "-h"],
+        &["help", "bench", "serve"],
+        &["run", "--version"],
+        &["models"],
+        &["models", "--json"],
+        &["list", "--json"],
+        &["inspect", base],
+        &["inspect", base, "--json"],
+        &["show", base],
+        &["synth", "--list"],
+        &["fit", "LFM2-1.2B"],
+        &["doctor", "--json"],
+        &["run", base, "-p", "hi", "-n", "3"],
+        &["run", base, "-p", "hi", "-n", "3", "--json"],
+        &["eval", base, "--text", prose, "--chunks", "1"],
+        &["quantize", base, text(&out), "--dry-run"],
+    ];
+    for words in commands {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has one");
+        let output = undine().args(words).env("HF_HUB_CACHE", &cache).stdout(full).output().expect("starts");
+        assert_eq!(code(words, &output), 1, "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("No space left"), "{words:?}: {}", stderr(&output));
+    }
+    // Help on an error is no output.
+    let output = undine().output().expect("starts");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn without_a_home_a_cache_has_to_be_named() {
+    let folder = folder("homeless");
+    let base = models().base();
+    let homeless = |words: &[&str]| {
+        let mut command = undine();
+        for name in ["HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HUGGINGFACE_HUB_CACHE"] {
+            command.env_remove(name);
+        }
+        command.args(words).current_dir(&folder).output().expect("starts")
+    };
+    for words in [
+        &["list"][..],
+        &["pull", "lfm2.5:1.2b"],
+        &["show", "lfm2.5:1.2b"],
+        &["run", "lfm2.5:1.2b", "-p", "x"],
+    ] {
+        let output = homeless(words);
+        assert_eq!(code(words, &output), 1, "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("HF_HOME"), "{words:?}: {}", stderr(&output));
+    }
+    for words in
+        [&["inspect", text(&base)][..], &["run", text(&base), "-p", "x", "-n", "1"], &["models"], &["--help"]]
+    {
+        let output = homeless(words);
+        assert_eq!(code(words, &output), 0, "{words:?}: {}", stderr(&output));
+    }
+    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 0, "nothing was made where it ran");
+}

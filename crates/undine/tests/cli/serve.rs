@@ -44,7 +44,7 @@ impl Server {
 
     pub fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         let rest = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
         self.send(&(head + &rest))
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio_rustls::rustls;
 
-use crate::common::{models, run, stderr, text};
+use crate::common::{models, run, stderr, text, undine};
 use crate::serve::Server;
 
 const MODELS: &str = "GET /v1/models HTTP/1.0\r\nhost: localhost\r\n\r\n";
@@ -70,9 +70,22 @@ fn a_unix_socket_outlives_a_killed_server() {
     assert!(answer.contains("\"object\":\"list\""), "{answer}");
     let mut second = vec!["serve"];
     second.extend(words);
-    assert!(stderr(&run(&second)).contains("cannot listen"), "the socket is in use");
+    let refused = run(&second);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("another server answers there"), "{}", stderr(&refused));
+    assert!(UnixStream::connect(&socket).is_ok(), "the second one left the first one's socket");
     assert_eq!(server.terminate().0, Some(0));
     assert!(!socket.exists(), "the socket goes with the server");
+}
+
+#[test]
+fn a_file_in_the_place_of_a_socket_stays() {
+    let model = models().base();
+    let place = file("precious.txt", "precious");
+    let output = run(&["serve", text(&model), "--uds", text(&place)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("a regular file"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&place).expect("there"), "precious");
 }
 
 #[test]
@@ -94,9 +107,81 @@ fn keys_come_from_flags_files_and_the_environment() {
     let server = Server::start_in(&[text(&model)], &[("VLLM_API_KEY", "erin")]);
     assert_eq!((status(&server, "erin").as_str(), status(&server, "alice").as_str()), ("200", "401"));
     drop(server);
+    for (flags, variables, part) in [
+        (&["--api-key", " "][..], &[][..], "only white space"),
+        (&[], &[("UNDINE_API_KEY", " \t")], "only white space"),
+        (&[], &[("VLLM_API_KEY", " ")], "VLLM_API_KEY: expected a key"),
+        (&[], &[("VLLM_API_KEY", "")], "VLLM_API_KEY: expected a key"),
+        (
+            &["--api-key-file", text(&file("odd.txt", "good\nschl\u{fc}ssel\n"))],
+            &[],
+            "odd.txt: line 2: expected a key",
+        ),
+    ] {
+        let mut command = undine();
+        command.env_remove("VLLM_API_KEY").args(["serve", text(&model), "--port", "0"]).args(flags);
+        let output = command.envs(variables.iter().copied()).output().expect("starts");
+        assert!(!output.status.success(), "{flags:?} {variables:?} opened the server to everyone");
+        assert!(stderr(&output).contains(part), "{flags:?} {variables:?}: {}", stderr(&output));
+    }
     let empty = file("nobody.txt", "# nobody\n");
     let output = run(&["serve", text(&model), "--api-key-file", text(&empty)]);
     assert!(stderr(&output).contains("at least one key"), "{}", stderr(&output));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn keys_are_not_in_the_list_of_processes() {
+    let model = models().base();
+    let server = Server::start(&[
+        text(&model),
+        "--api-key",
+        "alice-secret",
+        "--api_key=bob-secret",
+        "--hf-token",
+        "hf_carol",
+    ]);
+    let words = std::fs::read(format!("/proc/{}/cmdline", server.child.id())).expect("runs");
+    let words = String::from_utf8_lossy(&words).replace('\0', " ");
+    assert!(words.contains("serve") && words.contains("--api-key ***"), "{words}");
+    for secret in ["alice", "bob", "carol"] {
+        assert!(!words.contains(secret), "{words}");
+    }
+    for (key, expected) in [("alice-secret", "200"), ("bob-secret", "200"), ("***", "401")] {
+        let head = format!("GET /v1/models HTTP/1.0\r\nauthorization: Bearer {key}\r\n\r\n");
+        let answer = talk(TcpStream::connect(&server.address).expect("connects"), &head);
+        assert_eq!(&answer[9..12], expected, "{key}");
+    }
+    assert_eq!(server.terminate().0, Some(0), "it is the same process");
+}
+
+#[test]
+fn a_server_is_asked_by_its_names() {
+    let model = models().base();
+    let status = |server: &Server, host: &str| {
+        let head = format!("GET /v1/models HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        talk(TcpStream::connect(&server.address).expect("connects"), &head)[9..12].to_owned()
+    };
+    let machine = Command::new("uname").arg("-n").output().expect("uname starts");
+    let machine = String::from_utf8(machine.stdout).expect("UTF-8").trim().to_owned();
+    let server = Server::start(&[text(&model)]);
+    for (host, expected) in [("127.0.0.1", "200"), (machine.as_str(), "200"), ("api.example", "403")] {
+        assert_eq!(status(&server, host), expected, "{host}");
+    }
+    let (_, errors) = server.terminate();
+    assert!(!errors.contains("ANYONE"), "it listens on this machine alone: {errors}");
+    let server = Server::start_in(&[text(&model)], &[("UNDINE_ALLOWED_HOSTS", "api.example,.b.example")]);
+    for (host, expected) in [("api.example", "200"), ("a.b.example:1", "200"), ("c.example", "403")] {
+        assert_eq!(status(&server, host), expected, "{host}");
+    }
+    drop(server);
+    let config = file("hosts.yaml", "allowed_hosts: [api.example]\n");
+    let server = Server::start(&["--config", text(&config), text(&model)]);
+    assert_eq!((status(&server, "api.example"), status(&server, "b.example")), ("200".into(), "403".into()));
+    drop(server);
+    let output = run(&["serve", text(&model), "--allowed-hosts", "http://api.example"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--allowed-hosts: expected a host name"), "{}", stderr(&output));
 }
 
 #[test]
