@@ -4,7 +4,7 @@
 //! id, the values of such flags replaced by `***`, and the values themselves in a pipe that only this process has. They can be
 //! seen for the moment before that; a file or the environment never shows them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -71,7 +71,7 @@ fn take_out(words: &[OsString]) -> (Vec<OsString>, Vec<Vec<u8>>) {
 }
 
 /// A flag as it is known by, and the value after its equals sign. Whatever has none of our flags' names comes back as nothing.
-fn split(word: &OsString) -> (String, Option<Vec<u8>>) {
+fn split(word: &OsStr) -> (String, Option<Vec<u8>>) {
     let bytes = word.as_bytes();
     let end = bytes.iter().position(|&byte| byte == b'=');
     let name = String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]);

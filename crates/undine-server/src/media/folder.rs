@@ -130,8 +130,8 @@ fn walk(folder: &File, within: &Path) -> std::io::Result<File> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn nothing_outside_the_folder_is_read() {
+    /// A folder `media` with files and links, beside others.
+    fn files() -> (tempfile::TempDir, PathBuf) {
         let base = tempfile::tempdir().unwrap();
         let inside = base.path().join("media");
         std::fs::create_dir_all(inside.join("deep")).unwrap();
@@ -144,12 +144,18 @@ mod tests {
         {
             std::os::unix::fs::symlink(target, inside.join(link)).unwrap();
         }
+        (base, inside)
+    }
+
+    fn read(folder: &MediaFolder, path: &str) -> Option<String> {
+        let url = Url::parse(&format!("file://{}/{path}", folder.root.display())).unwrap();
+        folder.read(&url).map(|bytes| String::from_utf8(bytes).unwrap()).ok()
+    }
+
+    #[test]
+    fn nothing_outside_the_folder_is_read() {
+        let (base, inside) = files();
         let folder = MediaFolder::open(&inside).unwrap();
-        let root = inside.canonicalize().unwrap();
-        let read = |path: &str| {
-            let url = Url::parse(&format!("file://{}/{path}", root.display())).unwrap();
-            folder.read(&url).map(|bytes| String::from_utf8(bytes).unwrap()).ok()
-        };
         for (path, expected) in [
             ("a%20b.png", Some("media/a b.png")),
             ("deep/c.png", Some("media/deep/c.png")),
@@ -167,42 +173,50 @@ mod tests {
             ("gone", None),
             ("a%00", None),
         ] {
-            assert_eq!(read(path).as_deref(), expected, "{path}");
-        }
-        #[cfg(unix)]
-        {
-            std::os::unix::fs::symlink(root.join("deep/c.png"), root.join("absolute")).unwrap();
-            assert_eq!(read("absolute").as_deref(), Some("media/deep/c.png"), "a link to another file here");
-            let made = std::process::Command::new("mkfifo").arg(root.join("pipe")).status().unwrap();
-            assert!(made.success());
-            assert_eq!(read("pipe"), None, "nobody will ever write to it");
-            // What comes between the look and the opening.
-            for (path, opens) in [
-                ("a b.png", true),
-                ("deep/c.png", true),
-                ("out", false),
-                ("in", false),
-                ("up/secret", false),
-                ("up/media/a b.png", false),
-            ] {
-                let path = Path::new(path);
-                assert_eq!(folder.open_beneath(path).is_ok(), opens, "{}", path.display());
-                assert_eq!(walk(&folder.folder, path).is_ok(), opens, "{}, by hand", path.display());
-            }
-            // The folder that was opened is read, not another one in its place.
-            std::os::unix::fs::symlink(&inside, base.path().join("alias")).unwrap();
-            let alias = MediaFolder::open(&base.path().join("alias")).unwrap();
-            let url = format!("file://{}/alias/deep/c.png", base.path().display());
-            assert!(alias.read(&Url::parse(&url).unwrap()).is_ok(), "as the operator wrote it");
-            std::fs::rename(&inside, base.path().join("moved")).unwrap();
-            std::fs::create_dir(&inside).unwrap();
-            std::fs::write(inside.join("a b.png"), "another").unwrap();
-            assert_eq!(read("a%20b.png").as_deref(), Some("media/a b.png"));
+            assert_eq!(read(&folder, path).as_deref(), expected, "{path}");
         }
         for url in ["file://host/etc/passwd", "file:///etc/passwd", "file:///dev/zero"] {
             assert!(folder.read(&Url::parse(url).unwrap()).is_err(), "{url}");
         }
         assert!(MediaFolder::open(&base.path().join("secret")).is_err());
         assert!(MediaFolder::open(&base.path().join("none")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_checked_is_what_is_opened() {
+        let (base, inside) = files();
+        let folder = MediaFolder::open(&inside).unwrap();
+        std::os::unix::fs::symlink(inside.join("deep/c.png"), inside.join("absolute")).unwrap();
+        assert_eq!(
+            read(&folder, "absolute").as_deref(),
+            Some("media/deep/c.png"),
+            "a link to another file here"
+        );
+        let made = std::process::Command::new("mkfifo").arg(inside.join("pipe")).status().unwrap();
+        assert!(made.success());
+        assert_eq!(read(&folder, "pipe"), None, "nobody will ever write to it");
+        // What comes between the look and the opening.
+        for (path, opens) in [
+            ("a b.png", true),
+            ("deep/c.png", true),
+            ("out", false),
+            ("in", false),
+            ("up/secret", false),
+            ("up/media/a b.png", false),
+        ] {
+            let path = Path::new(path);
+            assert_eq!(folder.open_beneath(path).is_ok(), opens, "{}", path.display());
+            assert_eq!(walk(&folder.folder, path).is_ok(), opens, "{}, by hand", path.display());
+        }
+        // The folder that was opened is read, not another one in its place.
+        std::os::unix::fs::symlink(&inside, base.path().join("alias")).unwrap();
+        let alias = MediaFolder::open(&base.path().join("alias")).unwrap();
+        let url = format!("file://{}/alias/deep/c.png", base.path().display());
+        assert!(alias.read(&Url::parse(&url).unwrap()).is_ok(), "as the operator wrote it");
+        std::fs::rename(&inside, base.path().join("moved")).unwrap();
+        std::fs::create_dir(&inside).unwrap();
+        std::fs::write(inside.join("a b.png"), "another").unwrap();
+        assert_eq!(read(&folder, "a%20b.png").as_deref(), Some("media/a b.png"));
     }
 }
