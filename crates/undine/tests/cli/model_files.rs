@@ -34,8 +34,7 @@ fn replace_by_name(path: &Path) {
 
 /// A stream that goes on for long, after its first bytes.
 fn long_stream(server: &Server) -> TcpStream {
-    let body =
-        r#"{"prompt": "x", "stream": true, "ignore_eos": true, "max_tokens": 100000, "temperature": 0}"#;
+    let body = r#"{"prompt": "x", "stream": true, "ignore_eos": true, "max_tokens": 4000, "temperature": 0}"#;
     let mut stream = TcpStream::connect(&server.address).expect("connects");
     let head = "POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("sends");
@@ -63,7 +62,7 @@ fn a_server_whose_model_file_is_changed_says_so_and_ends() {
         [("cut.gguf", cut_short, "cut short"), ("written.gguf", write_in_place, "written to")];
     for (name, deed, what) in cases {
         let path = copy(name);
-        let server = Server::start(&[text(&path), "--max-model-len", "120K"]);
+        let server = Server::start(&[text(&path)]);
         let mut stream = long_stream(&server);
         deed(&path);
         let mut rest = String::new();
@@ -87,7 +86,7 @@ fn a_server_whose_model_file_is_changed_says_so_and_ends() {
 #[test]
 fn a_server_whose_model_file_is_replaced_by_name_goes_on() {
     let path = copy("replaced.gguf");
-    let mut server = Server::start(&[text(&path), "--max-model-len", "120K"]);
+    let mut server = Server::start(&[text(&path)]);
     let question = r#"{"prompt": "x", "max_tokens": 8, "temperature": 0, "ignore_eos": true}"#;
     let text_of = |answer: String| answer.split("\"text\":").nth(1).map(str::to_owned).expect("an answer");
     let before = text_of(server.ask("POST", "/v1/completions", question));
@@ -111,29 +110,34 @@ fn a_server_whose_model_file_is_replaced_by_name_goes_on() {
 #[test]
 fn commands_whose_model_file_is_cut_short_end_with_a_sentence() {
     let requests = models().place("cut-requests.jsonl");
-    let line = r#"{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "cut-batch", "prompt": "x", "max_tokens": 100000, "ignore_eos": true, "temperature": 0}}"#;
-    std::fs::write(&requests, format!("{line}\n")).expect("writes");
+    let line = |i: u32| {
+        let body = r#"{"prompt": "x", "max_tokens": 4000, "ignore_eos": true}"#;
+        format!(r#"{{"custom_id": "{i}", "method": "POST", "url": "/v1/completions", "body": {body}}}"#)
+            + "\n"
+    };
+    std::fs::write(&requests, (0..100).map(line).collect::<String>()).expect("writes");
     let results = models().place("cut-results.jsonl");
     drop(std::fs::remove_file(&results));
     let cases = [
         ("cut-run.gguf", vec!["run", "-p", "x", "-n", "100000", "--temperature", "0", "--raw"]),
         ("cut-bench.gguf", vec!["bench", "-p", "64", "-n", "64", "-r", "10000"]),
-        (
-            "cut-batch.gguf",
-            vec!["batch", "-i", text(&requests), "-o", text(&results), "--max-model-len", "120K"],
-        ),
+        ("cut-batch.gguf", vec!["batch", "-i", text(&requests), "-o", text(&results)]),
     ];
     for (name, words) in cases {
         let path = copy(name);
         let mut command = undine();
         command.arg(words[0]).arg(&path).args(&words[1..]).stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().expect("starts");
-        // The file is mapped, and read from the first step on.
-        let mapped = format!("/proc/{}/maps", child.id());
-        while !std::fs::read_to_string(&mapped).expect("runs").contains(name) {
+        // The threads that compute are there once the file has been read and checked.
+        let threads = format!("/proc/{}/task", child.id());
+        let computes = || {
+            let tasks = std::fs::read_dir(&threads).expect("runs").filter_map(Result::ok);
+            let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+            names.into_iter().any(|name| name.starts_with("undine-cpu"))
+        };
+        while !computes() {
             std::thread::yield_now();
         }
-        std::thread::sleep(std::time::Duration::from_millis(300));
         cut_short(&path);
         let output = child.wait_with_output().expect("ends");
         let told = String::from_utf8_lossy(&output.stderr);

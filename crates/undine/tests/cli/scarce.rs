@@ -29,8 +29,8 @@ fn little_address_space_is_told() {
         [&["serve", "--port", "0"], &kv[..]].concat(),
         [&["batch", "-i", text(&requests), "-o", text(&results)], &kv[..]].concat(),
     ];
-    // Enough for the program, for a part of the keys and values, and for most of them.
-    for kib in [600_000, 1_500_000, 4_000_000] {
+    // Enough for the program, and for parts of the keys and values.
+    for kib in [600_000, 1_000_000, 1_500_000] {
         for words in &commands {
             let output = limited(&format!("-v {kib}"), words);
             let told = stderr(&output);
