@@ -12,6 +12,12 @@ unsafe impl<T: Send> Sync for SharedSlice<T> {}
 /// Bytes of a huge page, as most systems have them.
 pub const HUGE_PAGE: usize = 2 << 20;
 
+/// So much memory from the system itself, untouched; `None` if it does not give it. An allocator that had it back would no longer
+/// know that it is zeros, and touch all of it when zeros are asked for.
+pub fn try_to_map(bytes: usize) -> Option<memmap2::MmapMut> {
+    memmap2::MmapMut::map_anon(bytes.max(1)).ok()
+}
+
 /// A number type for which all bits zero is 0.
 pub trait Zero: Copy {}
 impl Zero for f32 {}
@@ -34,7 +40,7 @@ impl<T: Zero> SharedSlice<T> {
     /// `len` zeros in huge pages, where the system has some. `None` if it does not give so much memory.
     pub fn in_huge_pages(len: usize) -> Option<Self> {
         // What `new` asks for must not fail.
-        Vec::<T>::new().try_reserve_exact(len).ok()?;
+        try_to_map(len.checked_mul(size_of::<T>())?)?;
         let memory = Self::new(len);
         ask_for_huge_pages(&memory);
         Some(memory)

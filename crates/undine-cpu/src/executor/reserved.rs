@@ -2,7 +2,7 @@
 
 use undine_core::{Config, RowOutput};
 
-use crate::memory::SharedSlice;
+use crate::memory::{SharedSlice, try_to_map};
 use crate::plan::Plan;
 
 use super::kv::KvCache;
@@ -44,10 +44,8 @@ pub(super) fn try_out(config: &Config, plan: &Plan, options: &CpuOptions) -> Res
     // All at once, until it is known that they can be had.
     let mut held = Vec::with_capacity(layers + 1);
     for bytes in std::iter::repeat_n(layer, layers).chain([work]) {
-        let mut memory = Vec::<u8>::new();
         let bytes_all = work.saturating_add(layer.saturating_mul(layers));
-        memory.try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes: bytes_all })?;
-        held.push(memory);
+        held.push(try_to_map(bytes).ok_or(Error::Memory { bytes: bytes_all })?);
     }
     Ok(())
 }
