@@ -5,10 +5,13 @@ use libfuzzer_sys::fuzz_target;
 use undine_core::ImageSettings;
 use undine_image::{ImagePipeline, decode};
 
+/// A picture takes up to twelve bytes a pixel while it is decoded.
+const HEAP_BYTES_MAX: usize = 1 << 30;
+
 /// Pixels above which only decoding is tried, so that inputs stay fast.
 const CUT_PIXELS_MAX: usize = 1 << 20;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: undine_fuzz::limit_heap(HEAP_BYTES_MAX), |bytes: &[u8]| {
     let pipeline = ImagePipeline::new(ImageSettings::default()).expect("the defaults pass their check");
     let Ok(picture) = decode(bytes) else { return };
     if picture.pixels().len() / 3 > CUT_PIXELS_MAX {

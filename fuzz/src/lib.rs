@@ -1,7 +1,46 @@
 //! What the fuzz targets share.
 #![forbid(unsafe_code)]
 
+pub mod answers;
+pub mod api;
+#[path = "../../crates/undine-server/tests/support/eye.rs"]
+mod eye;
+#[path = "../../crates/undine-server/tests/support/mock.rs"]
+mod mock;
+pub mod vocabulary;
+
+use std::alloc::System;
+use std::panic;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cap::Cap;
 use undine_weights::{Checkpoint, ExpertPart, WeightName};
+
+/// Most bytes of the heap at once, unless a target says otherwise. Beyond it an allocation fails, which ends the process.
+const HEAP_BYTES_MAX: usize = 256 << 20;
+/// The token that ends the mock's scripts.
+const EOS: u32 = api::EOS;
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, HEAP_BYTES_MAX);
+
+/// Changes the limit of the heap, for a target that may hold more.
+pub fn limit_heap(bytes: usize) {
+    HEAP.set_limit(bytes).expect("little is allocated at the start");
+}
+
+/// Panics that are told.
+const PANICS_TOLD_MAX: usize = 20;
+
+/// Lets panics pass that a library catches itself. One that nobody catches still ends the process.
+pub fn allow_caught_panics() {
+    static TOLD: AtomicUsize = AtomicUsize::new(0);
+    panic::set_hook(Box::new(|panic| {
+        if TOLD.fetch_add(1, Ordering::Relaxed) < PANICS_TOLD_MAX {
+            eprintln!("{panic}");
+        }
+    }));
+}
 
 /// Touches the first and last byte of what an opened checkpoint offers, so that a view beyond its file is noticed.
 pub fn read_all(checkpoint: &Checkpoint) {
@@ -20,3 +59,24 @@ pub fn read_all(checkpoint: &Checkpoint) {
     }
     assert!(checkpoint.tensors().all(|tensor| tensor.bytes <= checkpoint.file_bytes()));
 }
+
+/// A number that an input stands for, to choose by.
+pub fn seed(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// The next number of a sequence, and what of it is below `limit`.
+pub fn draw(state: &mut u64, limit: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize % limit.max(1)
+}
+
+/// The parts of an input that has several: between bytes that occur in no text.
+pub fn parts(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == SEPARATOR)
+}
+
+/// What [`parts`] are separated by.
+pub const SEPARATOR: u8 = 0xff;

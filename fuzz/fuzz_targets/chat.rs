@@ -1,0 +1,8 @@
+//! The body of a chat request: an answer or an error that names what is wrong, never a failure of the server.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+    undine_fuzz::api::TEXT.post("/v1/chat/completions", bytes);
+});
