@@ -264,12 +264,30 @@ pub trait VisionExecutor {
     /// The shape; constant.
     fn config(&self) -> &VisionConfig;
 
-    /// One row of `hidden` values for each token of each tile, in order. A row depends on its own tile alone, to the bit.
+    /// Begins to encode tiles; what was begun before and has not ended is given up.
     /// Panics if a tile does not pass [`Tile::check`].
+    fn begin(&mut self, tiles: &[Tile]);
+
+    /// Goes on with the tiles that were begun, for a part of their work that is short beside that of a whole image, so that
+    /// others get between. Returns the rows when they are complete: one row of `hidden` values for each token of each tile,
+    /// in order. A row depends on its own tile alone, to the bit.
+    ///
+    /// # Errors
+    /// If the device failed; then nothing is begun any more.
+    fn advance(&mut self) -> Result<Option<Vec<f32>>, ExecutorError>;
+
+    /// Encodes tiles at once.
     ///
     /// # Errors
     /// If the device failed.
-    fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError>;
+    fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError> {
+        self.begin(tiles);
+        loop {
+            if let Some(rows) = self.advance()? {
+                return Ok(rows);
+            }
+        }
+    }
 }
 
 /// Makes a vision executor on the thread that will own it.

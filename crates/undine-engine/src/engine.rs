@@ -170,10 +170,13 @@ impl Engine {
     }
 
     fn advance(&mut self, events: &mut Vec<(RequestId, Event)>) -> Result<(), ExecutorError> {
+        if let Some(vision) = &mut self.vision {
+            self.scheduler.encode_images(vision.as_mut())?;
+        }
         let parts = self.schedule();
-        // Without a step nothing is wanted: what the last one wanted has been encoded.
-        if let Some(vision) = self.vision.as_mut().filter(|_| !parts.is_empty()) {
-            self.scheduler.show_images(vision.as_mut(), &mut self.batch, &parts)?;
+        if let Some(vision) = &mut self.vision {
+            self.scheduler.show_images(&mut self.batch, &parts);
+            self.scheduler.begin_images(vision.as_mut());
         }
         let started = parts.iter().filter_map(|part| Some((part.id, part.started?)));
         events.extend(started.map(|(id, cached_tokens)| (id, Event::Started { cached_tokens })));

@@ -1,9 +1,10 @@
 //! Images: when their tiles are encoded, how long the rows are kept, and what they are called in the prefix tree.
 //!
-//! A tile is encoded in the first step that computes a row of it, and no earlier: whoever finds its keys and values in the cache
-//! needs no rows. A sequence holds the rows of a tile while it is in the midst of it; beyond that they are kept by image as long as
-//! there is room, for other requests and for rows that are computed once more. So that others' answers go on meanwhile, the tiles
-//! of a step are few ([`STEP_PATCHES`]).
+//! A tile is asked for by the first sequence that comes to a row of it, and no earlier: whoever finds its keys and values in the cache
+//! needs no rows. The tiles that are asked for in a step are encoded together, few at a time ([`STEP_PATCHES`]), in slices between
+//! the steps that follow; meanwhile their sequences have no rows there, and the others go on. Then everybody who has come to a tile
+//! holds its rows, until it is past it; beyond that they are kept by image as long as there is room, for other requests and for rows
+//! that are computed once more.
 //!
 //! In the prefix tree each position of an image is [`IMAGE_BIT`] and the image's number. A number is never used twice, so positions are
 //! equal only where images are. What is kept of an image is kept for the [`CacheRoot`] it was shown under: nobody else can find out
@@ -19,17 +20,18 @@ use undine_core::{
     VisionExecutor,
 };
 
+use crate::tenants::TenantIndex;
 use crate::{AddError, EngineStats};
 
 /// Marks an image's number among the keys of the prefix tree. Tokens are below it.
 pub(crate) const IMAGE_BIT: TokenId = 1 << 31;
 /// Images whose numbers are known at once; the one that was used longest ago is forgotten.
 const NUMBERS_MAX: usize = 1 << 14;
-/// Patches that are encoded in one step, unless a single tile has more. One tile of a split image has as many.
+/// Patches that are encoded together, unless a single tile has more. One tile of a split image has as many.
 pub const STEP_PATCHES: usize = 1024;
 
 /// A tile of an image, which is known by its number.
-type TileName = (TokenId, u32);
+pub(crate) type TileName = (TokenId, u32);
 
 /// Tokens of a prompt whose place a tile takes.
 pub(crate) struct PlacedTile {
@@ -50,6 +52,15 @@ pub(crate) struct SequenceImages {
 }
 
 impl SequenceImages {
+    /// Takes what has been encoded, if it is theirs and `computed` positions do not go beyond it.
+    pub fn receive(&mut self, encoded: &[(TileName, Arc<[f32]>)], computed: u32) {
+        for tile in self.within(computed..u32::MAX) {
+            if let Some((_, rows)) = encoded.iter().find(|(name, _)| *name == tile.name) {
+                tile.encoded = Some(Arc::clone(rows));
+            }
+        }
+    }
+
     /// Forgets what is encoded of them.
     pub fn release(&mut self) {
         self.tiles.iter_mut().for_each(|tile| tile.encoded = None);
@@ -99,6 +110,16 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     }
 }
 
+/// A tile to encode.
+pub(crate) struct Wanted {
+    name: TileName,
+    tile: Tile,
+    /// Who pays for it.
+    pub tenant: TenantIndex,
+    /// As many rows as it has tokens.
+    pub rows: u32,
+}
+
 /// What the engine knows of images.
 pub(crate) struct Images {
     numbers: Recent<(CacheRoot, ImageKey), TokenId>,
@@ -108,9 +129,10 @@ pub(crate) struct Images {
     /// Bytes of `encoded`.
     bytes: u64,
     bytes_max: u64,
-    /// The tiles to encode in this step, and after that their rows.
-    wanted: Vec<(TileName, Tile)>,
-    rows: Vec<Arc<[f32]>>,
+    /// Tiles that are asked for in this step, and by whom first.
+    wanted: Vec<Wanted>,
+    /// Those that are being encoded.
+    pass: Vec<Wanted>,
     images_total: u64,
     encoded_total: u64,
     reused_total: u64,
@@ -126,7 +148,7 @@ impl Images {
             bytes: 0,
             bytes_max,
             wanted: Vec::new(),
-            rows: Vec::new(),
+            pass: Vec::new(),
             images_total: 0,
             encoded_total: 0,
             reused_total: 0,
@@ -178,30 +200,28 @@ impl Images {
     /// A new step begins.
     pub fn begin_step(&mut self) {
         self.wanted.clear();
-        self.rows.clear();
     }
 
-    /// How many of the next `rows` rows, from position `start` on, this step can have: up to the first tile that it has no room
-    /// to encode. Those that it can have are encoded by [`Self::encode`].
-    pub fn rows_within(&mut self, images: &mut SequenceImages, start: u32, rows: u32) -> u32 {
+    /// How many of the next `rows` rows, from position `start` on, this step can have: up to the first tile that is not encoded. Those
+    /// that are not are asked for.
+    pub fn rows_within(
+        &mut self,
+        tenant: TenantIndex,
+        images: &mut SequenceImages,
+        start: u32,
+        rows: u32,
+    ) -> u32 {
+        let mut ready = rows;
         for tile in images.within(start..start + rows) {
-            if !self.provide(tile) {
-                return tile.positions.start.saturating_sub(start);
+            if !self.provide(tenant, tile) {
+                ready = ready.min(tile.positions.start.saturating_sub(start));
             }
         }
-        rows
+        ready
     }
 
-    /// Whether a sequence that begins at `start` would have a row in this step.
-    pub fn has_room(&mut self, images: &mut SequenceImages, start: u32) -> bool {
-        let first = images.within(start..start + 1).next();
-        first.is_none_or(|tile| {
-            tile.encoded.is_some() || self.encoded.entries.contains_key(&tile.name) || self.fits(tile)
-        })
-    }
-
-    /// Makes sure that the rows of a tile are there or will be, if this step has room.
-    fn provide(&mut self, tile: &mut PlacedTile) -> bool {
+    /// Makes sure that the rows of a tile are there, or asks for them.
+    fn provide(&mut self, tenant: TenantIndex, tile: &mut PlacedTile) -> bool {
         if tile.encoded.is_some() {
             return true;
         }
@@ -210,43 +230,58 @@ impl Images {
             self.reused_total += 1;
             return true;
         }
-        let fits = self.fits(tile);
-        if fits && self.place_of(tile.name).is_none() {
-            self.wanted.push((tile.name, tile.tile.clone()));
+        if self.pass.is_empty() && self.fits(tile) {
+            let rows = tile.positions.len() as u32;
+            self.wanted.push(Wanted { name: tile.name, tile: tile.tile.clone(), tenant, rows });
         }
-        fits
+        false
     }
 
-    /// Whether a tile is to be encoded in this step, or can be.
+    /// Whether a tile can be asked for in this step, and is not yet.
     fn fits(&self, tile: &PlacedTile) -> bool {
-        let patches: usize = self.wanted.iter().map(|(_, tile)| tile.patches()).sum();
+        let patches: usize = self.wanted.iter().map(|wanted| wanted.tile.patches()).sum();
         let fits = self.wanted.is_empty() || patches + tile.tile.patches() <= STEP_PATCHES;
-        fits || self.place_of(tile.name).is_some()
+        fits && self.wanted.iter().all(|wanted| wanted.name != tile.name)
     }
 
-    fn place_of(&self, name: TileName) -> Option<usize> {
-        self.wanted.iter().position(|(other, _)| *other == name)
-    }
-
-    /// Encodes what this step wants, in one pass.
-    pub fn encode(&mut self, vision: &mut dyn VisionExecutor) -> Result<(), ExecutorError> {
+    /// Begins to encode what the step has asked for, unless others are being encoded. Returns what was begun.
+    pub fn begin_pass(&mut self, vision: &mut dyn VisionExecutor) -> &[Wanted] {
         if self.wanted.is_empty() {
-            return Ok(());
+            return &[];
+        }
+        std::mem::swap(&mut self.pass, &mut self.wanted);
+        let tiles: Vec<Tile> = self.pass.iter().map(|wanted| wanted.tile.clone()).collect();
+        vision.begin(&tiles);
+        &self.pass
+    }
+
+    /// Encodes a slice of what was begun. Returns the rows of the tiles when they are complete.
+    pub fn encode(
+        &mut self,
+        vision: &mut dyn VisionExecutor,
+    ) -> Result<Vec<(TileName, Arc<[f32]>)>, ExecutorError> {
+        if self.pass.is_empty() {
+            return Ok(Vec::new());
         }
         let VisionConfig { hidden, downsample, .. } = *vision.config();
-        let tiles: Vec<Tile> = self.wanted.iter().map(|(_, tile)| tile.clone()).collect();
-        let all = vision.encode(&tiles)?;
-        self.encoded_total += tiles.len() as u64;
+        let Some(all) = vision.advance()? else { return Ok(Vec::new()) };
         let mut left = &all[..];
-        for (i, tile) in tiles.iter().enumerate() {
+        let mut encoded = Vec::with_capacity(self.pass.len());
+        for Wanted { name, tile, .. } in std::mem::take(&mut self.pass) {
             let (rows, rest) = left.split_at(tile.tokens(downsample) * hidden);
             let rows: Arc<[f32]> = Arc::from(rows);
-            self.keep(self.wanted[i].0, &rows);
-            self.rows.push(rows);
+            self.keep(name, &rows);
+            encoded.push((name, rows));
             left = rest;
         }
         assert!(left.is_empty(), "the executor returns one row for each token of each tile");
-        Ok(())
+        self.encoded_total += encoded.len() as u64;
+        Ok(encoded)
+    }
+
+    /// Gives up what is being encoded.
+    pub fn give_up(&mut self) {
+        self.pass.clear();
     }
 
     /// Keeps the rows of a tile at the cost of those that were used longest ago, unless they take all the room there is.
@@ -268,10 +303,8 @@ impl Images {
     pub fn show(&self, images: &mut SequenceImages, sequence: &BatchSequence, shown: &mut Vec<ImageRows>) {
         let end = sequence.start + sequence.rows.len() as u32;
         for tile in images.within(sequence.start..end) {
-            let rows = tile.encoded.get_or_insert_with(|| {
-                let place = self.place_of(tile.name).expect("a tile without rows is encoded in this step");
-                Arc::clone(&self.rows[place])
-            });
+            let rows =
+                tile.encoded.as_ref().expect("a sequence has rows up to the first tile that lacks them");
             let positions = tile.positions.start.max(sequence.start)..tile.positions.end.min(end);
             let row = |position: u32| sequence.rows.start + position - sequence.start;
             shown.push(ImageRows {

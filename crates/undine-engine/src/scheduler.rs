@@ -33,6 +33,10 @@ use crate::tenants::{Room, TenantIndex, Tenants};
 use crate::{EngineConfig, EngineStats};
 use beginning::Look;
 
+/// What encoding an image costs beside computing its rows, in rows for each of them: four patches through a vision tower are about as
+/// much as a row of a language model four times as large.
+const TILE_ROW_COST: u32 = 1;
+
 /// The sequences and what they share.
 ///
 /// Invariant: `running` ascends in the order in which sequences began to run, and so do the queues of [`Tenants`] in theirs.
@@ -116,6 +120,7 @@ impl Scheduler {
     /// Forgets every sequence at once: the device has lost them.
     pub fn clear(&mut self) {
         self.tenants.clear();
+        self.images.give_up();
         self.slot_saves.clear();
         for running in self.running.drain(..) {
             running.promised().for_each(|id| self.blocks.release_snapshot(id));
@@ -150,20 +155,34 @@ impl Scheduler {
         }
     }
 
-    /// Encodes the tiles that a step needs and writes into its batch which rows show them; `parts` are the step's.
-    pub fn show_images(
-        &mut self,
-        vision: &mut dyn VisionExecutor,
-        batch: &mut Batch,
-        parts: &[Part],
-    ) -> Result<(), ExecutorError> {
-        self.images.encode(vision)?;
+    /// Encodes a slice of the images that were begun. Those who wait for a tile that is complete then go on.
+    pub fn encode_images(&mut self, vision: &mut dyn VisionExecutor) -> Result<(), ExecutorError> {
+        let encoded = self.images.encode(vision)?;
+        if encoded.is_empty() {
+            return Ok(());
+        }
+        for running in &mut self.running {
+            let computed = running.computed();
+            running.sequence.images.receive(&encoded, computed);
+        }
+        self.tenants.fronts().for_each(|sequence| sequence.images.receive(&encoded, 0));
+        Ok(())
+    }
+
+    /// Begins to encode the tiles that the step has asked for; their tenants pay for them.
+    pub fn begin_images(&mut self, vision: &mut dyn VisionExecutor) {
+        for wanted in self.images.begin_pass(vision) {
+            self.tenants.charge(wanted.tenant, wanted.rows * TILE_ROW_COST);
+        }
+    }
+
+    /// Writes into the batch of a step which rows show images; `parts` are the step's.
+    pub fn show_images(&mut self, batch: &mut Batch, parts: &[Part]) {
         let Batch { sequences, image_rows, .. } = batch;
         for (part, rows) in parts.iter().zip(sequences) {
             let index = self.index_of(part.begun).expect("a sequence with rows in a step runs");
             self.images.show(&mut self.running[index].sequence.images, rows, image_rows);
         }
-        Ok(())
     }
 
     /// The running sequence that began in this place.
@@ -324,7 +343,7 @@ impl Scheduler {
     fn rows_with_images(&mut self, index: usize, rows: u32) -> u32 {
         let running = &mut self.running[index];
         let start = running.computed();
-        self.images.rows_within(&mut running.sequence.images, start, rows)
+        self.images.rows_within(running.sequence.tenant, &mut running.sequence.images, start, rows)
     }
 
     fn record(&mut self, index: usize, rows: u32, step: &mut Step) {

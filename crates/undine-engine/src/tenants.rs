@@ -117,6 +117,11 @@ impl Tenants {
         self.tenant(index).queue.front()
     }
 
+    /// The first of every queue.
+    pub fn fronts(&mut self) -> impl Iterator<Item = &mut Sequence> {
+        self.places.iter_mut().flatten().filter_map(|tenant| tenant.queue.front_mut())
+    }
+
     /// Takes the first of a queue, which begins to run.
     pub fn begin_front(&mut self, index: TenantIndex) -> Sequence {
         let tenant = self.tenant_mut(index);
@@ -205,7 +210,9 @@ impl Tenants {
 
     /// It has had so many rows.
     pub fn charge(&mut self, index: TenantIndex, rows: u32) {
-        self.tenant_mut(index).credit -= i64::from(rows);
+        let debt_max = -self.credit_max;
+        let tenant = self.tenant_mut(index);
+        tenant.credit = debt_max.max(tenant.credit - i64::from(rows));
     }
 
     /// A step of so many rows has been written.

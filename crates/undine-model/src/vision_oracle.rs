@@ -15,12 +15,14 @@ use crate::vision::{
 /// The reference tower.
 pub struct VisionOracle {
     model: Arc<VisionModel>,
+    /// What was begun: it is all done in one part.
+    begun: Vec<Tile>,
 }
 
 impl VisionOracle {
     /// A tower for `model`.
     pub fn new(model: Arc<VisionModel>) -> Self {
-        Self { model }
+        Self { model, begun: Vec::new() }
     }
 }
 
@@ -29,14 +31,18 @@ impl VisionExecutor for VisionOracle {
         self.model.config()
     }
 
-    fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError> {
+    fn begin(&mut self, tiles: &[Tile]) {
+        self.begun = tiles.to_vec();
+    }
+
+    fn advance(&mut self) -> Result<Option<Vec<f32>>, ExecutorError> {
         let mut rows = Vec::new();
-        for tile in tiles {
-            let mut pass = Pass { model: &self.model, tile, arena: Vec::new(), rows: Vec::new() };
+        for tile in self.begun.drain(..) {
+            let mut pass = Pass { model: &self.model, tile: &tile, arena: Vec::new(), rows: Vec::new() };
             record(&self.model, &mut pass);
             rows.extend(pass.rows);
         }
-        Ok(rows)
+        Ok(Some(rows))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`plan`] records the tower once; each pass replays it inside one parallel region over as many tiles as fit
 //! [`PASS_PATCHES`]. Float weights are multiplied by panels ([`gemm`]), quantized ones by the decoder's kernels, attention runs
-//! tile by tile ([`attention`]). A row depends on its own tile alone, to the bit: on no other tile of the pass, no number of
+//! tile by tile ([`attention`]). A pass is run in slices of some [`SLICE_PATCHES`] each. A row depends on its own tile alone, to the bit: on no other tile of the pass, no number of
 //! threads and no instruction set.
 //!
 //! Measured with `examples/vision_speed.rs` on random weights of the 450M shape (width 768, 12 layers), Sapphire Rapids with two
@@ -46,6 +46,9 @@ use plan::{Length, VisionPlan};
 
 /// Patches of one pass, unless a single tile has more. Weights are read once a pass: with so many rows that costs nothing.
 pub const PASS_PATCHES: usize = 4096;
+/// A slice of a pass is so much work as this many patches are: two threads with BF16 matrices take 0.2 s for it. A part of a pass
+/// costs the same as that much of the whole.
+const SLICE_PATCHES: usize = 256;
 /// Resampled position tables that are kept: one for each shape of tile.
 const GRIDS_MAX: usize = 32;
 
@@ -57,6 +60,12 @@ pub struct CpuVision {
     table: Vec<f32>,
     /// Tables for shapes of tiles, the newest last.
     grids: Vec<(u32, u32, Arc<[f32]>)>,
+    /// Tiles that were begun and whose pass has not.
+    left: Vec<Tile>,
+    /// Operations of the pass that have been done; all of them when there is no pass.
+    done: usize,
+    /// Rows of the passes before.
+    rows: Vec<f32>,
 }
 
 /// A tile of a pass.
@@ -164,7 +173,8 @@ impl CpuVision {
         let threads = SharedSlice::from_vec((0..threads).map(|_| ThreadMemory::default()).collect());
         let state =
             State { model, plan, isa, normalized, tiles: Vec::new(), patches: 0, tokens: 0, memory, threads };
-        Ok(Self { pool, state, table, grids: Vec::new() })
+        let done = state.plan.ops.len();
+        Ok(Self { pool, state, table, grids: Vec::new(), left: Vec::new(), done, rows: Vec::new() })
     }
 
     /// The position table for a shape of tile.
@@ -210,14 +220,19 @@ impl CpuVision {
         }
     }
 
-    fn run(&mut self) {
+    /// Does the next part of the pass.
+    fn run_slice(&mut self) {
         let state = &self.state;
+        let slices = state.patches.div_ceil(SLICE_PATCHES).max(1);
+        let end = state.plan.ops.len().min(self.done + state.plan.ops.len().div_ceil(slices));
+        let ops = &state.plan.ops[self.done..end];
         self.pool.run(&|worker| {
-            for op in &state.plan.ops {
+            for op in ops {
                 ops::run(state, op, worker);
                 worker.barrier();
             }
         });
+        self.done = end;
     }
 }
 
@@ -236,22 +251,34 @@ impl VisionExecutor for CpuVision {
         self.state.model.config()
     }
 
-    fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError> {
+    fn begin(&mut self, tiles: &[Tile]) {
         let config = *self.config();
         tiles.iter().for_each(|tile| tile.check(&config).unwrap_or_else(|reason| panic!("{reason}")));
         let tokens: usize = tiles.iter().map(|tile| tile.tokens(config.downsample)).sum();
-        let mut rows = Vec::with_capacity(tokens * config.hidden);
-        let mut left = tiles;
-        while !left.is_empty() {
-            let (pass, rest) = left.split_at(pass_len(left));
-            self.load(pass);
-            self.run();
-            let result = &self.state.memory.buffers[self.state.plan.result.0 as usize];
-            // SAFETY: no region is running, so nobody writes.
-            rows.extend_from_slice(unsafe { result.read(0..self.state.tokens * config.hidden) });
-            left = rest;
+        self.rows = Vec::with_capacity(tokens * config.hidden);
+        self.left = tiles.to_vec();
+        self.done = self.state.plan.ops.len();
+    }
+
+    fn advance(&mut self) -> Result<Option<Vec<f32>>, ExecutorError> {
+        let all = self.state.plan.ops.len();
+        if self.done == all && !self.left.is_empty() {
+            let rest = self.left.split_off(pass_len(&self.left));
+            let pass = std::mem::replace(&mut self.left, rest);
+            self.load(&pass);
+            self.done = 0;
         }
-        self.state.tiles.clear();
-        Ok(rows)
+        if self.done < all {
+            self.run_slice();
+            if self.done < all {
+                return Ok(None);
+            }
+            let result = &self.state.memory.buffers[self.state.plan.result.0 as usize];
+            let values = self.state.tokens * self.state.model.config().hidden;
+            // SAFETY: no region is running, so nobody writes.
+            self.rows.extend_from_slice(unsafe { result.read(0..values) });
+            self.state.tiles.clear();
+        }
+        Ok(self.left.is_empty().then(|| std::mem::take(&mut self.rows)))
     }
 }

@@ -32,7 +32,7 @@ pub(super) enum Look {
     Begins(Beginning),
     /// For a prefix that somebody is computing.
     Waits,
-    /// There is no room in this step for the image it begins in.
+    /// The image that it begins in is not encoded yet.
     LacksTile,
     LacksBlocks,
 }
@@ -66,7 +66,7 @@ impl Scheduler {
         let blocks = sequence.positions_to_start().div_ceil(self.block_size);
         let Some(beginning) = self.beginning(&found, blocks) else { return Look::LacksBlocks };
         let sequence = self.tenants.front_mut(tenant).expect("it is still there");
-        if !self.images.has_room(&mut sequence.images, beginning.prefix.start) {
+        if self.images.rows_within(tenant, &mut sequence.images, beginning.prefix.start, 1) == 0 {
             return Look::LacksTile;
         }
         Look::Begins(beginning)
@@ -149,7 +149,7 @@ impl Scheduler {
         self.running.insert(index, running);
         let rows = self.running[index].rows_within(&step.budget);
         let rows = self.rows_with_images(index, rows);
-        assert!(rows > 0, "a row and an output are left, and room for an image in it, so the first row fits");
+        assert!(rows > 0, "a row and an output are left, and an image in it is there, so the first row fits");
         self.record(index, rows, step);
         step.parts.last_mut().expect("it has just been recorded").started = started;
     }

@@ -16,6 +16,9 @@ pub use crate::eye::HIDDEN;
 /// More steps than any test needs.
 const STEPS_MAX: u32 = 20_000;
 
+/// Slices of a pass of the vision tower.
+pub const SLICES: u32 = 3;
+
 /// Room for everything, one step in flight.
 pub const ROOMY: Setup = Setup {
     capacity: Capacity {
@@ -80,7 +83,7 @@ impl Driver {
     /// With a vision tower, whose pass number `fails_at` fails.
     pub fn with_eye(setup: Setup, fails_at: Option<usize>, change: impl FnOnce(Device) -> Device) -> Self {
         let mut driver = Self::on(setup, change);
-        let eye = Eye { passes: Rc::clone(&driver.passes), fails_at };
+        let eye = Eye { passes: Rc::clone(&driver.passes), fails_at, slices: SLICES, begun: None };
         driver.engine = driver.engine.with_vision(Box::new(eye)).expect("it is as wide as the device");
         driver
     }

@@ -41,6 +41,10 @@ pub struct Eye {
     pub passes: Rc<RefCell<Vec<Vec<Tile>>>>,
     /// The pass that fails.
     pub fails_at: Option<usize>,
+    /// Slices of a pass.
+    pub slices: u32,
+    /// Tiles that were begun, and slices of them that are done.
+    pub begun: Option<(Vec<Tile>, u32)>,
 }
 
 impl VisionExecutor for Eye {
@@ -48,19 +52,29 @@ impl VisionExecutor for Eye {
         &CONFIG
     }
 
-    fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError> {
+    fn begin(&mut self, tiles: &[Tile]) {
+        let patches: usize = tiles.iter().map(Tile::patches).sum();
+        assert!(!tiles.is_empty(), "a pass without tiles");
+        assert!(tiles.len() == 1 || patches <= STEP_PATCHES, "{patches} patches in a pass");
+        assert!(self.begun.is_none(), "another pass has not ended");
+        self.begun = Some((tiles.to_vec(), 0));
+    }
+
+    fn advance(&mut self) -> Result<Option<Vec<f32>>, ExecutorError> {
         let mut passes = self.passes.borrow_mut();
         if self.fails_at == Some(passes.len()) {
             return Err(ExecutorError("it closed".to_owned()));
         }
-        let patches: usize = tiles.iter().map(Tile::patches).sum();
-        assert!(!tiles.is_empty(), "a pass without tiles");
-        assert!(tiles.len() == 1 || patches <= STEP_PATCHES, "{patches} patches in a step");
-        passes.push(tiles.to_vec());
-        Ok(tiles
+        let (_, done) = self.begun.as_mut().expect("a pass was begun");
+        *done += 1;
+        let slices = self.slices;
+        let Some((tiles, _)) = self.begun.take_if(|(_, done)| *done == slices) else { return Ok(None) };
+        let rows = tiles
             .iter()
             .flat_map(|tile| (0..tile.tokens(DOWNSAMPLE)).flat_map(|row| seen(tile, row)))
-            .collect())
+            .collect();
+        passes.push(tiles);
+        Ok(Some(rows))
     }
 }
 

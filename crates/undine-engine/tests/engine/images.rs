@@ -1,9 +1,9 @@
 //! Images: encoded once, when they are needed and no more than that, and never mistaken for one another.
 
-use undine_core::{GenerateRequest, ImageKey, ImageSpan, Tile};
+use undine_core::{CacheRoot, GenerateRequest, ImageKey, ImageSpan, TenantId, Tile};
 use undine_engine::{AddError, PrefixCaching};
 
-use crate::driver::{Driver, Setup, request};
+use crate::driver::{Driver, SLICES, Setup, request};
 use crate::eye::{self, show, tile};
 
 /// Room in the cache of encoded tiles for so many tokens.
@@ -116,9 +116,9 @@ fn others_go_on_between_the_tiles_of_a_large_image() {
         passes.extend(driver.passes()[seen..].iter().map(Vec::len));
         assert!(driver.passes().len() <= seen + 1, "more than one pass in a step");
     }
-    // Four tokens are what a step encodes, and a larger tile alone.
+    // Four tokens are what is encoded together, and a larger tile alone; each in slices, between which the other answer goes on.
     assert_eq!(passes, [1, 1, 1, 4, 1]);
-    assert_eq!(driver.answer(talker).len() - before, 5);
+    assert_eq!(driver.answer(talker).len() - before, 5 * SLICES as usize + 1);
     driver.run();
     driver.check_events();
 }
@@ -135,9 +135,43 @@ fn two_who_need_a_tile_in_one_step_share_it() {
     driver.run();
     driver.check_events();
     assert_eq!(driver.passes().iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
-    // The last one begins with what comes before its image.
-    let rows: Vec<usize> = driver.batches()[0].sequences.iter().map(|sequence| sequence.rows.len()).collect();
-    assert_eq!(rows, [11, 11, 11, 5]);
+    // All begin with what comes before their image, and go on when it is there.
+    let rows = |batch: usize| -> Vec<usize> {
+        driver.batches()[batch].sequences.iter().map(|sequence| sequence.rows.len()).collect()
+    };
+    assert_eq!([rows(0), rows(1)], [vec![5, 5, 5, 5], vec![6, 6, 6]]);
+}
+
+/// One tenant shows eight small pictures in requests of their own; another one's picture is the next but one at most.
+#[test]
+fn pictures_are_encoded_in_turns() {
+    let mut driver = driver(with_cache(100));
+    for colour in 0..8 {
+        driver.add(&about(colour, &[4], 2)).unwrap();
+    }
+    (0..2).for_each(|_| driver.step());
+    let mut other = about(50, &[4], 2);
+    other.origin.tenant = TenantId(2);
+    let other = driver.add(&other).unwrap();
+    while driver.answer(other).is_empty() {
+        driver.step();
+    }
+    assert_eq!(driver.passes().len(), 2, "the one that had begun, and its own");
+    driver.run();
+    driver.check_events();
+}
+
+/// What has been encoded is kept for those of its root only.
+#[test]
+fn an_image_of_another_root_is_encoded_again() {
+    let salted = |salt: &str| {
+        let mut asked = about(1, &[3, 1], 2);
+        asked.origin.cache_root = CacheRoot { domain: 0, salt: Some(salt.into()) };
+        asked
+    };
+    let mut driver = driver(with_cache(100));
+    let asked = [about(1, &[3, 1], 2), salted("a"), salted("a"), about(1, &[3, 1], 2), salted("b")];
+    assert_eq!(encoded(&mut driver, &asked), [2, 2, 0, 0, 2]);
 }
 
 #[test]

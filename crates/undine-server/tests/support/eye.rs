@@ -20,20 +20,27 @@ const CONFIG: VisionConfig = VisionConfig {
     normalization: Normalization { mean: [0.0; 3], std: [1.0; 3] },
 };
 
-struct Eye;
+#[derive(Default)]
+struct Eye {
+    begun: Vec<Tile>,
+}
 
 impl VisionExecutor for Eye {
     fn config(&self) -> &VisionConfig {
         &CONFIG
     }
 
-    fn encode(&mut self, tiles: &[Tile]) -> Result<Vec<f32>, ExecutorError> {
-        let tokens: usize = tiles.iter().map(|tile| tile.tokens(CONFIG.downsample)).sum();
-        Ok(vec![0.0; tokens * CONFIG.hidden])
+    fn begin(&mut self, tiles: &[Tile]) {
+        self.begun = tiles.to_vec();
+    }
+
+    fn advance(&mut self) -> Result<Option<Vec<f32>>, ExecutorError> {
+        let tokens: usize = self.begun.drain(..).map(|tile| tile.tokens(CONFIG.downsample)).sum();
+        Ok(Some(vec![0.0; tokens * CONFIG.hidden]))
     }
 }
 
 /// For an engine whose mock sees.
 pub fn factory() -> VisionFactory {
-    Box::new(|| Ok(Box::new(Eye)))
+    Box::new(|| Ok(Box::new(Eye::default())))
 }
