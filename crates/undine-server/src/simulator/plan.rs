@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 /// What the device, the clock and the operator do.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct Trouble {
     /// How often `try_collect` says "not yet" before a step, at the most.
     pub delay_max: u32,
@@ -50,12 +50,29 @@ pub struct Trouble {
     pub submit_fails_at: Option<u64>,
     /// The collection that fails.
     pub collect_fails_at: Option<u64>,
+    /// Slices of its work between which others have their steps.
+    pub vision_slices: u32,
     /// The pass of the vision tower that fails.
     pub vision_fails_at: Option<usize>,
     /// When the server is told to stop.
     pub stop_at: Option<Moment>,
     /// Whether the clock jumps by hours, forward and backward.
     pub clock: ClockKind,
+}
+
+impl Default for Trouble {
+    /// None.
+    fn default() -> Self {
+        Self {
+            delay_max: 0,
+            submit_fails_at: None,
+            collect_fails_at: None,
+            vision_slices: 1,
+            vision_fails_at: None,
+            stop_at: None,
+            clock: ClockKind::Steady,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,9 +82,8 @@ pub enum Moment {
     Ends(u32),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClockKind {
-    #[default]
     Steady,
     Jumping,
 }
@@ -154,6 +170,7 @@ impl Plan {
             delay_max: [0, 0, 1, 4, 12][rng.usize(..5)],
             submit_fails_at: makes_trouble(&mut rng, 12).then(|| rng.u64(..120)),
             collect_fails_at: makes_trouble(&mut rng, 12).then(|| rng.u64(..120)),
+            vision_slices: rng.u32(1..5),
             vision_fails_at: makes_trouble(&mut rng, 12).then(|| rng.usize(..8)),
             stop_at: makes_trouble(&mut rng, 6).then(|| match rng.bool() {
                 true => Moment::Step(rng.u32(..250)),

@@ -12,7 +12,7 @@ use super::accelerator::Accelerator;
 use super::checks::Checks;
 use super::eye::Eye;
 use super::outside::{Outside, Sabotage, clock};
-use super::plan::{Moment, Plan};
+use super::plan::{Moment, Plan, Trouble};
 use crate::engine_room::{EngineRoom, Turn};
 use crate::engine_thread::{Command, EngineHandle};
 use crate::metrics::{EndReason, EngineMetrics};
@@ -111,7 +111,8 @@ impl World {
         };
         let outside = Rc::new(Outside::new(plan, sabotage, handle, hands));
         let device = Accelerator::new(plan, Rc::clone(&outside));
-        let eye = Eye { passes: Rc::<RefCell<_>>::default(), fails_at: plan.trouble.vision_fails_at };
+        let Trouble { vision_slices: slices, vision_fails_at: fails_at, .. } = plan.trouble;
+        let eye = Eye { passes: Rc::<RefCell<_>>::default(), fails_at, slices, begun: None };
         let engine = Engine::new(Box::new(device), plan.config).expect("no limit of a plan is zero");
         let engine = engine.with_vision(Box::new(eye)).expect("it is as wide as the device");
         let room = EngineRoom::new(engine, Arc::clone(&stats), Arc::clone(&metrics), clock);
