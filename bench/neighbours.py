@@ -4,7 +4,7 @@
 
 Neighbours: one client asks again and again with a streamed chat; its times to the first token are taken alone and then beside
 another client that sends nothing but costly requests of one kind. Structured: the time of requests with a schema that is new
-each time, with one that stays, and with tools. Builds run one at a time, in turns. Writes JSON, and a table to standard output.
+each time, and with one that stays. Builds run one at a time, in turns. Writes JSON, and a table to standard output.
 All traffic goes to 127.0.0.1.
 """
 
@@ -174,12 +174,10 @@ def neighbours(args, program):
     return rows
 
 
-def structured_times(port, offset, count=40):
-    """Medians in ms of requests whose form is new, the same, and that of tools."""
-    tool = {"type": "function", "function": {"name": "weather", "parameters": {
-        "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+def structured_times(port, offset, count=24):
+    """Medians in ms of requests without a form, with a new one each time, and with one that stays."""
     works = {"no form": lambda _: {}, "a new schema each time": lambda n: {"response_format": schema(n)},
-             "one schema": lambda _: {"response_format": schema(0)}, "one tool": lambda _: {"tools": [tool]}}
+             "one schema": lambda _: {"response_format": schema(0)}}
     result = {}
     for name, more in works.items():
         bodies = [chat(offset + n, **more(offset + n)) for n in range(count)]
