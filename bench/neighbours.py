@@ -102,6 +102,17 @@ def large_schema(number):
     return "/v1/chat/completions", chat(number, response_format=schema(number, 900))
 
 
+def ordinary(number):
+    return "/v1/chat/completions", chat(9_000_000 + number)
+
+
+def unfinished_schema(number):
+    """A large schema whose last property cannot be enforced: all of the work, and no answer."""
+    form = schema(number, 900)
+    form["json_schema"]["schema"]["properties"]["last"] = {"type": "string", "pattern": "(?=x)y"}
+    return "/v1/chat/completions", chat(number, response_format=form)
+
+
 def large_text(number):
     return "/tokenize", {"prompt": f"{number} " + "A lake is a body of water. " * 500_000}
 
@@ -116,7 +127,7 @@ def slow_expression(number):
     return "/v1/completions", {"prompt": "x", "max_tokens": 1, "guided_regex": expression}
 
 
-WORST = {"large schemas": large_schema, "12 MB of text": large_text, "templates that loop": heavy_template,
+WORST = {"ordinary chats": ordinary, "large schemas": large_schema, "large schemas, refused": unfinished_schema, "12 MB of text": large_text, "templates that loop": heavy_template,
          "large expressions": slow_expression}
 
 
@@ -130,7 +141,7 @@ def first_tokens(port, count, offset):
     return times
 
 
-def beside(port, kind, count):
+def beside(port, kind, count, offset):
     """Times to first tokens beside a client that sends requests of `kind`, and what that client got."""
     stop, got = threading.Event(), []
 
@@ -147,7 +158,7 @@ def beside(port, kind, count):
     for thread in threads:
         thread.start()
     time.sleep(1)
-    times = first_tokens(port, count, 1_000_000)
+    times = first_tokens(port, count, offset)
     stop.set()
     for thread in threads:
         thread.join()
@@ -163,9 +174,9 @@ def neighbours(args, program):
     rows = []
     with Server(program, args.model) as server:
         first_tokens(server.port, 5, 2_000_000)
-        for kind in WORST:
-            alone = first_tokens(server.port, args.requests, 3_000_000)
-            times, got = beside(server.port, kind, args.requests)
+        for place, kind in enumerate(WORST):
+            alone = first_tokens(server.port, args.requests, 3_000_000 + 10_000 * place)
+            times, got = beside(server.port, kind, args.requests, 1_000_000 + 10_000 * place)
             statuses = {str(status): sum(1 for _, other in got if other == status) for _, status in got}
             rows.append({"kind": kind, "alone_ms": [percentile(alone, 0.5) * 1e3, percentile(alone, 0.99) * 1e3],
                          "beside_ms": [percentile(times, 0.5) * 1e3, percentile(times, 0.99) * 1e3],

@@ -62,14 +62,24 @@ impl Helpers {
 
 #[cfg(unix)]
 impl Helpers {
-    /// Starts a helper, so that the next job finds one. It need not have got ready when this returns.
+    /// Starts a helper, so that the next job finds one. Without a setup it need not have got ready when this returns.
     ///
     /// # Errors
     /// If none can be started.
     pub fn warm(&self) -> Result<(), JobError> {
-        let process = Process::start(&self.program, self.urgency)?;
+        let process = self.start(&Cancel::default())?;
         self.keep(process);
         Ok(())
+    }
+
+    /// A helper that has been set up, which is as urgent as the rest whatever its jobs are.
+    fn start(&self, cancel: &Cancel) -> Result<Process, JobError> {
+        let mut process = Process::start(&self.program, self.urgency)?;
+        if let Some((setup, budget)) = &self.setup {
+            process.call(setup, budget, cancel)?;
+        }
+        process.begin();
+        Ok(process)
     }
 
     /// Has a job done, on a helper of its own until it is. Blocks for at most the budget's time on the clock.
@@ -77,12 +87,7 @@ impl Helpers {
     /// # Errors
     /// If there is no result.
     pub fn call(&self, job: &[u8], cancel: &Cancel) -> Result<Vec<u8>, JobError> {
-        let mut process = self.take()?;
-        if process.is_new()
-            && let Some((setup, budget)) = &self.setup
-        {
-            process.call(setup, budget, cancel)?;
-        }
+        let mut process = self.take(cancel)?;
         // After an error the process is dropped, which ends it.
         let result = process.call(job, &self.budget, cancel)?;
         self.keep(process);
@@ -90,10 +95,10 @@ impl Helpers {
     }
 
     /// An idle helper that is alive, or a new one.
-    fn take(&self) -> Result<Process, JobError> {
+    fn take(&self, cancel: &Cancel) -> Result<Process, JobError> {
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(mut process) = idle else { return Process::start(&self.program, self.urgency) };
+            let Some(mut process) = idle else { return self.start(cancel) };
             if process.is_alive() {
                 return Ok(process);
             }

@@ -26,7 +26,6 @@ pub struct Process {
     child: Child,
     stream: UnixStream,
     urgency: Urgency,
-    is_new: bool,
     was_slow: bool,
 }
 
@@ -46,16 +45,14 @@ impl Process {
             .spawn()?;
         stream.set_read_timeout(Some(TICK))?;
         stream.set_write_timeout(Some(TICK))?;
-        let process = Self { child, stream, urgency, is_new: true, was_slow: false };
-        if urgency == Urgency::Background {
-            process.set_back(NICE_BACKGROUND);
-        }
-        Ok(process)
+        Ok(Self { child, stream, urgency, was_slow: false })
     }
 
-    /// Whether it has done nothing yet.
-    pub fn is_new(&self) -> bool {
-        self.is_new
+    /// From here on it works for strangers.
+    pub fn begin(&self) {
+        if self.urgency == Urgency::Background {
+            self.set_back(NICE_BACKGROUND);
+        }
     }
 
     /// Whether it has been set back.
@@ -69,7 +66,6 @@ impl Process {
 
     /// Has a job done. After an error the process is of no use.
     pub fn call(&mut self, job: &[u8], budget: &Budget, cancel: &Cancel) -> Result<Vec<u8>, JobError> {
-        self.is_new = false;
         let bytes = u32::try_from(job.len()).ok().filter(|&bytes| bytes as usize <= frame::FRAME_BYTES_MAX);
         let too_long = || JobError::Died(format!("a job of {} bytes is too long for it", job.len()));
         let bytes = bytes.ok_or_else(too_long)?;

@@ -53,6 +53,11 @@ impl Places {
         Some(Place { places: self.clone(), tenant })
     }
 
+    /// Whether somebody waits.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.taken().waiting.iter().any(|(_, sender)| !sender.is_closed())
+    }
+
     fn hand_out(&self) {
         while let Some((tenant, sender)) = self.next() {
             // One that has left meanwhile drops its place here, which hands it to the next.

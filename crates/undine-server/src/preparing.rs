@@ -27,11 +27,12 @@ const LARGE_KIB_MAX: u32 = 16 << 10;
 const PROGRAMS_MAX: [usize; 2] = [3, 2];
 /// How long such work counts as quick.
 const QUICK: Duration = Duration::from_millis(150);
-/// Works at once that take longer, and those of one tenant. There is no queue for more: they would wait for seconds.
-const SLOW_PROGRAMS_MAX: [usize; 2] = [2, 1];
+/// Works at once that take longer, and those of one tenant. More of them keep the places of the quick, until somebody waits for
+/// these.
+const SLOW_PROGRAMS_MAX: [usize; 2] = [4, 2];
 /// If nothing small was finished for so long while somebody waits, nothing is answered.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
-/// Stack of the threads for large bodies, as large as that of the others.
+/// Stack of the threads for work that comes after the rest, as large as that of the others.
 const STACK_BYTES: usize = 2 << 20;
 
 /// What work may take.
@@ -91,29 +92,26 @@ impl Preparing {
                 // A body larger than all there is goes alone.
                 let kib = u32::try_from(bytes / 1024).map_or(LARGE_KIB_MAX, |kib| kib.min(LARGE_KIB_MAX));
                 let places = (self.large.get(tenant).await, self.bytes(kib).await);
-                let apart = move || undine_text::in_background("undine-large", STACK_BYTES, || work(&cancel));
-                blocking(move || match (apart(), drop(places)).0 {
-                    Ok(Ok(result)) => result,
-                    Ok(Err(_)) => Err(panicked()),
-                    Err(error) => Err(ApiError::no_thread(&error)),
-                })
-                .await
+                blocking(move || (apart(work, &cancel), drop(places)).0).await
             }
             Lane::Program => {
                 let place = Arc::new(Mutex::new(self.programs.get(tenant).await));
                 let held = Arc::clone(&place);
                 let cancel_slow = cancel.clone();
-                let running = blocking(move || (work(&cancel), drop(held)).0);
+                let running = blocking(move || (apart(work, &cancel), drop(held)).0);
                 let mut running = std::pin::pin!(running);
-                tokio::select! {
-                    result = &mut running => result,
-                    () = tokio::time::sleep(QUICK) => {
-                        if !self.set_apart(tenant, &place) {
-                            cancel_slow.cancel();
-                            return Err(ApiError::too_many_programs());
-                        }
+                loop {
+                    tokio::select! {
+                        result = &mut running => return result,
+                        () = tokio::time::sleep(QUICK) => {}
+                    }
+                    if self.set_apart(tenant, &place) {
                         drop(place);
-                        running.await
+                        return running.await;
+                    }
+                    if self.programs.has_waiting() {
+                        cancel_slow.cancel();
+                        return Err(ApiError::too_many_programs());
                     }
                 }
             }
@@ -176,6 +174,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> ApiResult<T> + Send 
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(panicked()))
 }
 
+/// Does work on a thread that comes after everything else on the machine.
+fn apart<T: Send>(work: impl FnOnce(&Cancel) -> ApiResult<T> + Send, cancel: &Cancel) -> ApiResult<T> {
+    match undine_text::in_background("undine-prepare", STACK_BYTES, || work(cancel)) {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(panicked()),
+        Err(error) => Err(ApiError::no_thread(&error)),
+    }
+}
+
 fn panicked() -> ApiError {
     ApiError::internal("preparing the request failed; the reason is on the server's standard error")
 }
@@ -195,12 +202,15 @@ mod tests {
 
     type Held = (JoinHandle<ApiResult<()>>, mpsc::Sender<()>);
 
-    /// Work that is busy until it is told to end.
+    /// Work that is busy until it is told to end, or nobody wants it.
     fn held(preparing: &Arc<Preparing>, tenant: TenantId, lane: Lane) -> Held {
         let (release, released) = mpsc::channel::<()>();
         let preparing = Arc::clone(preparing);
-        let work = move |_: &Cancel| {
-            drop(released.recv());
+        let work = move |cancel: &Cancel| {
+            let is_held = || matches!(released.try_recv(), Err(mpsc::TryRecvError::Empty));
+            while is_held() && !cancel.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             Ok(())
         };
         (tokio::spawn(async move { preparing.run(tenant, lane, work).await }), release)
@@ -254,19 +264,21 @@ mod tests {
     #[tokio::test]
     async fn slow_programs_leave_room_for_quick_ones() {
         let preparing = Arc::new(Preparing::new());
-        let [first, second] = [0, 1].map(|_| held(&preparing, A, Lane::Program));
-        // Both turn out to be slow, and a tenant may have one that is: the other one is refused.
-        let (refused, slow) = tokio::select! {
-            biased;
-            () = async { while !first.0.is_finished() { yield_now().await } } => (first, second),
-            () = async { while !second.0.is_finished() { yield_now().await } } => (second, first),
-        };
-        assert_eq!(refused.0.await.unwrap().unwrap_err().status.as_u16(), 503);
-        drop(refused.1);
-        preparing.run(A, Lane::Program, |_| Ok(())).await.unwrap();
+        let all = SLOW_PROGRAMS_MAX[1] + PROGRAMS_MAX[1];
+        let holders: Vec<_> = (0..all).map(|_| held(&preparing, A, Lane::Program)).collect();
+        // Once some are known to be slow all of them run, and none is in the way of anybody.
+        while preparing.programs.has_waiting() || preparing.slow_programs.try_get(A).is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Others have places, and a quick one of the same tenant gets that of a slow one.
         preparing.run(B, Lane::Program, |_| Ok(())).await.unwrap();
-        drop(slow.1);
-        slow.0.await.unwrap().unwrap();
+        preparing.run(A, Lane::Program, |_| Ok(())).await.unwrap();
+        let mut refused = 0;
+        for (task, release) in holders {
+            drop(release);
+            refused += usize::from(task.await.unwrap().is_err_and(|error| error.status.as_u16() == 503));
+        }
+        assert!((1..=PROGRAMS_MAX[1]).contains(&refused), "{refused}");
     }
 
     #[tokio::test]

@@ -135,6 +135,10 @@ impl Grammars {
         })
     }
 
+    fn are_made(&self) -> bool {
+        self.0.get().is_some()
+    }
+
     fn has_at_hand(&self, rules: &AnswerRules) -> bool {
         matches!(self.0.get(), Some(Ok(compiler)) if compiler.is_at_hand(rules))
     }
@@ -148,6 +152,16 @@ pub(crate) async fn compile(
     restriction: Option<Restriction>,
 ) -> ApiResult<Option<CompiledRules>> {
     let Some(restriction) = restriction else { return Ok(None) };
+    if !ready.grammars.are_made() {
+        // It takes its time once for everybody, and is nobody's fault.
+        let (served, path) = (Arc::clone(ready), restriction.path().to_owned());
+        let make = move || served.grammars.compiler(&served, &path).map(drop);
+        tokio::task::spawn_blocking(make).await.unwrap_or_else(|_| {
+            Err(ApiError::internal(
+                "sorting the vocabulary failed; the reason is on the server's standard error",
+            ))
+        })?;
+    }
     let at_hand = ready.grammars.has_at_hand(&restriction.rules);
     let lane = if at_hand { Lane::Body(0) } else { Lane::Program };
     let ready = Arc::clone(ready);

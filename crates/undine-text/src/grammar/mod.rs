@@ -187,16 +187,21 @@ impl GrammarCompiler {
         let words = Words::new(tokenizer)?;
         let helpers = isolation.map(|(program, budget)| {
             let helpers = Helpers::new(program, Urgency::Background, budget);
-            let helpers = helpers.with_setup(helper::vocabulary(&words), SETUP_BUDGET);
-            // It sorts the vocabulary while this process does. If it cannot be started, that is told when it is needed.
-            drop(helpers.warm());
-            helpers
+            helpers.with_setup(helper::vocabulary(&words), SETUP_BUDGET)
         });
+        let library = std::thread::scope(|scope| {
+            if let Some(helpers) = &helpers {
+                // A helper sorts the vocabulary while this process does. What stands in its way is told when one is needed.
+                let thread = std::thread::Builder::new();
+                drop(thread.spawn_scoped(scope, || drop(helpers.warm())));
+            }
+            Library::new(&words)
+        })?;
         let think = tokenizer.token_id(THINK_START).zip(tokenizer.token_id(THINK_END));
         let worker = MaskWorker::start(tokenizer.eos(), tokenizer.vocab_size())
             .map_err(|error| TextError::Grammar(format!("no thread for masks could be started: {error}")))?;
         Ok(Self {
-            library: Library::new(&words)?,
+            library,
             helpers,
             worker: Arc::new(worker),
             kept: Mutex::default(),
