@@ -161,7 +161,7 @@ mod tests {
         for (given, found) in
             [("first", Some(0)), ("second", Some(1)), ("third", Some(2)), ("fourth", None), ("", None)]
         {
-            assert_eq!(find(&keys, given), found, "{given}");
+            assert_eq!(position(&keys, given), found, "{given}");
         }
     }
 
