@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Stack of the thread that does a helper's jobs. It is address space until it is used.
-pub const STACK_BYTES: usize = 64 << 20;
+pub const STACK_BYTES: usize = 32 << 20;
 
 /// The `nice` value of work that comes after the rest: a tenth of a processor, if all are wanted.
 #[cfg(unix)]

@@ -82,7 +82,7 @@ fn what_a_job_takes_too_much_of_is_said_and_ends_its_helper_alone() {
     for (job, expected) in [
         ("compute", "it takes more than 1 s of computing"),
         ("allocate 65", "it takes more than 64 MiB of memory"),
-        ("recurse", "it nests too deeply: more than 64 MiB of stack"),
+        ("recurse", "it nests too deeply: more than 32 MiB of stack"),
         ("leave", "the helper process ended: exit status: 3"),
         ("fail", "the helper process ended: exit status: 1"),
     ] {

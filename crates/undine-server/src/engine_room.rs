@@ -62,7 +62,7 @@ pub(crate) fn spawn(load: Load, status: watch::Sender<Status>) -> Result<EngineT
     let run = move || run(lifeline, load, commands, receiver, &flag);
     // Answers of a given form are followed here.
     let thread = std::thread::Builder::new().name("undine-engine".to_owned()).stack_size(STACK_BYTES);
-    thread.spawn(run)?;
+    thread.spawn(run).map_err(ServerError::NoThread)?;
     Ok(EngineThread { stop, failed, ended })
 }
 

@@ -166,6 +166,12 @@ pub enum ServerError {
     /// The rules for web pages make no sense.
     #[error("CORS: {0}")]
     Cors(#[from] CorsError),
+    /// The operating system gives no thread for the engine.
+    #[error(
+        "no thread for the engine can be had ({0}); raise the limit on memory (ulimit -v) or on processes (ulimit -u), or lower \
+         --kv-cache-memory-bytes"
+    )]
+    NoThread(#[source] std::io::Error),
     /// The operating system refused something.
     #[error("the server failed: {0}")]
     Io(#[from] std::io::Error),

@@ -168,6 +168,7 @@ impl ApiError {
                 let message = format!("`{param}`: {error}");
                 Self { param: Some(param.to_owned()), ..Self::unavailable("preparation_busy", message) }
             }
+            TextError::TemplateDepth { place, .. } => Self::field(*place, error.to_string()),
             TextError::GrammarPanic(_) => {
                 tracing::error!("{error}");
                 Self::internal(error.to_string())

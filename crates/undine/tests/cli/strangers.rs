@@ -28,10 +28,11 @@ fn groups(count: usize) -> String {
     format!("{}a{}", "(".repeat(count), ")".repeat(count))
 }
 
-/// Forms of answers beyond the measure, in all places for them, and what the refusal names.
+/// Forms of answers beyond the measure, in all places for them, and what the refusal names. Tools are deep enough for that, and no
+/// deeper than a template may show.
 fn forms() -> Vec<(Json, &'static str)> {
     let tool = |parameters: Json| json!([{"type": "function", "function": {"name": "look", "parameters": parameters}}]);
-    let choice = |choice: Json| json!({"tools": tool(json!({"type": "object", "properties": {"x": nested(100)}})), "tool_choice": choice});
+    let choice = |choice: Json| json!({"tools": tool(json!({"type": "object", "properties": {"x": nested(94)}})), "tool_choice": choice});
     let schema = |schema: Json| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
     vec![
         (schema(nested(100)), "the schema.items.items"),
@@ -143,7 +144,11 @@ fn a_request_brings_a_template_only_where_that_is_allowed_and_values_have_a_dept
             "the chat template failed",
         ),
         (json!({"chat_template": "{{ nothing.at.all }}"}), 400, "`chat_template`"),
-        (json!({"chat_template_kwargs": {"x": deep}}), 400, "100 levels"),
+        (
+            json!({"chat_template_kwargs": {"x": deep}}),
+            400,
+            "`chat_template_kwargs` nests deeper than 100 levels",
+        ),
         (json!({}), 200, "completion_tokens"),
     ] {
         let answer = server.ask("POST", "/v1/chat/completions", &chat(&more).to_string());
