@@ -90,9 +90,11 @@ impl Ready {
         }
     }
 
-    /// Refuses a request while the queue is full, before anything is done for it. The engine decides once more when it comes.
+    /// Refuses a request while the queue is full for every tenant, before anything is done for it. The engine decides once
+    /// more when it comes, and for its own tenant.
     pub(crate) fn check_queue(&self) -> ApiResult<()> {
-        match self.engine.stats().waiting as usize >= self.config.max_waiting as usize {
+        let waiting = u64::from(self.engine.stats().waiting);
+        match waiting >= 2 * u64::from(self.config.max_waiting) {
             true => Err(ApiError::queue_full()),
             false => Ok(()),
         }
