@@ -120,6 +120,9 @@ pub(crate) struct Wanted {
     pub rows: u32,
 }
 
+/// A tile and its rows.
+pub type EncodedTile = (TileName, Arc<[f32]>);
+
 /// What the engine knows of images.
 pub(crate) struct Images {
     numbers: Recent<(CacheRoot, ImageKey), TokenId>,
@@ -256,10 +259,7 @@ impl Images {
     }
 
     /// Encodes a slice of what was begun. Returns the rows of the tiles when they are complete.
-    pub fn encode(
-        &mut self,
-        vision: &mut dyn VisionExecutor,
-    ) -> Result<Vec<(TileName, Arc<[f32]>)>, ExecutorError> {
+    pub fn encode(&mut self, vision: &mut dyn VisionExecutor) -> Result<Vec<EncodedTile>, ExecutorError> {
         if self.pass.is_empty() {
             return Ok(Vec::new());
         }

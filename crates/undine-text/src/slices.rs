@@ -138,7 +138,7 @@ mod tests {
             ("0123456789012345", vec!["0123456789012345"]),
             ("aaaaaaaaaaaaaaaa", vec!["aaaaaaaaaaaaaaaa"]),
             ("abcdefg1234567", vec!["abcdefg", "1234567"]),
-            ("1,22,333,4444,5", vec!["1,22", ",333", ",4444,5"]),
+            ("1,22,333,4444,5", vec!["1,22,333", ",4444,5"]),
             ("   \n\n\n   \n\n   x", vec!["   \n\n\n   \n\n   x"]),
             ("xxxxx\n\nyyyyy", vec!["xxxxx\n\n", "yyyyy"]),
             ("水水水水。水水", vec!["水水水水", "。水水"]),

@@ -9,6 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use crate::error::Error;
+use crate::shown::say;
 
 /// Flags whose value is a secret.
 const SECRET_FLAGS: [&str; 2] = ["--api-key", "--hf-token"];
@@ -33,7 +34,7 @@ pub fn reveal(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
         return Ok(words);
     }
     let reason = start_again(&masked, &secrets.join(&SEPARATOR));
-    eprintln!(
+    say!(
         "note: other users of this machine can see the secrets on this command line ({reason}); --api-key-file and the \
          environment (UNDINE_API_KEY, HF_TOKEN) keep them"
     );

@@ -281,7 +281,7 @@ mod tests {
             (brackets(BRACKETS_MAX), None),
             (brackets(BRACKETS_MAX + 1), Some("line 1: expected at most 48 brackets")),
             (gbnf(BRACKETS_MAX + 1), Some("line 1: expected at most 48 brackets")),
-            ("start: (\"a\") (\"b\")\n".repeat(1), None),
+            ("start: (\"a\") (\"b\")\n".to_owned(), None),
             (format!("start: \"{}\"", "(".repeat(1000)), None),
             (format!("start: \"a\" // {}", "(".repeat(1000)), None),
             (regex, Some("line 2: expected at most 48 groups")),
