@@ -246,11 +246,11 @@ mod tests {
             let (began, has_begun) = tokio::sync::oneshot::channel();
             let (ended, has_ended) = tokio::sync::oneshot::channel();
             let work = move |cancel: &Cancel| {
-                drop(began.send(()));
+                let _ = began.send(());
                 while !cancel.is_cancelled() {
                     std::thread::yield_now();
                 }
-                drop(ended.send(()));
+                let _ = ended.send(());
                 Ok(())
             };
             let other = Arc::clone(&preparing);

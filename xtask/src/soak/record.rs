@@ -145,7 +145,7 @@ impl Record {
         let mut seconds =
             self.samples.iter().filter(|(_, phase, _)| *phase == Phase::Storm).map(|(second, _, _)| *second);
         let first = seconds.next().unwrap_or_default();
-        (first, seconds.last().unwrap_or(first))
+        (first, seconds.next_back().unwrap_or(first))
     }
 }
 
