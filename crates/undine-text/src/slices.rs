@@ -142,7 +142,7 @@ mod tests {
             ("   \n\n\n   \n\n   x", vec!["   \n\n\n   \n\n   x"]),
             ("xxxxx\n\nyyyyy", vec!["xxxxx\n\n", "yyyyy"]),
             ("水水水水。水水", vec!["水水水水", "。水水"]),
-            ("abc <|im end|>def", vec!["abc", " <|im end|>def"]),
+            ("abcd <|im end|>def", vec!["abcd", " <|im end|>def"]),
             ("xxxxxab1xxxxxx", vec!["xxxxxab1xxxxxx"]),
         ] {
             assert_eq!(plain.slices(text).collect::<Vec<_>>(), expected, "{text:?}");
