@@ -5,6 +5,7 @@ pub mod answers;
 pub mod api;
 #[path = "../../crates/undine-server/tests/support/eye.rs"]
 mod eye;
+pub mod helpers;
 #[path = "../../crates/undine-server/tests/support/mock.rs"]
 mod mock;
 pub mod vocabulary;
@@ -18,6 +19,9 @@ use undine_weights::{Checkpoint, ExpertPart, WeightName};
 
 /// Most bytes of the heap at once, unless a target says otherwise. Beyond it an allocation fails, which ends the process.
 const HEAP_BYTES_MAX: usize = 256 << 20;
+/// The same where templates and grammars are worked on: what is tried out in a helper is worked out again here, twice, and
+/// kept; and pictures are decoded.
+const PROGRAMS_HEAP_BYTES_MAX: usize = 1 << 30;
 /// The token that ends the mock's scripts.
 const EOS: u32 = api::EOS;
 
@@ -31,6 +35,14 @@ pub fn limit_heap(bytes: usize) {
 
 /// Panics that are told.
 const PANICS_TOLD_MAX: usize = 20;
+
+/// The start of a target whose input reaches templates or grammars: makes a helper of a process that is to be one, gives the
+/// heap room for what helpers let pass, and lets panics pass that a library or we catch.
+pub fn start_with_helpers() {
+    helpers::serve_if_asked();
+    limit_heap(PROGRAMS_HEAP_BYTES_MAX);
+    allow_caught_panics();
+}
 
 /// Lets panics pass that a library catches itself. One that nobody catches still ends the process.
 pub fn allow_caught_panics() {
