@@ -15,6 +15,7 @@ use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cap::Cap;
+use serde::de::IgnoredAny;
 use undine_weights::{Checkpoint, ExpertPart, WeightName};
 
 /// Most bytes of the heap at once, unless a target says otherwise. Beyond it an allocation fails, which ends the process.
@@ -70,6 +71,20 @@ pub fn read_all(checkpoint: &Checkpoint) {
         std::hint::black_box((bytes.first(), bytes.last()));
     }
     assert!(checkpoint.tensors().all(|tensor| tensor.bytes <= checkpoint.file_bytes()));
+}
+
+/// Panics if a text is not JSON. A number may be beyond what this machine's have room for: no grammar of numbers bounds an exponent,
+/// and a call's numbers keep every digit.
+pub fn assert_json(text: &str) {
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        panic!("{error}: {text}");
+    }
+}
+
+/// The same of an object.
+pub fn assert_json_object(text: &str) {
+    assert_json(text);
+    assert!(text.trim_start().starts_with('{'), "no object: {text}");
 }
 
 /// A number that an input stands for, to choose by.
