@@ -3,6 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+fuzz_target!(init: undine_fuzz::start_with_helpers(), |bytes: &[u8]| {
     undine_fuzz::api::TEXT.post("/v1/chat/completions", bytes);
 });

@@ -5,10 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 
-/// A picture takes up to twelve bytes a pixel while it is decoded.
-const HEAP_BYTES_MAX: usize = 1 << 30;
-
-fuzz_target!(init: undine_fuzz::limit_heap(HEAP_BYTES_MAX), |bytes: &[u8]| {
+fuzz_target!(init: undine_fuzz::start_with_helpers(), |bytes: &[u8]| {
     let Ok(url) = std::str::from_utf8(bytes) else { return };
     let part = json!({"type": "image_url", "image_url": {"url": url}});
     let message = json!({"role": "user", "content": [part, {"type": "text", "text": "What is it?"}]});

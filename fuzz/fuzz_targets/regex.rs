@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use undine_text::AnswerFormat;
 
-fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+fuzz_target!(init: undine_fuzz::start_with_helpers(), |bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     undine_fuzz::answers::answer(AnswerFormat::Regex(text.to_owned()), None, undine_fuzz::seed(bytes));
 });

@@ -2,13 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
 use undine_text::AnswerFormat;
 
-fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+fuzz_target!(init: undine_fuzz::start_with_helpers(), |bytes: &[u8]| {
     let Ok(schema) = serde_json::from_slice(bytes) else { return };
     let answer = undine_fuzz::answers::answer(AnswerFormat::JsonSchema(schema), None, undine_fuzz::seed(bytes));
     if let Some(text) = answer {
-        serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        undine_fuzz::assert_json(&text);
     }
 });

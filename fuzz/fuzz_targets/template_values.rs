@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
+use undine_fuzz::helpers::here;
 use undine_text::{ChatInput, ChatTemplate};
 
 const SOURCES: [&str; 4] = [
@@ -29,7 +30,7 @@ fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
     let input =
         ChatInput { messages: &messages, tools: tools.as_deref(), add_generation_prompt: true, kwargs: &json };
     for template in &*TEMPLATES {
-        let render = || template.render(&input).ok();
+        let render = || here(|| template.render(&input).ok());
         assert_eq!(render(), render());
     }
 });

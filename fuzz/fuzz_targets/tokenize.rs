@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 use undine_fuzz::api::TEXT;
 
-fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+fuzz_target!(init: undine_fuzz::start_with_helpers(), |bytes: &[u8]| {
     TEXT.post("/detokenize", bytes);
     let answer = TEXT.post("/tokenize", bytes);
     if answer.status != 200 {

@@ -9,7 +9,7 @@ use undine_text::grammar::Parallel;
 use undine_text::tools::{ToolFormat, ToolParser, ToolSet};
 use undine_text::{AnswerFormat, Piece, ToolChoice, ToolRules};
 
-fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+fuzz_target!(init: undine_fuzz::start_with_helpers(), |bytes: &[u8]| {
     let Ok(tools) = serde_json::from_slice::<Vec<Value>>(bytes) else { return };
     let Ok(set) = ToolSet::new(&tools).map(Arc::new) else { return };
     let mut seed = undine_fuzz::seed(bytes);
@@ -33,6 +33,6 @@ fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
     }
     assert!(!calls.is_empty(), "no call in {text}");
     for arguments in calls {
-        assert!(serde_json::from_str::<Value>(&arguments).is_ok_and(|json| json.is_object()), "{arguments}");
+        undine_fuzz::assert_json_object(&arguments);
     }
 });

@@ -9,7 +9,7 @@ use undine_fuzz::api::TEXT;
 /// Turns of one input.
 const TURNS_MAX: usize = 6;
 
-fuzz_target!(init: undine_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+fuzz_target!(init: undine_fuzz::start_with_helpers(), |bytes: &[u8]| {
     let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}});
     let tools = json!([{"type": "function", "function": {"name": "weather", "parameters": parameters}}]);
     let mut messages: Vec<Value> = Vec::new();

@@ -4,32 +4,49 @@ use std::sync::{Arc, LazyLock};
 
 use undine_core::Constraint;
 use undine_text::{
-    AnswerFormat, AnswerRules, GrammarCompiler, ReasoningRules, SpecialText, Tokenizer, ToolRules,
+    AnswerFormat, AnswerRules, Cancel, GrammarCompiler, ReasoningRules, SpecialText, Tokenizer, ToolRules,
 };
 
-use crate::{draw, vocabulary};
+use crate::{draw, helpers, vocabulary};
 
 /// Tokens of an answer; then it is left as it is.
 const TOKENS_MAX: usize = 24;
 
-/// A small vocabulary with the markers of tool calls, and its compiler.
-pub struct Model {
-    pub tokenizer: Arc<Tokenizer>,
-    pub compiler: GrammarCompiler,
+/// A small vocabulary with the markers of tool calls, and what compiles for it.
+struct Model {
+    tokenizer: Arc<Tokenizer>,
+    /// Tries rules out in a helper, as the program does.
+    apart: GrammarCompiler,
+    /// Works on them in this process only.
+    here: GrammarCompiler,
 }
 
-/// See [`Model`].
-pub static MODEL: LazyLock<Model> = LazyLock::new(|| {
+static MODEL: LazyLock<Model> = LazyLock::new(|| {
     let tokenizer = vocabulary::with_tools();
-    let compiler = GrammarCompiler::new(Arc::clone(&tokenizer)).expect("the vocabulary is good");
-    Model { tokenizer, compiler }
+    let apart = GrammarCompiler::isolated(&tokenizer, helpers::program(), helpers::BUDGET);
+    let here = GrammarCompiler::new(&tokenizer);
+    let good = "the vocabulary is good";
+    let model = Model { tokenizer, apart: apart.expect(good), here: here.expect(good) };
+    // Otherwise everything would count as contained.
+    let tried = model.apart.compile(&rules(AnswerFormat::JsonObject, None));
+    drop(tried.expect("helpers work"));
+    model
 });
 
-/// Compiles rules and draws an answer. Its text, if it came to its end.
+fn rules(format: AnswerFormat, tools: Option<ToolRules>) -> AnswerRules {
+    AnswerRules { format, tools, reasoning: ReasoningRules::None }
+}
+
+/// Compiles rules, in a helper first, and draws an answer. Its text, if it came to its end.
 pub fn answer(format: AnswerFormat, tools: Option<ToolRules>, seed: u64) -> Option<String> {
-    let rules = AnswerRules { format, tools, reasoning: ReasoningRules::None };
-    let mut constraint = MODEL.compiler.compile(&rules).ok()?;
-    walk(&mut *constraint, seed)
+    let rules = rules(format, tools);
+    let model = &*MODEL;
+    if model.apart.prepare(&rules, &Cancel::default()).is_err_and(|error| helpers::is_contained(&error)) {
+        return None;
+    }
+    // Also what was refused, as the ways to the refusal are of interest.
+    let compiled = helpers::here(|| model.here.prepare(&rules, &Cancel::default()));
+    walk(&mut *compiled.ok()?.constraint(), seed)
 }
 
 fn walk(constraint: &mut dyn Constraint, mut state: u64) -> Option<String> {

@@ -11,10 +11,10 @@ use undine_server::{
     Answer, AnswerOptions, Domains, InProcess, Loaded, MediaConfig, RequestDefaults, ServerConfig,
     ServerModel,
 };
-use undine_text::{ChatTemplate, Tokenizer};
+use undine_text::{Cancel, ChatTemplate, Tokenizer};
 
-use crate::eye;
 use crate::mock::MockExecutor;
+use crate::{eye, helpers};
 
 /// The token that ends an answer.
 pub const EOS: u32 = 7;
@@ -92,18 +92,20 @@ fn loaded(images: Option<ImageSettings>) -> Loaded {
         scripts: SCRIPTS.map(|text| tokenizer.encode(text, undine_text::Bos::Omit)).to_vec(),
         ..MockExecutor::default()
     };
+    let apart = &*helpers::TEMPLATES;
+    let template =
+        ChatTemplate::isolated(TEMPLATE, "<|startoftext|>", "<|im_end|>", apart, &Cancel::default());
     let factory: ExecutorFactory = Box::new(move || Ok(Box::new(mock)));
     let model = ServerModel {
         names: vec!["mock".to_owned()],
-        template: Some(
-            ChatTemplate::new(TEMPLATE, "<|startoftext|>", "<|im_end|>").expect("a published template"),
-        ),
+        template: Some(template.expect("a published template, and helpers work")),
         tokenizer: Some(tokenizer),
         images,
         eos: vec![EOS],
         sampling_defaults: SamplingParams::default(),
         answers: AnswerOptions::default(),
         requests: RequestDefaults::default(),
+        helpers: Some(Arc::clone(apart)),
     };
     let engine = EngineConfig {
         max_num_seqs: 4,
@@ -114,7 +116,8 @@ fn loaded(images: Option<ImageSettings>) -> Loaded {
         prefix_caching: PrefixCaching::On,
         image_cache_bytes: 1 << 20,
     };
-    Loaded { model, factory, vision: images.is_some().then(eye::factory), engine, on_ready: Box::new(|| ()) }
+    let vision = images.is_some().then(eye::factory);
+    Loaded { model, factory, vision, engine, files: None, on_ready: Box::new(|| ()) }
 }
 
 /// The tokenizer of an oracle checkpoint.

@@ -5,6 +5,7 @@ pub mod answers;
 pub mod api;
 #[path = "../../crates/undine-server/tests/support/eye.rs"]
 mod eye;
+pub mod helpers;
 #[path = "../../crates/undine-server/tests/support/mock.rs"]
 mod mock;
 pub mod vocabulary;
@@ -14,10 +15,14 @@ use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cap::Cap;
+use serde::de::IgnoredAny;
 use undine_weights::{Checkpoint, ExpertPart, WeightName};
 
 /// Most bytes of the heap at once, unless a target says otherwise. Beyond it an allocation fails, which ends the process.
 const HEAP_BYTES_MAX: usize = 256 << 20;
+/// The same where templates and grammars are worked on: what is tried out in a helper is worked out again here, twice, and
+/// kept; and pictures are decoded.
+const PROGRAMS_HEAP_BYTES_MAX: usize = 1 << 30;
 /// The token that ends the mock's scripts.
 const EOS: u32 = api::EOS;
 
@@ -31,6 +36,14 @@ pub fn limit_heap(bytes: usize) {
 
 /// Panics that are told.
 const PANICS_TOLD_MAX: usize = 20;
+
+/// The start of a target whose input reaches templates or grammars: makes a helper of a process that is to be one, gives the
+/// heap room for what helpers let pass, and lets panics pass that a library or we catch.
+pub fn start_with_helpers() {
+    helpers::serve_if_asked();
+    limit_heap(PROGRAMS_HEAP_BYTES_MAX);
+    allow_caught_panics();
+}
 
 /// Lets panics pass that a library catches itself. One that nobody catches still ends the process.
 pub fn allow_caught_panics() {
@@ -58,6 +71,20 @@ pub fn read_all(checkpoint: &Checkpoint) {
         std::hint::black_box((bytes.first(), bytes.last()));
     }
     assert!(checkpoint.tensors().all(|tensor| tensor.bytes <= checkpoint.file_bytes()));
+}
+
+/// Panics if a text is not JSON. A number may be beyond what this machine's have room for: no grammar of numbers bounds an exponent,
+/// and a call's numbers keep every digit.
+pub fn assert_json(text: &str) {
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        panic!("{error}: {text}");
+    }
+}
+
+/// The same of an object.
+pub fn assert_json_object(text: &str) {
+    assert_json(text);
+    assert!(text.trim_start().starts_with('{'), "no object: {text}");
 }
 
 /// A number that an input stands for, to choose by.
