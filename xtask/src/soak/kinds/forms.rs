@@ -59,7 +59,7 @@ fn tools(client: &mut Client) -> Judgement {
     body["tools"] = json!([{"type": "function", "function": {"name": name, "parameters": parameters}}]);
     body["tool_choice"] = ["auto", "required"][client.random.usize(0..2)].into();
     body["parallel_tool_calls"] = false.into();
-    client.ask("/v1/chat/completions", &body, |answer| {
+    let asked = client.ask("/v1/chat/completions", &body, |answer| {
         let choice = &answer["choices"][0];
         if choice["finish_reason"] != "tool_calls" {
             return Ok(());
@@ -70,7 +70,12 @@ fn tools(client: &mut Client) -> Judgement {
         let fits = function["name"] == name.as_str()
             && matches!(arguments["colour"].as_str(), Some("red" | "green"));
         fits.then_some(()).ok_or_else(|| "a call that the tools do not have".to_owned())
-    })
+    });
+    match asked {
+        // The model's template decides.
+        Err(told) if told.contains("chat template does not show tools") => Ok(Outcome::Refused),
+        judgement => judgement,
+    }
 }
 
 fn regex(client: &mut Client) -> Judgement {
