@@ -13,17 +13,14 @@ import http.client
 import json
 import multiprocessing
 import os
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
 from datetime import date
 from pathlib import Path
 
-START_SECONDS_MAX = 120
+from serving import Server, free_port
+
 REQUEST_SECONDS_MAX = 120
 ANSWER_TOKENS = 8
 
@@ -40,33 +37,13 @@ def arguments():
     return parser.parse_args()
 
 
-class Server:
-    """A server while it runs."""
-
-    def __init__(self, program, model):
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
-        self.log = tempfile.TemporaryFile()
-        command = [program, "serve", str(model), "--port", str(self.port), "--max-model-len", "4096",
-                   "--trust-request-chat-template", "--disable-log-requests"]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
-
-    def __enter__(self):
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5)
-                return self
-            except OSError:
-                time.sleep(0.1)
-        self.process.kill()
-        self.log.seek(0)
-        sys.exit(f"{self.process.args[0]} did not start:\n{self.log.read().decode(errors='replace')[-2000:]}")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
+def serving(program, model):
+    """A server of `program`, to be entered; its port is an attribute."""
+    port = free_port()
+    server = Server([program, "serve", str(model), "--port", str(port), "--max-model-len", "4096",
+                     "--trust-request-chat-template", "--disable-log-requests"], port)
+    server.port = port
+    return server
 
 
 def post(port, path, body, until_first=False):
@@ -177,7 +154,7 @@ def percentile(times, share):
 def neighbours(args, program):
     """One table of a build: for each kind the median and the 99th percentile, and the same alone."""
     rows = []
-    with Server(program, args.model) as server:
+    with serving(program, args.model) as server:
         first_tokens(server.port, 5, 2_000_000)
         for place, kind in enumerate(WORST):
             alone = first_tokens(server.port, args.requests, 3_000_000 + 10_000 * place)
@@ -204,7 +181,7 @@ def structured_times(port, offset, count=24):
 
 def structured(args, programs):
     """Medians of each build, all builds running and asked in turns."""
-    servers = [Server(program, args.model) for program in programs]
+    servers = [serving(program, args.model) for program in programs]
     rounds = {program: [] for program in programs}
     for server in servers:
         server.__enter__()
