@@ -21,7 +21,7 @@ const SMALL_BYTES_MAX: usize = 256 << 10;
 const SMALL_MAX: [usize; 2] = [4, 3];
 /// Requests with larger bodies at once, behind everything else on the machine, and those of one tenant.
 const LARGE_MAX: [usize; 2] = [2, 1];
-/// Most KiB of larger bodies: tokenizing takes some 150 bytes of memory for each byte of text.
+/// Most KiB of larger bodies: tokenizing a slice takes some 250 bytes of memory for each byte of text.
 const LARGE_KIB_MAX: u32 = 16 << 10;
 /// Requests at once whose forms are compiled, or that bring a template, and those of one tenant.
 const PROGRAMS_MAX: [usize; 2] = [3, 2];

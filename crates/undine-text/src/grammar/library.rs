@@ -26,7 +26,7 @@ const ITEMS_IN_ROW_MAX: usize = 2000;
 /// Symbols of one grammar.
 const GRAMMAR_SYMBOLS_MAX: usize = 500_000;
 
-/// Bytes that a compiled grammar takes for each byte of its text, beside its lexer: measured on schemas of 1 to 100 kB.
+/// Bytes that a compiled grammar is taken to have for each byte of its text, beside its lexer: an estimate, on the high side.
 const BYTES_PER_TEXT_BYTE: usize = 64;
 
 /// How llguidance begins the text of an error that was a panic.

@@ -32,7 +32,7 @@ pub const RENDERED_BYTES_MAX: usize = 64 << 20;
 /// Levels of lists and objects in what is rendered.
 pub const VALUE_DEPTH_MAX: usize = 100;
 
-/// What one compilation with its probes, or one rendering, may take. The rendering of a million tokens takes a second.
+/// What one compilation with its probes, or one rendering, may take: far more than any conversation that fits a context.
 pub const BUDGET: Budget = Budget { cpu_seconds: 4, memory_mib: 1024, wall: Duration::from_secs(60) };
 
 /// What to render.
