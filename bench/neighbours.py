@@ -23,6 +23,8 @@ from serving import Server, free_port
 
 REQUEST_SECONDS_MAX = 120
 ANSWER_TOKENS = 8
+# Stands for the number of a request in a body that is written once.
+PLACE = 7_000_000
 
 
 def arguments():
@@ -48,9 +50,13 @@ def serving(program, model):
 
 def post(port, path, body, until_first=False):
     """Seconds to the end of the answer, or to its first event after the one that opens it; and the status."""
+    return send(port, path, json.dumps(body), until_first)
+
+
+def send(port, path, text, until_first=False):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_SECONDS_MAX)
     begin = time.monotonic()
-    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+    connection.request("POST", path, text, {"content-type": "application/json"})
     response = connection.getresponse()
     if until_first and response.status == 200:
         events = 0
@@ -59,7 +65,9 @@ def post(port, path, body, until_first=False):
         elapsed = time.monotonic() - begin
         response.read()
     else:
-        response.read()
+        # Without a copy in one piece: what a client does with an answer is its own affair.
+        while response.read(1 << 20):
+            pass
         elapsed = time.monotonic() - begin
     connection.close()
     return elapsed, response.status
@@ -80,7 +88,7 @@ def large_schema(number):
 
 
 def ordinary(number):
-    return "/v1/chat/completions", chat(9_000_000 + number)
+    return "/v1/chat/completions", chat(number)
 
 
 def unfinished_schema(number):
@@ -100,7 +108,7 @@ def heavy_template(number):
 
 
 def slow_expression(number):
-    expression = "|".join(f"(a{{1,{20 + i}}}b{{1,{30 + number % 50}}}){{1,9}}" for i in range(60))
+    expression = f"{number}|" + "|".join(f"(a{{1,{20 + i}}}b{{1,{30 + i}}}){{1,9}}" for i in range(60))
     return "/v1/completions", {"prompt": "x", "max_tokens": 1, "guided_regex": expression}
 
 
@@ -123,19 +131,21 @@ def beside(port, kind, count, offset):
     context = multiprocessing.get_context("fork")
     stop, results = context.Event(), context.Queue()
 
-    def bother():
-        # A client's own work is not what is measured: on a machine of its own it would take nothing from the server.
-        os.nice(19)
-        number, got = 0, []
+    # Written once: on a machine of its own a client's work would take nothing from the server. Each request is new by its number.
+    path, body = WORST[kind](PLACE)
+    text = json.dumps(body)
+
+    def bother(number):
+        got = []
         while not stop.is_set():
             number += 1
             try:
-                got.append(str(post(port, *WORST[kind](number))[1]))
+                got.append(str(send(port, path, text.replace(str(PLACE), str(number)))[1]))
             except OSError as error:
                 got.append(str(error))
         results.put(got)
 
-    bothering = [context.Process(target=bother) for _ in range(2)]
+    bothering = [context.Process(target=bother, args=(PLACE + 1_000_000 * client,)) for client in range(1, 3)]
     for process in bothering:
         process.start()
     time.sleep(1)

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use undine_core::Constraint;
 use undine_text::{
-    AnswerFormat, AnswerRules, Cancel, GrammarCompiler, ReasoningRules, SpecialText, Tokenizer, ToolRules,
+    AnswerFormat, AnswerRules, Cancel, GrammarCompiler, MaskWorker, ReasoningRules, SpecialText, Tokenizer, ToolRules,
 };
 
 use crate::{draw, helpers, vocabulary};
@@ -23,7 +23,8 @@ struct Model {
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
     let tokenizer = vocabulary::with_tools();
-    let apart = GrammarCompiler::isolated(&tokenizer, helpers::program(), helpers::BUDGET);
+    let masks = Arc::new(MaskWorker::start(&tokenizer).expect("there is a thread"));
+    let apart = GrammarCompiler::with(&tokenizer, masks, Some((helpers::program(), helpers::BUDGET)));
     let here = GrammarCompiler::new(&tokenizer);
     let good = "the vocabulary is good";
     let model = Model { tokenizer, apart: apart.expect(good), here: here.expect(good) };

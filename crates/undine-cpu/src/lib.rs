@@ -13,6 +13,7 @@ mod ops;
 pub mod plan;
 pub mod pool;
 pub mod roofline;
+mod seats;
 pub mod simd;
 pub mod vision;
 mod weights;

@@ -3,16 +3,25 @@
 //! A step of a small model has some hundred phases of a few tens of microseconds; waking threads for each would
 //! cost more than the work. So the threads enter once, walk the list of operations together, and meet at
 //! barriers made of two atomics. Between steps they spin shortly and then park.
+//!
+//! Who waits spins and then sleeps; it never yields. Where a core is wanted by work that comes after this (a lower priority), a
+//! yield would give it away for a whole slice, and the others would wait for it at the next barrier: work in the background
+//! got three quarters of the machine that way.
 
 use std::cell::UnsafeCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{JoinHandle, Thread, available_parallelism};
 
-/// Spins before a waiting thread lets others run, in case there are more threads than free cores.
-const SPINS_BEFORE_YIELD: u32 = 1_000;
-/// Yields before an idle thread parks.
-const YIELDS_BEFORE_PARK: u32 = 200;
+use crate::seats::Seats;
+
+/// Spins before a thread sleeps that waits for others: milliseconds, because a core that sleeps takes long to come back (sleeping
+/// after 100 us cost a tenth of the speed of prefill).
+const SPINS_BEFORE_SLEEP: u32 = 60_000;
+/// The same if there are more threads than processors: some wait for others to be let on.
+const SPINS_IF_CROWDED: u32 = 1_000;
+/// Spins before an idle thread parks.
+const SPINS_BEFORE_PARK: u32 = 10_000;
 /// Threads at the most.
 pub const THREADS_MAX: usize = 256;
 
@@ -27,8 +36,8 @@ pub struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Waits until every thread of the region is here.
-    #[inline]
+    /// Waits until every thread of the region is here. A call: what it does is too much to repeat in every loop of the kernels.
+    #[inline(never)]
     pub fn barrier(self) {
         if self.count == 1 {
             return;
@@ -36,9 +45,10 @@ impl Worker<'_> {
         let generation = self.shared.generation.load(Ordering::Relaxed);
         if self.shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
             self.shared.arrived.store(0, Ordering::Relaxed);
-            self.shared.generation.store(generation.wrapping_add(1), Ordering::Release);
+            self.shared.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
+            self.shared.wake();
         } else {
-            spin_until(|| self.shared.generation.load(Ordering::Acquire) != generation);
+            self.shared.wait_until(|| self.shared.generation.load(Ordering::SeqCst) != generation);
         }
     }
 
@@ -60,6 +70,11 @@ struct Shared {
     arrived: AtomicUsize,
     generation: AtomicUsize,
     stop: AtomicBool,
+    /// Threads of a region that have spun for long enough.
+    spins_before_sleep: u32,
+    sleepers: AtomicUsize,
+    bed: Mutex<()>,
+    woken: Condvar,
 }
 
 // SAFETY: `job` is written by the owner only while no region runs, and read by workers only after they acquire the
@@ -73,6 +88,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     handles: Vec<Thread>,
+    seats: Option<Arc<Seats>>,
 }
 
 impl Pool {
@@ -86,14 +102,26 @@ impl Pool {
             arrived: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
+            spins_before_sleep: match available_parallelism() {
+                Ok(processors) if processors.get() < threads => SPINS_IF_CROWDED,
+                _ => SPINS_BEFORE_SLEEP,
+            },
+            sleepers: AtomicUsize::new(0),
+            bed: Mutex::new(()),
+            woken: Condvar::new(),
         });
         // Dropping the pool stops the threads that have started, should one of them not.
-        let mut pool = Self { shared, threads: Vec::new(), handles: Vec::new() };
+        let seats = Seats::of(threads).map(Arc::new);
+        let mut pool = Self { shared, threads: Vec::new(), handles: Vec::new(), seats };
         for index in 1..threads {
-            let shared = Arc::clone(&pool.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("undine-cpu-{index}"))
-                .spawn(move || work(&shared, index, threads))?;
+            let (shared, seats) = (Arc::clone(&pool.shared), pool.seats.clone());
+            let thread =
+                std::thread::Builder::new().name(format!("undine-cpu-{index}")).spawn(move || {
+                    if let Some(seats) = seats {
+                        seats.keep(index);
+                    }
+                    work(&shared, index, threads);
+                })?;
             pool.handles.push(thread.thread().clone());
             pool.threads.push(thread);
         }
@@ -107,6 +135,8 @@ impl Pool {
 
     /// Runs `job` once on every thread and returns when all are done.
     pub fn run(&mut self, job: &(dyn Fn(Worker) + Sync)) {
+        // Not for longer: threads and processes that the caller starts would be bound as well.
+        let _seat = self.seats.as_ref().map(|seats| seats.take(0));
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; nobody follows the pointer after this function returns.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(Worker) + Sync + '_), Job>(job) };
@@ -119,7 +149,7 @@ impl Pool {
         let guard = AbortOnUnwind;
         // SAFETY: the pointer comes from a reference that is alive.
         unsafe { (*job)(Worker { index: 0, count: self.threads.len() + 1, shared }) };
-        spin_until(|| shared.running.load(Ordering::Acquire) == 0);
+        shared.wait_until(|| shared.running.load(Ordering::SeqCst) == 0);
         std::mem::forget(guard);
     }
 }
@@ -159,35 +189,61 @@ fn work(shared: &Shared, index: usize, count: usize) {
         // SAFETY: as above, the closure is alive until `running` is 0.
         unsafe { (*job)(Worker { index, count, shared }) };
         std::mem::forget(guard);
-        shared.running.fetch_sub(1, Ordering::AcqRel);
+        if shared.running.fetch_sub(1, Ordering::SeqCst) == 1 {
+            shared.wake();
+        }
     }
 }
 
 fn wait_for_epoch(shared: &Shared, seen: usize) {
-    let mut yields = 0;
-    loop {
-        for _ in 0..SPINS_BEFORE_YIELD {
-            if shared.epoch.load(Ordering::Acquire) != seen {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        yields += 1;
-        if yields < YIELDS_BEFORE_PARK { std::thread::yield_now() } else { std::thread::park() }
+    let begun = || shared.epoch.load(Ordering::Acquire) != seen;
+    if spin(SPINS_BEFORE_PARK, begun) {
+        return;
+    }
+    while !begun() {
+        std::thread::park();
     }
 }
 
-#[inline]
-fn spin_until(done: impl Fn() -> bool) {
-    let mut spins = 0;
-    while !done() {
-        spins += 1;
-        if spins < SPINS_BEFORE_YIELD {
-            std::hint::spin_loop();
-        } else {
-            std::thread::yield_now();
+impl Shared {
+    /// Waits within a region. Whoever makes `done` true calls [`Self::wake`] afterwards; what both look at is sequentially
+    /// consistent, so that either it finds a sleeper or the sleeper finds it done.
+    fn wait_until(&self, done: impl Fn() -> bool) {
+        if !spin(self.spins_before_sleep, &done) {
+            self.sleep_until(done);
         }
     }
+
+    #[cold]
+    fn sleep_until(&self, done: impl Fn() -> bool) {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let mut bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+        while !done() {
+            bed = self.woken.wait(bed).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(bed);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            // Who has looked and does not sleep yet holds it.
+            drop(self.bed.lock());
+            self.woken.notify_all();
+        }
+    }
+}
+
+/// Whether it is done within so many spins.
+#[inline]
+fn spin(spins: u32, done: impl Fn() -> bool) -> bool {
+    for _ in 0..spins {
+        if done() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 /// Most bytes of a job or of a result: the longest prompt in the longest spelling of JSON.
 pub const FRAME_BYTES_MAX: usize = 512 << 20;
 /// Bytes of a header.
-pub const HEADER_BYTES: usize = 12;
+pub const HEADER_BYTES: usize = 16;
 
 /// What precedes the bytes of a job. A result's has no limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,12 +13,14 @@ pub struct Header {
     pub bytes: u32,
     pub cpu_seconds: u32,
     pub memory_mib: u32,
+    /// Whether its work comes after everything else on the machine.
+    pub in_background: bool,
 }
 
 impl Header {
     pub fn encode(self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
-        let fields = [self.bytes, self.cpu_seconds, self.memory_mib];
+        let fields = [self.bytes, self.cpu_seconds, self.memory_mib, self.in_background.into()];
         out.chunks_exact_mut(4)
             .zip(fields)
             .for_each(|(out, field)| out.copy_from_slice(&field.to_le_bytes()));
@@ -30,7 +32,12 @@ impl Header {
         let field = |i: usize| {
             u32::from_le_bytes([header[i * 4], header[i * 4 + 1], header[i * 4 + 2], header[i * 4 + 3]])
         };
-        let header = Self { bytes: field(0), cpu_seconds: field(1), memory_mib: field(2) };
+        let header = Self {
+            bytes: field(0),
+            cpu_seconds: field(1),
+            memory_mib: field(2),
+            in_background: field(3) != 0,
+        };
         if header.bytes as usize > FRAME_BYTES_MAX {
             let message = format!("{} bytes; expected at most {FRAME_BYTES_MAX}", header.bytes);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));

@@ -21,15 +21,14 @@ pub use pool::{Helpers, Program};
 pub use serve::serve;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Stack of the thread that does a helper's jobs. It is address space until it is used.
 pub const STACK_BYTES: usize = 32 << 20;
 
-/// The `nice` value of work that comes after the rest: a tenth of a processor, if all are wanted.
-#[cfg(unix)]
-const NICE_BACKGROUND: i32 = 10;
+/// How far connections come after computing.
+const NICE_CONNECTIONS: i32 = 5;
 
 /// What a job may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +70,59 @@ pub enum Urgency {
     Background,
 }
 
+/// Makes this thread come after those that compute, though before work in the background: that of connections, where cores are
+/// few. A parallel region is as slow as the slowest of its threads.
+pub fn come_after_computing() {
+    set_back(NICE_CONNECTIONS);
+}
+
+/// Sets this thread back. A system that does not allow it, or knows only of processes, does without.
+fn set_back(nice: i32) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice);
+    #[cfg(not(target_os = "linux"))]
+    let _ = nice;
+}
+
+/// Makes this thread come after everything else on the machine, for good. A core that does nothing else counts as free for those
+/// who compute; one with a merely polite thread does not, and they would share another one.
+fn come_last() {
+    #[cfg(target_os = "linux")]
+    {
+        use thread_priority::{
+            NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+            thread_native_id,
+        };
+        let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    }
+}
+
+/// Works that go on in the background of this process and of its helpers.
+static BACKGROUND: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them, until it is dropped.
+struct Background;
+
+impl Background {
+    fn begin() -> Self {
+        BACKGROUND.fetch_add(1, Ordering::AcqRel);
+        Self
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        BACKGROUND.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whether this process waits for work in the background. It gets what others leave, which may be nothing: whoever computes
+/// without a pause on all processors has to make one.
+pub fn is_work_in_background() -> bool {
+    BACKGROUND.load(Ordering::Acquire) > 0
+}
+
 /// Does work on a thread with a stack of its own choosing that comes after everything else on the machine, and waits for
 /// it. The inner error is a panic's.
 ///
@@ -83,11 +135,11 @@ pub fn in_background<T: Send>(
 ) -> std::io::Result<std::thread::Result<T>> {
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes);
     std::thread::scope(|scope| {
-        let set_back = || {
-            #[cfg(target_os = "linux")]
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE_BACKGROUND);
+        let _counted = Background::begin();
+        let work = || {
+            come_last();
             work()
         };
-        Ok(thread.spawn_scoped(scope, set_back)?.join())
+        Ok(thread.spawn_scoped(scope, work)?.join())
     })
 }

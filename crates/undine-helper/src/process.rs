@@ -7,10 +7,10 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, setpriority_process};
+use rustix::process::{Pid, Signal, setpriority_pgrp};
 
 use crate::frame::{self, HEADER_BYTES, Header};
-use crate::{Budget, Cancel, JobError, NICE_BACKGROUND, Program, Urgency};
+use crate::{Budget, Cancel, JobError, Program, Urgency};
 
 /// How often somebody who waits looks up.
 const TICK: Duration = Duration::from_millis(25);
@@ -27,6 +27,7 @@ pub struct Process {
     stream: UnixStream,
     urgency: Urgency,
     was_slow: bool,
+    works_for_strangers: bool,
 }
 
 impl Process {
@@ -45,14 +46,12 @@ impl Process {
             .spawn()?;
         stream.set_read_timeout(Some(TICK))?;
         stream.set_write_timeout(Some(TICK))?;
-        Ok(Self { child, stream, urgency, was_slow: false })
+        Ok(Self { child, stream, urgency, was_slow: false, works_for_strangers: false })
     }
 
     /// From here on it works for strangers.
-    pub fn begin(&self) {
-        if self.urgency == Urgency::Background {
-            self.set_back(NICE_BACKGROUND);
-        }
+    pub fn begin(&mut self) {
+        self.works_for_strangers = true;
     }
 
     /// Whether it has been set back.
@@ -69,7 +68,10 @@ impl Process {
         let bytes = u32::try_from(job.len()).ok().filter(|&bytes| bytes as usize <= frame::FRAME_BYTES_MAX);
         let too_long = || JobError::Died(format!("a job of {} bytes is too long for it", job.len()));
         let bytes = bytes.ok_or_else(too_long)?;
-        let header = Header { bytes, cpu_seconds: budget.cpu_seconds, memory_mib: budget.memory_mib };
+        let in_background = self.works_for_strangers && self.urgency == Urgency::Background;
+        let _counted = in_background.then(crate::Background::begin);
+        let header =
+            Header { bytes, cpu_seconds: budget.cpu_seconds, memory_mib: budget.memory_mib, in_background };
         let mut wait = Wait { begin: Instant::now(), budget, cancel };
         self.send(&header.encode(), &mut wait)?;
         self.send(job, &mut wait)?;
@@ -121,9 +123,10 @@ impl Process {
         Ok(())
     }
 
-    /// A system that does not allow it does without.
+    /// All of its threads: Linux takes the number of a process for that of its first thread, and a group for all of them. A system
+    /// that does not allow it does without.
     fn set_back(&self, nice: i32) {
-        let _ = setpriority_process(Pid::from_raw(self.child.id().cast_signed()), nice);
+        let _ = setpriority_pgrp(Pid::from_raw(self.child.id().cast_signed()), nice);
     }
 
     /// Why it has gone away.

@@ -45,10 +45,14 @@ mod unix {
         let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         while let Some((header, job)) = frame::read(&mut stream)? {
             limit(&header)?;
+            if header.in_background {
+                crate::come_last();
+            }
             let result = work(&job);
             drop(job);
             let bytes = u32::try_from(result.len()).map_err(|_| io::Error::other("a result is too long"))?;
-            stream.write_all(&Header { bytes, cpu_seconds: 0, memory_mib: 0 }.encode())?;
+            stream
+                .write_all(&Header { bytes, cpu_seconds: 0, memory_mib: 0, in_background: false }.encode())?;
             stream.write_all(&result)?;
         }
         Ok(())

@@ -6,7 +6,9 @@ use std::process::exit;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use undine_helper::{Budget, Cancel, Helpers, JobError, Program, Urgency, in_background, serve};
+use undine_helper::{
+    Budget, Cancel, Helpers, JobError, Program, Urgency, in_background, is_work_in_background, serve,
+};
 
 const HELPER: &str = "this_process_as_a_helper";
 const MARK: &str = "__helper";
@@ -38,6 +40,11 @@ fn work(job: &[u8], jobs: &mut u32) -> Vec<u8> {
             std::thread::sleep(Duration::from_millis(150));
             Vec::new()
         }
+        #[cfg(target_os = "linux")]
+        "urgency" => {
+            std::thread::sleep(Duration::from_millis(100));
+            urgency().into_bytes()
+        }
         "leave" => exit(3),
         "fail" => panic!("a test of panics"),
         "recurse" => recurse(0).to_string().into_bytes(),
@@ -46,6 +53,15 @@ fn work(job: &[u8], jobs: &mut u32) -> Vec<u8> {
             None => text.repeat(2).into_bytes(),
         },
     }
+}
+
+/// The scheduling policy and the `nice` value of the calling thread.
+#[cfg(target_os = "linux")]
+fn urgency() -> String {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
+    // The fields of proc(5), without the first two.
+    format!("policy {} nice {}", fields[38], fields[16])
 }
 
 fn recurse(level: u64) -> u64 {
@@ -183,4 +199,18 @@ fn work_in_the_background_has_its_stack() {
         .unwrap()
         .is_err()
     );
+}
+
+/// The thread that does the jobs, not only the first one of its process.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_less_urgent_comes_last() {
+    const SCHED_IDLE: &str = "policy 5 ";
+    let background = ask(&helpers_with(Urgency::Background, BUDGET), "urgency").unwrap();
+    assert!(background.starts_with(SCHED_IDLE), "{background}");
+    let normal = |slow_after| ask(&helpers_with(Urgency::Normal { slow_after }, BUDGET), "urgency").unwrap();
+    assert_eq!(normal(Duration::from_secs(60)), urgency());
+    assert_eq!(normal(Duration::from_millis(10)), "policy 0 nice 19");
+    let here = in_background("test", 1 << 20, || (urgency(), is_work_in_background())).unwrap().unwrap();
+    assert!(here.0.starts_with(SCHED_IDLE) && here.1, "{here:?}");
 }

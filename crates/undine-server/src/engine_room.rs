@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,6 +17,7 @@ use crate::images::Vision;
 use crate::lifetime::{Lifetime, Siblings};
 use crate::metrics::{EndReason, EngineMetrics};
 use crate::prompt;
+use crate::rules::Grammars;
 use crate::serve::{FileCheck, Load, Loaded, ServerError, ServerModel};
 use crate::state::{Ready, Status, unix_time};
 
@@ -26,6 +27,10 @@ const COMMANDS_MAX: usize = 256;
 const SEQUENCES_MAX: usize = 1024;
 /// What clients are told when a file of the model has changed; its path is in the log.
 const FILES_CHANGED: &str = "the model's file was changed while it was in use, so the server ends; ask again when it has been started anew";
+
+/// The part of a step's time that is left to work in the background, and the most of it.
+const BREATH: u32 = 10;
+const BREATH_MAX: Duration = Duration::from_millis(5);
 
 /// Makes the engine thread end after its current step.
 pub(crate) struct Stop {
@@ -127,6 +132,7 @@ fn run(
     let metrics = Arc::new(EngineMetrics::new(&model.names[0], &config, &capacity, context));
     let clock: Clock = Arc::new(Instant::now);
     let prompt_bytes_max = prompt::text_bytes_max(&model, engine.max_context());
+    let grammars = Arc::new(Grammars::new(model.tokenizer.as_deref()));
     let ready = Ready {
         vision: model.images.map(Vision::new),
         model,
@@ -142,7 +148,7 @@ fn run(
         },
         config,
         capacity,
-        grammars: Arc::default(),
+        grammars,
         turns: Arc::default(),
         created: unix_time(),
         seeds: AtomicU64::new(0),
@@ -237,16 +243,31 @@ impl EngineRoom {
 
     /// Steps until told to stop or until nobody can send any more; sleeps while there is no work.
     fn run(&mut self, mut commands: mpsc::Receiver<Command>, stop: &AtomicBool) -> Result<(), ExecutorError> {
+        let mut begin = (self.clock)();
         loop {
             match self.turn(&mut commands, stop)? {
-                Turn::Stepped => {}
-                Turn::Idle => match commands.blocking_recv() {
-                    Some(command) => self.take(command)?,
-                    None => return Ok(()),
-                },
+                Turn::Stepped => begin = self.breathe(begin),
+                Turn::Idle => {
+                    match commands.blocking_recv() {
+                        Some(command) => self.take(command)?,
+                        None => return Ok(()),
+                    }
+                    begin = (self.clock)();
+                }
                 Turn::Over => return Ok(()),
             }
         }
+    }
+
+    /// Leaves the processors to work in the background for a moment, after a step that began then: requests are prepared there,
+    /// and would wait for as long as others get answers. The next step begins when this returns.
+    fn breathe(&self, begin: Instant) -> Instant {
+        let end = (self.clock)();
+        if !undine_text::is_work_in_background() {
+            return end;
+        }
+        std::thread::sleep(((end - begin) / BREATH).min(BREATH_MAX));
+        (self.clock)()
     }
 
     /// Takes the commands there are and runs one step. Never sleeps.

@@ -9,7 +9,7 @@ use undine_text::grammar::{
     AnswerFormat, AnswerRules, BUDGET, CompiledRules, GrammarCompiler, ReasoningRules, ToolChoice, ToolRules,
 };
 use undine_text::tools::ToolSet;
-use undine_text::{Cancel, ChatTemplate, TextError};
+use undine_text::{Cancel, ChatTemplate, MaskWorker, TextError, Tokenizer};
 
 use crate::generation::StartsIn;
 use crate::preparing::Lane;
@@ -23,8 +23,11 @@ use crate::wire::format::Format;
 use crate::wire::thinking::Thinking;
 
 /// The compiler of a server's grammars, made when the first one is needed.
-#[derive(Default)]
-pub(crate) struct Grammars(OnceLock<Result<GrammarCompiler, String>>);
+pub(crate) struct Grammars {
+    /// As urgent as the engine, whose thread starts it: a step waits for masks.
+    masks: Result<Arc<MaskWorker>, String>,
+    compiler: OnceLock<Result<GrammarCompiler, String>>,
+}
 
 /// What is asked of one request's answers.
 pub(crate) struct Restriction {
@@ -119,28 +122,34 @@ fn tool_set(tools: &[Value]) -> ApiResult<Arc<ToolSet>> {
 }
 
 impl Grammars {
+    /// For a model with this tokenizer. To be called on the engine's thread.
+    pub(crate) fn new(tokenizer: Option<&Tokenizer>) -> Self {
+        let masks = tokenizer.ok_or("there is no tokenizer".to_owned());
+        let masks =
+            masks.and_then(|tokenizer| MaskWorker::start(tokenizer).map_err(|error| error.to_string()));
+        Self { masks: masks.map(Arc::new), compiler: OnceLock::new() }
+    }
+
     fn compiler(&self, ready: &Ready, path: &str) -> ApiResult<&GrammarCompiler> {
         // Only to refuse models without text.
         prompt::tokenizer(ready, path)?;
         let make = || {
             let tokenizer = ready.model.tokenizer.as_ref().ok_or("there is no tokenizer")?;
-            let compiler = match &ready.model.helpers {
-                Some(helpers) => GrammarCompiler::isolated(tokenizer, helpers.program().clone(), BUDGET),
-                None => GrammarCompiler::new(tokenizer),
-            };
-            compiler.map_err(|error| error.to_string())
+            let masks = self.masks.clone()?;
+            let isolation = ready.model.helpers.as_ref().map(|helpers| (helpers.program().clone(), BUDGET));
+            GrammarCompiler::with(tokenizer, masks, isolation).map_err(|error| error.to_string())
         };
-        self.0.get_or_init(make).as_ref().map_err(|error| {
+        self.compiler.get_or_init(make).as_ref().map_err(|error| {
             ApiError::field(path, format!("this model's answers cannot be restricted: {error}"))
         })
     }
 
     fn are_made(&self) -> bool {
-        self.0.get().is_some()
+        self.compiler.get().is_some()
     }
 
     fn has_at_hand(&self, rules: &AnswerRules) -> bool {
-        matches!(self.0.get(), Some(Ok(compiler)) if compiler.is_at_hand(rules))
+        matches!(self.compiler.get(), Some(Ok(compiler)) if compiler.is_at_hand(rules))
     }
 }
 

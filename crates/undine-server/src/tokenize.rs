@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use undine_core::{CacheRoot, TokenId};
 use undine_text::{Cancel, SpecialText};
@@ -22,7 +23,7 @@ use crate::{prompt, render};
 const DETOKENIZE_TOKENS_MAX: usize = 1 << 20;
 
 #[derive(Serialize)]
-pub(crate) struct Tokenized {
+struct Tokenized {
     count: usize,
     max_model_len: u32,
     tokens: Vec<TokenId>,
@@ -42,11 +43,26 @@ impl Serialize for TokenStrings {
 }
 
 #[derive(Serialize)]
-pub(crate) struct Detokenized {
+struct Detokenized {
     prompt: String,
 }
 
-pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
+/// An answer that was written where it was made: one of megabytes would hold up the connections.
+pub(crate) struct Written(Vec<u8>);
+
+impl Written {
+    fn new(answer: &impl Serialize) -> ApiResult<Self> {
+        serde_json::to_vec(answer).map(Self).map_err(|error| ApiError::internal(error.to_string()))
+    }
+}
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+pub(crate) async fn tokenize(post: Post) -> ApiResult<Written> {
     let Post { app, ready, body, caller, .. } = post;
     let origin = caller.salted(None);
     let (reading, body_bytes) = (Arc::clone(&ready), body.len());
@@ -60,17 +76,17 @@ pub(crate) async fn tokenize(post: Post) -> ApiResult<Json<Tokenized>> {
     };
     let lane = asked.lane(body_bytes);
     app.preparing
-        .run(caller.tenant, lane, move |cancel| asked.tokenize(&ready, &origin.cache_root, &images, cancel))
+        .run(caller.tenant, lane, move |cancel| {
+            Written::new(&asked.tokenize(&ready, &origin.cache_root, &images, cancel)?)
+        })
         .await
-        .map(Json)
 }
 
-pub(crate) async fn detokenize(post: Post) -> ApiResult<Json<Detokenized>> {
+pub(crate) async fn detokenize(post: Post) -> ApiResult<Written> {
     let Post { app, ready, body, caller, .. } = post;
     app.preparing
-        .run(caller.tenant, Lane::Body(body.len()), move |_| detokenize_body(&ready, &body))
+        .run(caller.tenant, Lane::Body(body.len()), move |_| Written::new(&detokenize_body(&ready, &body)?))
         .await
-        .map(Json)
 }
 
 /// A request to `/tokenize`.

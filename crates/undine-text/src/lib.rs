@@ -20,11 +20,16 @@ mod vocabulary;
 
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
-pub use grammar::{AnswerFormat, AnswerRules, GrammarCompiler, ReasoningRules, ToolChoice, ToolRules};
+pub use grammar::{
+    AnswerFormat, AnswerRules, GrammarCompiler, MaskWorker, ReasoningRules, ToolChoice, ToolRules,
+};
 pub use piece::Piece;
 pub use presets::{Preset, preset};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
 pub use template::python_json;
 pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
-pub use undine_helper::{Budget, Cancel, Helpers, JobError, Program, Urgency, in_background};
+pub use undine_helper::{
+    Budget, Cancel, Helpers, JobError, Program, Urgency, come_after_computing, in_background,
+    is_work_in_background,
+};

@@ -14,8 +14,8 @@ use undine_core::{Constraint, TokenId};
 use undine_text::grammar::{CompiledRules, Parallel};
 use undine_text::tools::ToolSet;
 use undine_text::{
-    AnswerFormat, AnswerRules, Budget, Cancel, ChatInput, ChatTemplate, GrammarCompiler, Helpers, Program,
-    ReasoningRules, TextError, Tokenizer, ToolChoice, ToolRules, Urgency,
+    AnswerFormat, AnswerRules, Budget, Cancel, ChatInput, ChatTemplate, GrammarCompiler, Helpers, MaskWorker,
+    Program, ReasoningRules, TextError, Tokenizer, ToolChoice, ToolRules, Urgency,
 };
 
 const HELPER: &str = "this_process_as_a_helper";
@@ -121,7 +121,7 @@ fn prepare(compiler: &GrammarCompiler, rules: &AnswerRules) -> Result<CompiledRu
 fn rules_that_were_tried_out_are_the_same_rules() {
     let tokenizer = common::with_tools();
     let here = GrammarCompiler::new(&tokenizer).unwrap();
-    let there = GrammarCompiler::isolated(&tokenizer, program(), BUDGET).unwrap();
+    let there = GrammarCompiler::with(&tokenizer, masks(&tokenizer), Some((program(), BUDGET))).unwrap();
     let parameters =
         json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
     let tool = json!({"type": "function", "function": {"name": "weather", "parameters": parameters}});
@@ -158,12 +158,20 @@ fn rules_that_were_tried_out_are_the_same_rules() {
 #[test]
 fn rules_that_take_too_much_are_refused_and_others_go_on() {
     let tokenizer = common::with_tools();
-    let compiler =
-        GrammarCompiler::isolated(&tokenizer, program(), Budget { memory_mib: 2, ..BUDGET }).unwrap();
+    let compiler = GrammarCompiler::with(
+        &tokenizer,
+        masks(&tokenizer),
+        Some((program(), Budget { memory_mib: 2, ..BUDGET })),
+    )
+    .unwrap();
     let error = prepare(&compiler, &schema(400)).err().unwrap();
     assert!(matches!(error, TextError::GrammarExhausts(_)), "{error}");
     assert!(error.to_string().contains("more than 2 MiB of memory"), "{error}");
     assert!(prepare(&compiler, &schema(1)).is_ok());
+}
+
+fn masks(tokenizer: &Tokenizer) -> Arc<MaskWorker> {
+    Arc::new(MaskWorker::start(tokenizer).unwrap())
 }
 
 #[test]
@@ -171,7 +179,7 @@ fn what_is_too_deep_never_gets_there() {
     let tokenizer = common::with_tools();
     // No helper can be started, so an error that names the place is of the measure.
     let program = Program { path: "/nonexistent/program".into(), arguments: Vec::new() };
-    let compiler = GrammarCompiler::isolated(&tokenizer, program, BUDGET).unwrap();
+    let compiler = GrammarCompiler::with(&tokenizer, masks(&tokenizer), Some((program, BUDGET))).unwrap();
     let nested = (0..100).fold(json!({}), |inner, _| json!({"items": inner}));
     let groups = format!("{}a{}", "(".repeat(60), ")".repeat(60));
     let tool =

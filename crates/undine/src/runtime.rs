@@ -26,7 +26,8 @@ pub fn new(computing: usize) -> Result<Runtime, Error> {
              memory (ulimit -v), or compute with fewer --threads"
         ))
     })?;
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(own).enable_all().build()?)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(own).on_thread_start(undine_text::come_after_computing).enable_all().build()?)
 }
 
 /// Starts so many threads at once, and lets them end.

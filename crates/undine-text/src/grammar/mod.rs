@@ -37,7 +37,7 @@ use crate::{Bos, TextError, Tokenizer};
 use answer::{AnswerConstraint, Plan, Thinking};
 pub(crate) use library::{Grammars, Library};
 pub(crate) use vocabulary::Words;
-use worker::MaskWorker;
+pub use worker::MaskWorker;
 
 /// Bytes of a JSON schema, written as JSON.
 pub const SCHEMA_BYTES_MAX: usize = 512 * 1024;
@@ -174,16 +174,16 @@ impl GrammarCompiler {
     /// Sorts the vocabulary and starts the thread. Rules are compiled in this process at once: for such as are trusted
     /// not to exhaust it.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, TextError> {
-        Self::with(tokenizer, None)
+        Self::with(tokenizer, Arc::new(MaskWorker::start(tokenizer)?), None)
     }
 
-    /// The same for any rules: they are tried out in helper processes first, which are of `program`. `budget` is for one
-    /// trial; [`BUDGET`] is a sensible one.
-    pub fn isolated(tokenizer: &Tokenizer, program: Program, budget: Budget) -> Result<Self, TextError> {
-        Self::with(tokenizer, Some((program, budget)))
-    }
-
-    fn with(tokenizer: &Tokenizer, isolation: Option<(Program, Budget)>) -> Result<Self, TextError> {
+    /// The same with masks from a thread that is there, and for any rules if there is a program for helper processes: in those they
+    /// are tried out first. The budget is for one trial; [`BUDGET`] is a sensible one.
+    pub fn with(
+        tokenizer: &Tokenizer,
+        masks: Arc<MaskWorker>,
+        isolation: Option<(Program, Budget)>,
+    ) -> Result<Self, TextError> {
         let words = Words::new(tokenizer)?;
         let helpers = isolation.map(|(program, budget)| {
             let helpers = Helpers::new(program, Urgency::Background, budget);
@@ -198,12 +198,10 @@ impl GrammarCompiler {
             Library::new(&words)
         })?;
         let think = tokenizer.token_id(THINK_START).zip(tokenizer.token_id(THINK_END));
-        let worker = MaskWorker::start(tokenizer.eos(), tokenizer.vocab_size())
-            .map_err(|error| TextError::Grammar(format!("no thread for masks could be started: {error}")))?;
         Ok(Self {
             library,
             helpers,
-            worker: Arc::new(worker),
+            worker: masks,
             kept: Mutex::default(),
             think,
             call_start: tokenizer.token_id(TOOL_CALL_START),

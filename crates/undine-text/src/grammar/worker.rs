@@ -1,6 +1,5 @@
 //! The thread that works masks out while the layers are computed.
 
-use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +7,7 @@ use llguidance::Matcher;
 use undine_core::{ConstraintError, MaskPromise, TokenId, TokenMask};
 
 use super::STACK_BYTES;
+use crate::{TextError, Tokenizer};
 
 /// Masks waiting for the thread: more than there are sequences, each of which waits for one at the most.
 const MASKS_WAITING_MAX: usize = 4096;
@@ -32,7 +32,7 @@ struct Job {
     promise: MaskPromise,
 }
 
-/// The thread, until this and all its queue are gone.
+/// The thread that works masks out, until this and all its queue are gone.
 pub struct MaskWorker {
     jobs: SyncSender<Job>,
     eos: Vec<TokenId>,
@@ -41,20 +41,23 @@ pub struct MaskWorker {
 }
 
 impl MaskWorker {
-    pub fn start(eos: &[TokenId], vocab_size: usize) -> io::Result<Self> {
-        let words = vocab_size.div_ceil(u32::BITS as usize);
+    /// Starts the thread. It is as urgent as the one that calls this, and a step of the engine may wait for it.
+    pub fn start(tokenizer: &Tokenizer) -> Result<Self, TextError> {
+        let words = tokenizer.vocab_size().div_ceil(u32::BITS as usize);
         let (jobs, queue) = sync_channel(MASKS_WAITING_MAX);
         let thread = std::thread::Builder::new().name("undine-masks".to_owned()).stack_size(STACK_BYTES);
-        thread.spawn(move || serve(&queue, words))?;
-        Ok(Self { jobs, eos: eos.to_vec(), words })
+        thread
+            .spawn(move || serve(&queue, words))
+            .map_err(|error| TextError::Grammar(format!("no thread for masks could be started: {error}")))?;
+        Ok(Self { jobs, eos: tokenizer.eos().to_vec(), words })
     }
 
-    pub fn eos(&self) -> &[TokenId] {
+    pub(super) fn eos(&self) -> &[TokenId] {
         &self.eos
     }
 
     /// What the grammar allows next, and one token more.
-    pub fn mask(&self, matching: &Matching, also: Option<TokenId>) -> TokenMask {
+    pub(super) fn mask(&self, matching: &Matching, also: Option<TokenId>) -> TokenMask {
         let (mask, promise) = TokenMask::pending();
         if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
             self.jobs.try_send(Job { matching: matching.clone(), also, promise })
@@ -66,14 +69,14 @@ impl MaskWorker {
     }
 
     /// A mask of these tokens.
-    pub fn only(&self, tokens: &[TokenId]) -> TokenMask {
+    pub(super) fn only(&self, tokens: &[TokenId]) -> TokenMask {
         let mut words = vec![0; self.words];
         tokens.iter().for_each(|&token| set(&mut words, token));
         TokenMask::ready(words)
     }
 
     /// A mask of all but these tokens.
-    pub fn without(&self, tokens: &[TokenId]) -> TokenMask {
+    pub(super) fn without(&self, tokens: &[TokenId]) -> TokenMask {
         let mut words = vec![u32::MAX; self.words];
         for &token in tokens {
             if let Some(word) = words.get_mut((token / u32::BITS) as usize) {
