@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn headers_survive_and_lengths_have_a_limit() {
-        let header = Header { bytes: 70_000, cpu_seconds: 2, memory_mib: 512 };
+        let header = Header { bytes: 70_000, cpu_seconds: 2, memory_mib: 512, in_background: true };
         assert_eq!(Header::decode(header.encode()).unwrap(), header);
         let long = Header { bytes: FRAME_BYTES_MAX as u32 + 1, ..header };
         assert!(Header::decode(long.encode()).is_err());
