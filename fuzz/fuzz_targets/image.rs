@@ -13,7 +13,7 @@ const CUT_PIXELS_MAX: usize = 1 << 20;
 
 fuzz_target!(init: undine_fuzz::limit_heap(HEAP_BYTES_MAX), |bytes: &[u8]| {
     let pipeline = ImagePipeline::new(ImageSettings::default()).expect("the defaults pass their check");
-    let Ok(picture) = decode(bytes) else { return };
+    let Ok(picture) = decode(bytes, ImageSettings::default().background) else { return };
     if picture.pixels().len() / 3 > CUT_PIXELS_MAX {
         return;
     }

@@ -61,6 +61,7 @@ fn ask(questions: &[Value]) -> Vec<String> {
             min_tokens: 0,
             stop_tokens: Vec::new(),
             eos_tokens: special.eos.clone(),
+            thought: None,
         };
         let request = GenerateRequest {
             prompt,

@@ -25,7 +25,7 @@ pub use constraint::{Constraint, ConstraintError, MaskPromise, TokenMask};
 pub use dtype::DType;
 pub use executor::{Capacity, Executor, ExecutorError, Ticket};
 pub use request::{
-    CacheRoot, FinishReason, GenerateRequest, ImageSpan, Origin, PromptImage, RequestId, StopRules, TenantId,
+    CacheRoot, FinishReason, GenerateRequest, ImageSpan, Origin, PromptImage, RequestId, StopRules, Thought, TenantId,
 };
 pub use sampling::SamplingParams;
 pub use vision::{

@@ -40,10 +40,23 @@ pub struct StopRules {
     pub max_tokens: u32,
     /// No stop token is allowed before this many tokens are out.
     pub min_tokens: u32,
-    /// Tokens that end the answer. They are reported, as the last token.
+    /// Tokens that end the answer, but not its thought. They are reported, as the last token.
     pub stop_tokens: Vec<TokenId>,
     /// End-of-sequence tokens of the model; empty under `ignore_eos`.
     pub eos_tokens: Vec<TokenId>,
+    /// How a thought is told from the answer; `None` if nothing is a thought.
+    pub thought: Option<Thought>,
+}
+
+/// The tokens around a thought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thought {
+    /// Begins one.
+    pub start: TokenId,
+    /// Ends one.
+    pub end: TokenId,
+    /// Whether the prompt ends within one.
+    pub begun: bool,
 }
 
 /// Tokens of a prompt whose place the rows of one tile take.

@@ -107,9 +107,15 @@ pub struct ImageSettings {
     pub thumbnail: bool,
     /// The filter.
     pub resample: Resample,
+    /// What is seen through transparent pixels, in red, green and blue; `None` drops opacity and shows the colours below, as the
+    /// reference does.
+    pub background: Option<[u8; 3]>,
 }
 
-/// The reference implementation's defaults, for keys that a checkpoint leaves out.
+/// The background of transparent pictures, as browsers and vLLM have it.
+pub const WHITE: [u8; 3] = [255; 3];
+
+/// The reference implementation's defaults, but for the background, for keys that a checkpoint leaves out.
 impl Default for ImageSettings {
     fn default() -> Self {
         Self {
@@ -123,6 +129,7 @@ impl Default for ImageSettings {
             tolerance: 2.0,
             thumbnail: true,
             resample: Resample::Bilinear,
+            background: Some(WHITE),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use undine_core::{
     Batch, Constraint, FinishReason, GenerateRequest, Origin, OutputKind, RequestId, RowOutput,
-    SamplingParams, StopRules, TokenId,
+    SamplingParams, StopRules, Thought, TokenId,
 };
 
 use crate::images::SequenceImages;
@@ -126,11 +126,19 @@ impl Sequence {
         }
     }
 
+    /// Whether `token`, the last one known, is within a thought. The tokens around it are not.
+    fn is_thought(&self, token: TokenId) -> bool {
+        let Some(Thought { start, end, begun }) = self.stop.thought else { return false };
+        let is_mark = |&&other: &&TokenId| other == start || other == end;
+        let before = &self.tokens[self.prompt_len as usize..self.tokens.len() - 1];
+        !is_mark(&&token) && before.iter().rev().find(is_mark).map_or(begun, |&mark| mark == start)
+    }
+
     /// Whether `token`, the last one known, ends the answer.
     pub fn finish_reason(&self, token: TokenId) -> Option<FinishReason> {
         if self.stop.eos_tokens.contains(&token) {
             Some(FinishReason::Eos)
-        } else if self.stop.stop_tokens.contains(&token) {
+        } else if self.stop.stop_tokens.contains(&token) && !self.is_thought(token) {
             Some(FinishReason::StopToken(token))
         } else if self.generated() >= self.stop.max_tokens {
             Some(FinishReason::MaxTokens)

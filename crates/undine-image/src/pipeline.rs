@@ -50,6 +50,8 @@ impl ImagePipeline {
         }
         hash.update(s.tolerance.to_le_bytes());
         hash.update([u8::from(s.thumbnail), u8::from(s.resample == Resample::Bicubic)]);
+        let [red, green, blue] = s.background.unwrap_or_default();
+        hash.update([u8::from(s.background.is_some()), red, green, blue]);
         // All before has a fixed length, so the bytes need no length of their own.
         hash.update(bytes);
         ImageKey(hash.finalize().into())
@@ -60,7 +62,7 @@ impl ImagePipeline {
     /// # Errors
     /// If the bytes are no image, or one beyond the limits.
     pub fn prepare(&self, bytes: &[u8]) -> Result<PreparedImage, Error> {
-        self.cut(&decode(bytes)?)
+        self.cut(&decode(bytes, self.settings.background)?)
     }
 
     /// Cuts a picture.

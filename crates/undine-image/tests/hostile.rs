@@ -61,7 +61,7 @@ fn lying_and_damaged_files_are_errors() {
         ("a BMP that says it is larger", bmp_of(7000, 7000), &is_damaged),
     ];
     for (name, bytes, expected) in cases {
-        let error = decode(&bytes).expect_err(name);
+        let error = decode(&bytes, None).expect_err(name);
         assert!(expected(&error), "{name}: {error}");
     }
 }
@@ -69,9 +69,9 @@ fn lying_and_damaged_files_are_errors() {
 #[test]
 fn files_cut_short_are_errors_or_whole() {
     for (name, bytes) in [("png", PNG), ("jpeg", JPEG), ("webp", WEBP), ("gif", GIF), ("bmp", BMP)] {
-        let whole = decode(bytes).unwrap();
+        let whole = decode(bytes, None).unwrap();
         for len in 0..bytes.len() {
-            if let Ok(picture) = decode(&bytes[..len]) {
+            if let Ok(picture) = decode(&bytes[..len], None) {
                 // A decoder may fill up what is missing at the end; the size is what the header says.
                 assert_eq!(
                     (picture.width(), picture.height()),
@@ -80,7 +80,7 @@ fn files_cut_short_are_errors_or_whole() {
                 );
             }
         }
-        assert!(decode(&bytes[..bytes.len() / 2]).is_err() || name == "jpeg", "{name}");
+        assert!(decode(&bytes[..bytes.len() / 2], None).is_err(), "{name}");
     }
 }
 
@@ -129,7 +129,7 @@ proptest! {
             bytes[at] = byte;
         }
         bytes.truncate(keep.index(bytes.len()).max(bytes.len() / 2));
-        if let Ok(picture) = decode(&bytes) {
+        if let Ok(picture) = decode(&bytes, Some([9, 8, 7])) {
             prop_assert!(u64::from(picture.width()) * u64::from(picture.height()) <= PIXELS_MAX);
             if picture.pixels().len() < 1 << 20 {
                 check(&ImagePipeline::new(ImageSettings::default()).unwrap(), &picture);
@@ -169,6 +169,21 @@ fn keys_name_bytes_and_settings() {
         key(ImageSettings { thumbnail: false, ..settings }, PNG),
         key(ImageSettings { tolerance: 1.5, ..settings }, PNG),
         key(ImageSettings { min_tiles: 1, ..settings }, PNG),
+        key(ImageSettings { background: None, ..settings }, PNG),
+        key(ImageSettings { background: Some([0; 3]), ..settings }, PNG),
     ];
     assert!(others.iter().all(|other| *other != same));
+}
+
+/// The end of a small picture inside the EXIF data is not the end of the picture.
+#[test]
+fn a_jpeg_that_stops_early_is_an_error_wherever_it_stops() {
+    let thumbnail = [0xff, 0xe1, 0, 6, 9, 9, 0xff, 0xd9];
+    let bytes: Vec<u8> = JPEG[..2].iter().chain(&thumbnail).chain(&JPEG[2..]).copied().collect();
+    assert!(decode(&bytes, None).is_ok());
+    let error = decode(&bytes[..bytes.len() - 2], None).unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
+    // What follows the end is of no interest.
+    let longer: Vec<u8> = bytes.iter().chain(b"more").copied().collect();
+    assert!(decode(&longer, None).is_ok());
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy does not count helpers of integration tests as tests")]
 
 use serde::Deserialize;
+use undine_core::vision::WHITE;
 use undine_core::{ImageSettings, Resample};
 use undine_image::{Grid, ImagePipeline, Layout, Picture, Size, decode};
 
@@ -117,23 +118,30 @@ struct DecodeCase {
     file: String,
     width: u32,
     height: u32,
+    /// Every so manieth byte without opacity, and over white.
     samples: Vec<u8>,
+    on_white: Vec<u8>,
 }
 
 #[test]
 fn files_decode_as_with_pil() {
     let cases: Vec<DecodeCase> = serde_json::from_str(include_str!("data/decode.json")).unwrap();
     assert!(cases.len() > 20);
+    let mut transparent = 0;
     for case in cases {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/decode/").to_owned() + &case.file;
-        let picture =
-            decode(&std::fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{path}: {error}"));
-        assert_eq!((picture.width(), picture.height()), (case.width, case.height), "{}", case.file);
+        let bytes = std::fs::read(&path).unwrap();
         let lossy = case.file.ends_with(".jpg") || case.file == "lossy.webp";
         let allowed = if lossy { LOSSY_DIFFERENCE_MAX } else { 0 };
-        let found = picture.pixels().iter().step_by(37);
-        let most = found.zip(&case.samples).map(|(&a, &b)| (i32::from(a) - i32::from(b)).abs()).max();
-        println!("{}: largest difference {most:?}", case.file);
-        assert!(most.unwrap() <= allowed, "{}: {most:?}", case.file);
+        for (background, samples) in [(None, &case.samples), (Some(WHITE), &case.on_white)] {
+            let picture = decode(&bytes, background).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!((picture.width(), picture.height()), (case.width, case.height), "{}", case.file);
+            let found = picture.pixels().iter().step_by(37);
+            let most = found.zip(samples).map(|(&a, &b)| (i32::from(a) - i32::from(b)).abs()).max();
+            println!("{}, {background:?}: largest difference {most:?}", case.file);
+            assert!(most.unwrap() <= allowed, "{}, {background:?}: {most:?}", case.file);
+        }
+        transparent += usize::from(case.on_white != case.samples);
     }
+    assert!(transparent >= 4, "{transparent} transparent pictures");
 }

@@ -86,12 +86,8 @@ pub(crate) async fn gather(
         metrics.prepared(prepared.found);
         tokens += u64::from(prepared.image.layout.image_tokens());
         if tokens > u64::from(ready.max_model_len) {
-            let message = format!(
-                "the images take more tokens than the context of {} has; send fewer or smaller ones, or ask for \
-                 detail low",
-                ready.max_model_len
-            );
-            return Err(ApiError::context_length("messages", message));
+            let asked = "the images take more than that; send fewer or smaller ones, or ask for detail low";
+            return Err(ApiError::context_length("messages", ready.max_model_len, asked));
         }
         list[i] = Some(prepared);
     }

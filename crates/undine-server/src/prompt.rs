@@ -3,7 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use undine_core::{GenerateRequest, Origin, PromptImage, StopRules, TokenId};
+use undine_core::{GenerateRequest, Origin, PromptImage, StopRules, Thought, TokenId};
 use undine_text::grammar::CompiledRules;
 use undine_text::{Bos, Tokenizer};
 
@@ -99,13 +99,12 @@ pub(crate) fn check_bytes(ready: &Ready, path: &str, text: &str) -> ApiResult<()
     if text.len() <= ready.prompt_bytes_max {
         return Ok(());
     }
-    let message = format!(
-        "the prompt has {} bytes, and the context of {} tokens holds at most {}; shorten it",
+    let asked = format!(
+        "the prompt has {} bytes, and that many tokens hold at most {}; shorten it",
         text.len(),
-        ready.max_model_len,
         ready.prompt_bytes_max
     );
-    Err(ApiError::context_length(path, message))
+    Err(ApiError::context_length(path, ready.max_model_len, &asked))
 }
 
 /// Refuses a text that would have to be encoded in one large piece.
@@ -177,14 +176,14 @@ pub(crate) fn room_for_answer(
     }
     let message = match asked {
         Some(asked) if left > 0 && asked > 0 => format!(
-            "the prompt has {prompt} tokens{images} and max_tokens is {asked}, but the context is {context} tokens; \
+            "you requested {asked_sum} tokens: the prompt has {prompt}{images} and max_tokens is {asked}; \
              ask for at most {left} or shorten the prompt"
         ),
         _ => format!(
-            "the prompt has {prompt} tokens{images}, which leaves no room in the context of {context} tokens; shorten it"
+            "the prompt has {prompt} tokens{images}, which leaves no room for an answer; shorten it"
         ),
     };
-    Err(ApiError::context_length(path, message))
+    Err(ApiError::context_length(path, context, &message))
 }
 
 /// The sequences of all choices of a prompt, each with a seed of its own.
@@ -193,7 +192,10 @@ pub(crate) fn sequences(ready: &Ready, prompt: &Prompt, wanted: &Wanted<'_>) -> 
     check_priority(ready, origin.priority)?;
     ready.check_logprobs("logprobs", logprobs)?;
     ready.check_logprobs("prompt_logprobs", prompt_logprobs)?;
-    let stop = stop_rules(ready, common, max_tokens)?;
+    let think = if prompt.starts_in == StartsIn::Unsplit { None } else { ready.think() };
+    let begun = prompt.starts_in == StartsIn::Reasoning;
+    let thought = think.map(|(start, end)| Thought { start, end, begun });
+    let stop = stop_rules(ready, common, max_tokens, thought)?;
     if let Some((token, _)) = common.logit_bias.iter().find(|(token, _)| *token >= ready.vocab) {
         let message = format!("expected token ids below {}, found {token}", ready.vocab);
         return Err(ApiError::field("logit_bias", message));
@@ -230,7 +232,12 @@ fn check_priority(ready: &Ready, priority: i64) -> ApiResult<()> {
     Err(ApiError::field("priority", message))
 }
 
-fn stop_rules(ready: &Ready, common: &Common, max_tokens: u32) -> ApiResult<StopRules> {
+fn stop_rules(
+    ready: &Ready,
+    common: &Common,
+    max_tokens: u32,
+    thought: Option<Thought>,
+) -> ApiResult<StopRules> {
     let stop = &common.stop;
     if stop.min_tokens > max_tokens {
         let message = format!(
@@ -252,6 +259,7 @@ fn stop_rules(ready: &Ready, common: &Common, max_tokens: u32) -> ApiResult<Stop
         min_tokens: stop.min_tokens,
         stop_tokens: stop.tokens.clone(),
         eos_tokens: eos.collect(),
+        thought,
     })
 }
 

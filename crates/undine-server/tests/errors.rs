@@ -201,9 +201,10 @@ fn harmless_fields_pass() {
 fn what_does_not_fit() {
     let server = Setup::default().start();
     for (body, words) in [
+        (json!({"prompt": vec![40; 390], "max_tokens": 11}), "you requested 401 tokens"),
         (json!({"prompt": vec![40; 390], "max_tokens": 11}), "at most 10"),
         (json!({"prompt": vec![40; 400]}), "leaves no room"),
-        (json!({"prompt": vec![40; 401], "max_tokens": 0}), "400"),
+        (json!({"prompt": vec![40; 401], "max_tokens": 0}), "401 tokens"),
         (json!({"prompt": vec![40; 500]}), "500 tokens"),
     ] {
         let (status, param, code, message) = error(&post(server.address, "/v1/completions", &body));
@@ -212,6 +213,8 @@ fn what_does_not_fit() {
             (400, Some("prompt"), Some("context_length_exceeded"))
         );
         assert!(message.contains(words), "{message}");
+        // litellm and others know the error by these words.
+        assert!(message.starts_with("This model's maximum context length is 400 tokens. However, "), "{message}");
     }
     let scored = json!({"prompt": vec![40; 400], "max_tokens": 0, "echo": true, "logprobs": 0});
     let answer = ask(server.address, "/v1/completions", &scored);
@@ -230,7 +233,9 @@ fn what_does_not_fit() {
     ] {
         let (_, _, code, message) = error(&post(server.address, path, &body));
         assert_eq!(code.as_deref(), Some("context_length_exceeded"));
-        assert!(message.contains("bytes") && message.contains("400 tokens"), "{message}");
+        assert!(message.contains("bytes"), "{message}");
+        // litellm and others know the error by these words.
+        assert!(message.starts_with("This model's maximum context length is 400 tokens. However, "), "{message}");
     }
     // More than the 64 that can wait would never be accepted: that is not a matter of trying again.
     for (many, blamed) in [

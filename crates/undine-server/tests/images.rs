@@ -243,7 +243,7 @@ fn refusals() -> Vec<Refusal> {
             json!([large, large]),
             json!({}),
             "messages",
-            "the images take more tokens than the context of 4000",
+            "maximum context length is 4000 tokens. However, the images take more",
         ),
         (
             json!([image(SMALL.0), text(&"word ".repeat(3000))]),

@@ -40,7 +40,8 @@ pub enum Reasoning {
 /// How to turn the tokens of one answer into text.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StreamOptions {
-    /// The text ends where the first of these appears, in content, reasoning or across both. Empty ones never match.
+    /// The text ends where the first of these appears in the answer; a thought goes on, and nothing matches across its ends. One that
+    /// contains a reasoning marker, such as `</think>`, is looked for in all of the text. Empty ones never match.
     pub stop: Vec<String>,
     /// Whether the stop string is shown.
     pub include_stop: IncludeStop,
@@ -68,8 +69,11 @@ pub enum StreamState {
 pub struct TextStream {
     detokenizer: Detokenizer,
     markers: Vec<TokenId>,
-    stops: StopMatcher,
+    /// Those that are looked for in all of the text.
+    marked_stops: StopMatcher,
     split: ReasoningSplit,
+    /// Those that are looked for in the answer.
+    stops: StopMatcher,
     tools: Option<ToolParser>,
     state: StreamState,
     text: String,
@@ -86,21 +90,28 @@ impl TextStream {
             markers.extend([TOOL_CALL_START, TOOL_CALL_END]);
         }
         let markers = markers.into_iter().filter_map(|marker| tokenizer.token_id(marker)).collect();
-        let stops = options.stop.into_iter().filter(|stop| !stop.is_empty()).collect();
-        Self {
+        let mut stream = Self {
             detokenizer: Detokenizer::new(tokenizer, options.special),
             markers,
-            stops: StopMatcher { stops, include: options.include_stop, held: String::new() },
+            marked_stops: StopMatcher::new(options.include_stop),
             split: ReasoningSplit::new(options.reasoning),
+            stops: StopMatcher::new(options.include_stop),
             tools: options.tools.map(|tools| ToolParser::new(tools, ToolFormat::Lfm2)),
             state: StreamState::Running,
             text: String::new(),
-        }
+        };
+        stream.set_stop(options.stop);
+        stream
     }
 
     /// Replaces the stop strings, from the text on that has not been put out yet.
     pub fn set_stop(&mut self, stop: Vec<String>) {
-        self.stops.stops = stop.into_iter().filter(|stop| !stop.is_empty()).collect();
+        let has_marker = |stop: &String| {
+            self.split.mode != Reasoning::Off
+                && [THINK_START, THINK_END].iter().any(|marker| stop.contains(marker))
+        };
+        (self.marked_stops.stops, self.stops.stops) =
+            stop.into_iter().filter(|stop| !stop.is_empty()).partition(has_marker);
     }
 
     /// Appends the pieces that `id` makes certain. Once stopped, tokens are ignored.
@@ -126,28 +137,35 @@ impl TextStream {
             self.take_text(out);
         }
         if self.state == StreamState::Running {
-            let held = std::mem::take(&mut self.stops.held);
+            let held = std::mem::take(&mut self.marked_stops.held);
             self.pass_on(&held, Last::Yes, out);
         }
         self.state.clone()
     }
 
     fn take_text(&mut self, out: &mut Vec<Piece>) {
-        let (certain, stop) = self.stops.push(&self.text);
+        let (certain, stop) = self.marked_stops.push(&self.text);
         self.pass_on(&certain, if stop.is_some() { Last::Yes } else { Last::No }, out);
-        if let Some(stop) = stop {
+        if let (Some(stop), StreamState::Running) = (stop, &self.state) {
             self.state = StreamState::Stopped { stop };
         }
     }
 
     fn pass_on(&mut self, text: &str, last: Last, out: &mut Vec<Piece>) {
-        let mut sink = Sink { pieces: Pieces::new(out), tools: self.tools.as_mut() };
+        let mut sink =
+            Sink { pieces: Pieces::new(out), stops: &mut self.stops, stop: None, tools: self.tools.as_mut() };
         self.split.push(text, &mut sink);
+        sink.release_before(&self.split.held);
         if last == Last::Yes {
             self.split.finish(&mut sink);
-            if let Some(tools) = sink.tools {
-                tools.end(&mut sink.pieces);
-            }
+            sink.release();
+        }
+        let stop = sink.stop.take();
+        if last == Last::Yes || stop.is_some() {
+            sink.end();
+        }
+        if let Some(stop) = stop {
+            self.state = StreamState::Stopped { stop };
         }
     }
 }
@@ -162,15 +180,54 @@ enum Last {
 /// Where text goes that reasoning was split off from.
 struct Sink<'a, 'p> {
     pieces: Pieces<'p>,
+    stops: &'a mut StopMatcher,
+    /// The stop string that appeared; what follows it is dropped.
+    stop: Option<String>,
     tools: Option<&'a mut ToolParser>,
 }
 
 impl Sink<'_, '_> {
     fn push(&mut self, place: Place, text: &str) {
-        match (place, &mut self.tools) {
-            (Place::Inside, _) => self.pieces.reasoning(text),
-            (Place::Outside, Some(tools)) => tools.take(text, &mut self.pieces),
-            (Place::Outside, None) => self.pieces.content(text),
+        if self.stop.is_some() {
+            return;
+        }
+        match place {
+            Place::Inside => {
+                self.release();
+                self.pieces.reasoning(text);
+            }
+            Place::Outside => {
+                let (certain, stop) = self.stops.push(text);
+                self.content(&certain);
+                self.stop = stop;
+            }
+        }
+    }
+
+    /// Puts out what a stop string could have begun with: the answer ends or is interrupted.
+    fn release(&mut self) {
+        let held = std::mem::take(&mut self.stops.held);
+        self.content(&held);
+    }
+
+    /// Puts out what no stop string can begin with if it goes on with `next`, which is not known yet to be text.
+    fn release_before(&mut self, next: &str) {
+        if !next.is_empty() {
+            let certain = self.stops.certain_before(next);
+            self.content(&certain);
+        }
+    }
+
+    fn content(&mut self, text: &str) {
+        match &mut self.tools {
+            Some(tools) => tools.take(text, &mut self.pieces),
+            None => self.pieces.content(text),
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(tools) = &mut self.tools {
+            tools.end(&mut self.pieces);
         }
     }
 
@@ -189,6 +246,10 @@ struct StopMatcher {
 }
 
 impl StopMatcher {
+    fn new(include: IncludeStop) -> Self {
+        Self { stops: Vec::new(), include, held: String::new() }
+    }
+
     /// Takes more text; returns what is certain to come before any stop string, and the stop string if it is complete.
     fn push(&mut self, text: &str) -> (String, Option<String>) {
         self.held.push_str(text);
@@ -205,6 +266,20 @@ impl StopMatcher {
         let keep = could_begin(&self.held, self.stops.iter().map(String::as_str));
         let rest = self.held.split_off(keep);
         (std::mem::replace(&mut self.held, rest), None)
+    }
+
+    /// Gives up what cannot be part of a stop string if `next` follows.
+    fn certain_before(&mut self, next: &str) -> String {
+        let could_match = |start: &usize| {
+            let text = self.held[*start..].bytes().chain(next.bytes());
+            self.stops
+                .iter()
+                .any(|stop| text.clone().zip(stop.bytes()).all(|(found, wanted)| found == wanted))
+        };
+        let starts = self.held.char_indices().map(|(start, _)| start);
+        let keep = starts.into_iter().find(could_match).unwrap_or(self.held.len());
+        let rest = self.held.split_off(keep);
+        std::mem::replace(&mut self.held, rest)
     }
 }
 

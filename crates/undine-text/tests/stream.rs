@@ -67,7 +67,7 @@ type Row =
 #[test]
 fn table() {
     use Reasoning::{Off, Split, SplitStartInside};
-    let table: [Row; 20] = [
+    let table: [Row; 26] = [
         ("hello", &[], Off, "hello", "", None),
         ("a<think>b</think>c", &[], Off, "a<think>b</think>c", "", None),
         ("<think>why\n</think>\n\nbecause", &[], Split, "because", "why\n", None),
@@ -85,7 +85,14 @@ fn table() {
         ("abc", &["abcd", "bc", "c"], Off, "a", "", Some("bc")),
         ("xabcd", &["abcd", "bc"], Off, "xa", "", Some("bc")),
         ("aab", &["ab", ""], Off, "a", "", Some("ab")),
-        ("<think>x STOP y</think>z", &["STOP"], Split, "", "x ", Some("STOP")),
+        // A stop string ends the answer, not the thought, and the lines between them are neither.
+        ("<think>x STOP y</think>z", &["STOP"], Split, "z", "x STOP y", None),
+        ("x STOP y</think>z STOP", &["STOP"], SplitStartInside, "z ", "x STOP y", Some("STOP")),
+        ("<think>1\n2\n</think>\n\n3\n4", &["\n"], Split, "3", "1\n2\n", Some("\n")),
+        ("STOP<think>x", &["STOP"], Split, "", "", Some("STOP")),
+        ("ST<think>x</think>OP", &["STOP"], Split, "STOP", "x", None),
+        ("<think>x</think>y", &["y", "</think>"], Split, "", "x", Some("</think>")),
+        ("x</think>y", &["x</think>", "y"], SplitStartInside, "", "", Some("x</think>")),
         ("<think>x</think>y", &["</think>"], Split, "", "x", Some("</think>")),
         ("語の<", &["の"], Split, "語", "", Some("の")),
     ];
@@ -177,33 +184,59 @@ fn cut_again(tokenizer: &Tokenizer, ids: &[u32], mut seed: u64) -> Vec<u32> {
     cut
 }
 
+/// Cuts a text where the first of `stops` appears, and names it.
+fn cut<'a>(
+    text: &mut &str,
+    stops: impl Iterator<Item = &'a String> + Clone,
+    include: IncludeStop,
+) -> Option<String> {
+    let (end, stop) =
+        text.char_indices().map(|(start, character)| start + character.len_utf8()).find_map(|end| {
+            let found = stops.clone().filter(|stop| text[..end].ends_with(stop.as_str()));
+            found.max_by_key(|stop| stop.len()).map(|stop| (end, stop))
+        })?;
+    *text = &text[..if include == IncludeStop::Yes { end } else { end - stop.len() }];
+    Some(stop.clone())
+}
+
 /// The slow twin: all of the text at once.
-fn whole(text: &str, options: &StreamOptions) -> Outcome {
+fn whole(mut text: &str, options: &StreamOptions) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut text = text;
-    let ends = text.char_indices().map(|(start, character)| start + character.len_utf8());
-    let stopped = ends.into_iter().find_map(|end| {
-        let stops = options.stop.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
-        stops.max_by_key(|stop| stop.len()).map(|stop| (end, stop))
-    });
-    if let Some((end, stop)) = stopped {
-        outcome.stop = Some(stop.clone());
-        text = &text[..if options.include_stop == IncludeStop::Yes { end } else { end - stop.len() }];
-    }
+    let include = options.include_stop;
     if options.reasoning == Reasoning::Off {
+        outcome.stop = cut(&mut text, options.stop.iter(), include);
         outcome.content.push_str(text);
         return outcome;
     }
+    let (marked, plain): (Vec<&String>, Vec<&String>) =
+        options.stop.iter().partition(|stop| stop.contains("<think>") || stop.contains("</think>"));
+    let marked = cut(&mut text, marked.into_iter(), include);
+    // In the order of the text, what belongs together in one piece.
+    let mut pieces = vec![(options.reasoning == Reasoning::SplitStartInside, String::new())];
     for (part, after_start) in text.split("<think>").enumerate() {
         for (index, stretch) in after_start.split("</think>").enumerate() {
-            let starts_inside = part > 0 || options.reasoning == Reasoning::SplitStartInside;
-            match index {
-                0 if starts_inside => outcome.reasoning.push_str(stretch),
-                0 => outcome.content.push_str(stretch),
-                _ => outcome.content.push_str(stretch.trim_start()),
+            let is_inside = index == 0 && (part > 0 || options.reasoning == Reasoning::SplitStartInside);
+            let stretch = if index == 0 { stretch } else { stretch.trim_start() };
+            match pieces.last_mut() {
+                _ if stretch.is_empty() => {}
+                Some((inside, text)) if *inside == is_inside => text.push_str(stretch),
+                _ => pieces.push((is_inside, stretch.to_owned())),
             }
         }
     }
+    for (is_inside, piece) in &pieces {
+        let mut piece = piece.as_str();
+        if *is_inside {
+            outcome.reasoning.push_str(piece);
+            continue;
+        }
+        outcome.stop = cut(&mut piece, plain.iter().copied(), include);
+        outcome.content.push_str(piece);
+        if outcome.stop.is_some() {
+            return outcome;
+        }
+    }
+    outcome.stop = marked;
     outcome
 }
 

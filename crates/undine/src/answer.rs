@@ -56,6 +56,7 @@ pub fn answer(
             min_tokens: 0,
             stop_tokens: Vec::new(),
             eos_tokens: text.eos.clone(),
+            thought: None,
         },
         prompt_logprobs: None,
         origin: Origin::default(),

@@ -101,7 +101,7 @@ prop_compose! {
         prompt_logprobs in option::weighted(0.3, 0..3u32),
     ) -> GenerateRequest {
         let sampling = SamplingParams { seed, presence_penalty, logprobs, ..SamplingParams::default() };
-        let stop = StopRules { max_tokens, min_tokens, stop_tokens, eos_tokens };
+        let stop = StopRules { max_tokens, min_tokens, stop_tokens, eos_tokens, thought: None };
         let images_first = prompt.len() % 2 == 0;
         let mut request =
             GenerateRequest { prompt: Vec::new(), images: Vec::new(), sampling, logit_bias, stop, prompt_logprobs, origin };

@@ -157,9 +157,12 @@ def decoded():
         if image.mode == "I;16":
             # PIL would cut every value above 255 to white.
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = np.asarray(image.convert("RGB"))
-        height, width, _ = image.shape
-        yield {"file": name, "width": width, "height": height, "samples": image.reshape(-1)[::37].tolist()}
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        rgba = image.convert("RGBA")
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        samples = lambda image: np.asarray(image).reshape(-1)[::37].tolist()
+        yield {"file": name, "width": image.width, "height": image.height, "samples": samples(image.convert("RGB")),
+               "on_white": samples(white)}
 
 
 for name, cases in [("layouts", layouts()), ("pixels", pixels()), ("decode", decoded())]:

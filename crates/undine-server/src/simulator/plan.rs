@@ -315,6 +315,7 @@ fn request(rng: &mut Rng, context: u32, sees: bool) -> GenerateRequest {
             min_tokens: [0, 0, 3][rng.usize(..3)],
             stop_tokens: ends[..rng.usize(..2)].to_vec(),
             eos_tokens: ends[2..2 + [0, 0, 1, 2][rng.usize(..4)]].to_vec(),
+            thought: None,
         },
         prompt_logprobs: (max_tokens == 0 || rng.u32(..8) == 0).then(|| rng.u32(..3)),
         origin: Origin::default(),

@@ -41,7 +41,9 @@ impl ApiError {
     }
 
     /// 400 because prompt and answer do not fit in the context.
-    pub(crate) fn context_length(param: &str, message: impl Into<String>) -> Self {
+    /// Begins with the words by which clients know it (litellm looks for them, not for the code), then says what was asked for and what to do.
+    pub(crate) fn context_length(param: &str, context: u32, asked: &str) -> Self {
+        let message = format!("This model's maximum context length is {context} tokens. However, {asked}");
         Self { code: Some("context_length_exceeded"), ..Self::field(param, message) }
     }
 

@@ -28,6 +28,15 @@ pub struct ImageOptions {
     max_tiles: Option<u32>,
     splitting: Option<bool>,
     thumbnail: Option<bool>,
+    background: Option<Background>,
+}
+
+/// What is seen through transparent pixels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Background {
+    /// Nothing: opacity is dropped, as the reference does.
+    Dropped,
+    Colour([u8; 3]),
 }
 
 impl Detail {
@@ -41,6 +50,31 @@ impl Detail {
                 Err(ApiError::field(fields.path("detail"), message))
             }
         }
+    }
+}
+
+impl Background {
+    /// vLLM's name for it, which has it among the server's options; `false` is the reference's way.
+    fn read(fields: &mut Fields) -> ApiResult<Option<Self>> {
+        const NAME: &str = "rgba_background_color";
+        let Some(value) = fields.take(NAME).filter(|value| !value.is_null()) else { return Ok(None) };
+        let colour = || {
+            let [red, green, blue] = value.as_array()?.as_slice() else { return None };
+            let byte = |value: &Value| u8::try_from(value.as_u64()?).ok();
+            Some([byte(red)?, byte(green)?, byte(blue)?])
+        };
+        if value == Value::Bool(false) {
+            return Ok(Some(Self::Dropped));
+        }
+        let message = || {
+            format!(
+                "expected [red, green, blue] of 0 to 255, or false to drop opacity, found {}",
+                excerpt(&value.to_string())
+            )
+        };
+        colour()
+            .map(|colour| Some(Self::Colour(colour)))
+            .ok_or_else(|| ApiError::field(fields.path(NAME), message()))
     }
 }
 
@@ -61,6 +95,7 @@ impl ImageOptions {
             max_tiles: fields.count("max_tiles", all)?,
             splitting: fields.boolean("do_image_splitting")?,
             thumbnail: fields.boolean("use_thumbnail")?,
+            background: Background::read(&mut fields)?,
         };
         fields.finish()?;
         Ok(options)
@@ -83,7 +118,12 @@ impl ImageOptions {
             _ => limits((self.min_tiles, self.max_tiles), (settings.min_tiles, settings.max_tiles)),
         };
         let thumbnail = self.thumbnail.unwrap_or(settings.thumbnail);
-        ImageSettings { min_tokens, max_tokens, min_tiles, max_tiles, thumbnail, ..settings }
+        let background = match self.background {
+            None => settings.background,
+            Some(Background::Dropped) => None,
+            Some(Background::Colour(colour)) => Some(colour),
+        };
+        ImageSettings { min_tokens, max_tokens, min_tiles, max_tiles, thumbnail, background, ..settings }
     }
 
     /// The options of an image of this detail.
@@ -123,6 +163,9 @@ mod tests {
                 ImageSettings { min_tokens: 9, max_tokens: 5, ..model },
             ),
             (json!({"max_tiles": 1}), ImageSettings { min_tiles: 1, max_tiles: 1, ..model }),
+            (json!({"rgba_background_color": null}), model),
+            (json!({"rgba_background_color": [0, 128, 255]}), ImageSettings { background: Some([0, 128, 255]), ..model }),
+            (json!({"rgba_background_color": false}), ImageSettings { background: None, ..model }),
             (json!({"min_tiles": 4, "max_tiles": 4}), ImageSettings { min_tiles: 4, max_tiles: 4, ..model }),
             (
                 json!({"do_image_splitting": false, "max_tiles": 4}),
@@ -138,6 +181,8 @@ mod tests {
         }
         for (options, part) in [
             (json!({"num_crops": 4}), "`mm_processor_kwargs.num_crops`: unknown field"),
+            (json!({"rgba_background_color": [0, 256, 0]}), "`mm_processor_kwargs.rgba_background_color`: expected [red, green, blue] of"),
+            (json!({"rgba_background_color": "white"}), "`mm_processor_kwargs.rgba_background_color`: expected [red, green, blue] of"),
             (json!({"max_tiles": 0}), "`mm_processor_kwargs.max_tiles`: expected a whole number"),
             (json!({"use_thumbnail": 1}), "`mm_processor_kwargs.use_thumbnail`: expected true or false"),
         ] {

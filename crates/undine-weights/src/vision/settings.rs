@@ -45,6 +45,7 @@ pub(crate) fn settings_hf(
                 )));
             }
         },
+        background: d.background,
     };
     Ok((settings, normalization(&keys)?))
 }

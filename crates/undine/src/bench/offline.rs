@@ -158,6 +158,7 @@ impl Request {
                 min_tokens: 0,
                 stop_tokens: Vec::new(),
                 eos_tokens: Vec::new(),
+                thought: None,
             },
             prompt_logprobs: None,
             origin: Origin::default(),
