@@ -283,7 +283,13 @@ fn answer(engine: &mut Engine, prompt: Vec<TokenId>) -> (Vec<(TokenId, Vec<u32>)
         images: Vec::new(),
         sampling: SamplingParams { logprobs: Some(8), seed: 5, ..SamplingParams::default() },
         logit_bias: Vec::new(),
-        stop: StopRules { max_tokens: 3, min_tokens: 0, stop_tokens: Vec::new(), eos_tokens: Vec::new(), thought: None },
+        stop: StopRules {
+            max_tokens: 3,
+            min_tokens: 0,
+            stop_tokens: Vec::new(),
+            eos_tokens: Vec::new(),
+            thought: None,
+        },
         prompt_logprobs: None,
         origin: Origin::default(),
     };

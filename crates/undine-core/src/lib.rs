@@ -25,7 +25,8 @@ pub use constraint::{Constraint, ConstraintError, MaskPromise, TokenMask};
 pub use dtype::DType;
 pub use executor::{Capacity, Executor, ExecutorError, Ticket};
 pub use request::{
-    CacheRoot, FinishReason, GenerateRequest, ImageSpan, Origin, PromptImage, RequestId, StopRules, Thought, TenantId,
+    CacheRoot, FinishReason, GenerateRequest, ImageSpan, Origin, PromptImage, RequestId, StopRules, TenantId,
+    Thought,
 };
 pub use sampling::SamplingParams;
 pub use vision::{

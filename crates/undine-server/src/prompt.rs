@@ -179,9 +179,9 @@ pub(crate) fn room_for_answer(
             "you requested {asked_sum} tokens: the prompt has {prompt}{images} and max_tokens is {asked}; \
              ask for at most {left} or shorten the prompt"
         ),
-        _ => format!(
-            "the prompt has {prompt} tokens{images}, which leaves no room for an answer; shorten it"
-        ),
+        _ => {
+            format!("the prompt has {prompt} tokens{images}, which leaves no room for an answer; shorten it")
+        }
     };
     Err(ApiError::context_length(path, context, &message))
 }

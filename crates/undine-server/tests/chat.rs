@@ -195,6 +195,45 @@ fn reasoning_is_split_off() {
     }
 }
 
+/// A stop string or id that a thought happens to have would otherwise end it before there is an answer.
+#[test]
+fn stops_end_the_answer_and_not_the_thought() {
+    let thought = encode("because it");
+    let said = encode("done.");
+    let inside = [&thought[..], &[THINK_END], &said[..], &[EOS]].concat();
+    let outside = [&[THINK_START], &inside[..]].concat();
+    for (setup, kwargs) in [
+        (scripted(last_prompt_token(), &outside), json!({})),
+        (scripted(THINK_START, &inside), json!({"think": true})),
+    ] {
+        let server = setup.start();
+        for (stops, content, reason) in [
+            (json!({"stop": "cause"}), json!("done."), Value::Null),
+            (json!({"stop": ["s", "on"]}), json!("d"), json!("on")),
+            (json!({"stop": "</think>"}), Value::Null, json!("</think>")),
+            (json!({"stop_token_ids": thought}), json!("done."), Value::Null),
+            (json!({"stop_token_ids": [said[0]]}), Value::Null, json!(said[0])),
+            (json!({"stop_token_ids": [THINK_END]}), Value::Null, json!(THINK_END)),
+        ] {
+            let mut body = json!({"messages": user("hi"), "temperature": 0, "chat_template_kwargs": kwargs});
+            body.as_object_mut().unwrap().extend(stops.as_object().unwrap().clone());
+            let answer = ask(server.address, PATH, &body);
+            let choice = &answer["choices"][0];
+            assert_eq!(choice["message"]["content"], content, "{stops}");
+            assert_eq!(choice["message"]["reasoning"], "because it", "{stops}");
+            assert_eq!(
+                (&choice["finish_reason"], &choice["stop_reason"]),
+                (&json!("stop"), &reason),
+                "{stops}"
+            );
+            let chunks = ask_stream(server.address, PATH, &body);
+            let joined: String =
+                chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+            assert_eq!(joined, content.as_str().unwrap_or_default(), "{stops}");
+        }
+    }
+}
+
 #[test]
 fn prompt_logprobs_belong_to_the_answer() {
     let server = Setup::default().start();

@@ -214,7 +214,10 @@ fn what_does_not_fit() {
         );
         assert!(message.contains(words), "{message}");
         // litellm and others know the error by these words.
-        assert!(message.starts_with("This model's maximum context length is 400 tokens. However, "), "{message}");
+        assert!(
+            message.starts_with("This model's maximum context length is 400 tokens. However, "),
+            "{message}"
+        );
     }
     let scored = json!({"prompt": vec![40; 400], "max_tokens": 0, "echo": true, "logprobs": 0});
     let answer = ask(server.address, "/v1/completions", &scored);
@@ -235,7 +238,10 @@ fn what_does_not_fit() {
         assert_eq!(code.as_deref(), Some("context_length_exceeded"));
         assert!(message.contains("bytes"), "{message}");
         // litellm and others know the error by these words.
-        assert!(message.starts_with("This model's maximum context length is 400 tokens. However, "), "{message}");
+        assert!(
+            message.starts_with("This model's maximum context length is 400 tokens. However, "),
+            "{message}"
+        );
     }
     // More than the 64 that can wait would never be accepted: that is not a matter of trying again.
     for (many, blamed) in [

@@ -29,7 +29,24 @@ fn an_answer_ends_as_its_rules_say() {
         request.stop.stop_tokens = vec![50];
         request
     };
+    let thought = |start, end, begun| {
+        let mut request = stop(0);
+        request.stop.thought = Some(undine_core::Thought { start, end, begun });
+        request
+    };
     let cases = [
+        ("stop token in a thought", thought(7, 8, true), 9, MaxTokens),
+        ("stop token outside of a thought", thought(7, 8, false), 1, StopToken(50)),
+        ("the end of a thought as a stop token", thought(7, 50, true), 1, StopToken(50)),
+        (
+            "eos in a thought",
+            GenerateRequest {
+                stop: undine_core::StopRules { thought: thought(7, 8, true).stop.thought, ..eos(0).stop },
+                ..eos(0)
+            },
+            1,
+            Eos,
+        ),
         ("eos", eos(0), 1, Eos),
         ("eos, but not before 5 tokens", eos(5), 6, Eos),
         ("eos, but never", eos(100), 9, MaxTokens),

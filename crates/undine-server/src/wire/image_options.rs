@@ -164,7 +164,10 @@ mod tests {
             ),
             (json!({"max_tiles": 1}), ImageSettings { min_tiles: 1, max_tiles: 1, ..model }),
             (json!({"rgba_background_color": null}), model),
-            (json!({"rgba_background_color": [0, 128, 255]}), ImageSettings { background: Some([0, 128, 255]), ..model }),
+            (
+                json!({"rgba_background_color": [0, 128, 255]}),
+                ImageSettings { background: Some([0, 128, 255]), ..model },
+            ),
             (json!({"rgba_background_color": false}), ImageSettings { background: None, ..model }),
             (json!({"min_tiles": 4, "max_tiles": 4}), ImageSettings { min_tiles: 4, max_tiles: 4, ..model }),
             (
@@ -181,8 +184,14 @@ mod tests {
         }
         for (options, part) in [
             (json!({"num_crops": 4}), "`mm_processor_kwargs.num_crops`: unknown field"),
-            (json!({"rgba_background_color": [0, 256, 0]}), "`mm_processor_kwargs.rgba_background_color`: expected [red, green, blue] of"),
-            (json!({"rgba_background_color": "white"}), "`mm_processor_kwargs.rgba_background_color`: expected [red, green, blue] of"),
+            (
+                json!({"rgba_background_color": [0, 256, 0]}),
+                "`mm_processor_kwargs.rgba_background_color`: expected [red, green, blue] of",
+            ),
+            (
+                json!({"rgba_background_color": "white"}),
+                "`mm_processor_kwargs.rgba_background_color`: expected [red, green, blue] of",
+            ),
             (json!({"max_tiles": 0}), "`mm_processor_kwargs.max_tiles`: expected a whole number"),
             (json!({"use_thumbnail": 1}), "`mm_processor_kwargs.use_thumbnail`: expected true or false"),
         ] {
