@@ -32,6 +32,17 @@ fn held_out_questions() {
     assert!(50 - wrong.len() >= RIGHT_MIN, "{} of 50 right; wrong: {wrong:#?}", 50 - wrong.len());
 }
 
+/// Reasoning apart, and nothing else taken out.
+fn as_written() -> StreamOptions {
+    StreamOptions {
+        stop: Vec::new(),
+        include_stop: IncludeStop::No,
+        special: SpecialText::Keep,
+        reasoning: Reasoning::Split,
+        tools: None,
+    }
+}
+
 /// The text after the reasoning of each answer, markers of calls included.
 fn ask(questions: &[Value]) -> Vec<String> {
     let model = model(&demo());
@@ -72,15 +83,8 @@ fn ask(questions: &[Value]) -> Vec<String> {
             prompt_logprobs: None,
             origin: Origin::default(),
         };
-        let options = StreamOptions {
-            stop: Vec::new(),
-            include_stop: IncludeStop::No,
-            special: SpecialText::Keep,
-            reasoning: Reasoning::Split,
-            tools: None,
-        };
         let id = engine.add(request).unwrap();
-        streams.push((id, TextStream::new(Arc::clone(&tokenizer), options), Vec::new()));
+        streams.push((id, TextStream::new(Arc::clone(&tokenizer), as_written()), Vec::new()));
     }
     let mut events = Vec::new();
     while engine.has_work() {

@@ -15,7 +15,7 @@ use crate::logprobs::{ChatLogprobs, TokenTexts};
 use crate::preparing::Lane;
 use crate::prompt::{self, Prompt, Wanted};
 use crate::render;
-use crate::routes::response_id;
+use crate::routes::{name_ignored, response_id};
 use crate::rules::{self, Answering};
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
@@ -58,6 +58,8 @@ pub(crate) async fn answer(
         check(&reading, &request).map(|()| request)
     };
     let mut request = app.preparing.run(caller.tenant, Lane::Body(body_bytes), parse).await?;
+    let ignored = std::mem::take(&mut request.common.ignored);
+    app.heed_ignored(&ignored)?;
     let stream = request.common.stream;
     let origin = caller.origin(&request.common);
     let images = images::gather(&app, &ready, &origin, &mut request.conversation).await?;
@@ -68,10 +70,11 @@ pub(crate) async fn answer(
     let rules = rules::compile(&app, &ready, caller.tenant, draft.answering.restriction.take()).await?;
     let (form, plan) = draft.finish(&ready, rules.as_ref(), id)?;
     let generation = Generation::start(app, &ready, plan).await?;
-    match stream {
-        Some(usage) => Ok(sse::response(generation, ChatChunks { form }, usage)),
-        None => collect(generation, form).await,
-    }
+    let response = match stream {
+        Some(usage) => sse::response(generation, ChatChunks { form }, usage),
+        None => collect(generation, form).await?,
+    };
+    Ok(name_ignored(response, &ignored))
 }
 
 /// What this server has and allows.

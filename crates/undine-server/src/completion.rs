@@ -13,7 +13,7 @@ use crate::generation::{Choice, Delta, Generation, Plan, Reading, special_text};
 use crate::logprobs::{LegacyLogprobs, TokenTexts};
 use crate::preparing::Lane;
 use crate::prompt::{self, Wanted};
-use crate::routes::response_id;
+use crate::routes::{name_ignored, response_id};
 use crate::rules;
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
@@ -61,7 +61,10 @@ pub(crate) async fn answer(
     let id = response_id("cmpl", request_id);
     ready.check_queue()?;
     let lane = Lane::Body(body.len());
-    let request = app.preparing.run(caller.tenant, lane, move |_| CompletionRequest::parse(&body)).await?;
+    let mut request =
+        app.preparing.run(caller.tenant, lane, move |_| CompletionRequest::parse(&body)).await?;
+    let ignored = std::mem::take(&mut request.common.ignored);
+    app.heed_ignored(&ignored)?;
     let stream = request.common.stream;
     let rules =
         rules::compile(&app, &ready, caller.tenant, rules::of_completion(request.common.format.as_ref()))
@@ -72,10 +75,11 @@ pub(crate) async fn answer(
     let (form, plan) = app.preparing.run(caller.tenant, lane, work).await?;
     let generation = Generation::start(app, &ready, plan).await?;
     let progress = vec![Progress::default(); form.prompts.len() * form.choices_per_prompt];
-    match stream {
-        Some(usage) => Ok(sse::response(generation, CompletionChunks { form, progress }, usage)),
-        None => collect(generation, form, progress).await,
-    }
+    let response = match stream {
+        Some(usage) => sse::response(generation, CompletionChunks { form, progress }, usage),
+        None => collect(generation, form, progress).await?,
+    };
+    Ok(name_ignored(response, &ignored))
 }
 
 fn prepare(

@@ -64,7 +64,7 @@ pub(crate) fn render(
         None => model_template(ready)?,
     };
     let traits = template.traits();
-    let Conversation { tools, end, .. } = conversation;
+    let Conversation { tools, end, split, .. } = conversation;
     if !tools.is_empty() && !traits.tools {
         let message =
             "this model's chat template does not show tools, so it cannot know them; remove the field";
@@ -104,7 +104,7 @@ pub(crate) fn render(
         }
         PromptEnd::GenerationPrompt | PromptEnd::Closed => {}
     }
-    let starts_in = match (ready.think(), inside) {
+    let starts_in = match (ready.think().filter(|_| *split), inside) {
         (None, _) => StartsIn::Unsplit,
         (Some(_), true) => StartsIn::Reasoning,
         (Some(_), false) => StartsIn::Content,

@@ -124,6 +124,8 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// What is logged of requests.
     pub request_log: RequestLog,
+    /// Whether fields of a body that nobody knows are an error.
+    pub strict_fields: bool,
     /// Where images may come from, and how many.
     pub media: MediaConfig,
 }
@@ -143,6 +145,7 @@ impl Default for ServerConfig {
             timeouts: Timeouts::default(),
             drain_timeout: DRAIN_TIMEOUT,
             request_log: RequestLog::On,
+            strict_fields: false,
             media: MediaConfig::default(),
         }
     }

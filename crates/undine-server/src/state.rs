@@ -23,6 +23,7 @@ use crate::serve::{ServerConfig, ServerModel};
 use crate::turns::KeptTurns;
 use crate::wire::common::TokenNames;
 use crate::wire::error::{ApiError, ApiResult};
+use crate::wire::fields::unknown;
 
 /// Between the seeds of requests.
 const SEED_STEP: u64 = 0xda94_2042_e4dd_58b5;
@@ -164,6 +165,8 @@ pub(crate) struct App {
     is_draining: AtomicBool,
     status: watch::Receiver<Status>,
     pub(crate) preparing: Preparing,
+    /// Requests with fields that nobody knows.
+    strange: AtomicU64,
 }
 
 impl App {
@@ -177,7 +180,26 @@ impl App {
             is_draining: AtomicBool::new(false),
             status,
             preparing: Preparing::new(),
+            strange: AtomicU64::new(0),
         }
+    }
+
+    /// Tells of fields of a body that nobody knows, or refuses them.
+    pub(crate) fn heed_ignored(&self, ignored: &[String]) -> ApiResult<()> {
+        let Some(first) = ignored.first() else { return Ok(()) };
+        if self.config.strict_fields {
+            return Err(unknown(first));
+        }
+        let count = self.strange.fetch_add(1, Ordering::Relaxed) + 1;
+        // The first, and then ever more rarely.
+        if count.is_power_of_two() {
+            let names = ignored.join(", ");
+            tracing::warn!(
+                "ignored fields of a request that nobody here knows: {names}; {count} such requests so far \
+                 (--strict-fields refuses them)"
+            );
+        }
+        Ok(())
     }
 
     /// Refuses new requests, and resolves when those that run have been answered.

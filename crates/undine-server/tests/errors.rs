@@ -374,3 +374,33 @@ fn request_ids_come_back() {
         assert!(id.len() == 32 && id != bad, "{bad:?} became {id}");
     }
 }
+
+/// Clients of other servers send what they know of; a misspelt name is found by who asks for it.
+#[test]
+fn unknown_fields_are_named_and_refused_on_demand() {
+    const HEADER: &str = "x-undine-ignored-fields";
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2});
+    let completion = json!({"prompt": "hi", "max_tokens": 2});
+    let strict = ServerConfig { strict_fields: true, ..ServerConfig::default() };
+    let servers = [Setup::default().start(), Setup { config: strict, ..Setup::default() }.start()];
+    for (path, body) in [("/v1/chat/completions", &chat), ("/v1/completions", &completion)] {
+        for (more, ignored) in [
+            (json!({"typo_penalty": 1.5, "mirostat": 2, "mirostat_tau": 0}), Some("typo_penalty, mirostat")),
+            (json!({"stream": true, "größe": 1}), Some("gr\\u{f6}\\u{df}e")),
+            (json!({"typo_penalty": null, "rid": "", "lora_path": null, "n_predict": 1}), None),
+        ] {
+            let mut body = body.clone();
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let answer = post(servers[0].address, path, &body);
+            assert_eq!((answer.status, answer.header(HEADER)), (200, ignored), "{body}");
+            let answer = post(servers[1].address, path, &body);
+            let Some(_) = ignored else {
+                assert_eq!(answer.status, 200, "{body}");
+                continue;
+            };
+            let (status, param, code, _) = error(&answer);
+            assert_eq!((status, code.as_deref()), (400, Some("unknown_parameter")), "{body}");
+            assert!(param.is_some_and(|param| more.get(param.as_str()).is_some()), "{body}");
+        }
+    }
+}

@@ -214,6 +214,9 @@ pub struct HttpArgs {
     /// address other than this machine's own; more get 429 with Retry-After. 0 is any number.
     #[arg(long, env = "UNDINE_MAX_REQUESTS_PER_CLIENT", value_name = "COUNT", default_value_t = undine_server::REQUESTS_PER_CLIENT_MAX as u32)]
     pub max_requests_per_client: u32,
+    /// Refuse requests with fields that undine does not know, instead of ignoring these with a line in the log and a header.
+    #[arg(long)]
+    pub strict_fields: bool,
     /// Seconds that running requests may go on after SIGTERM; a second signal ends the server at once.
     #[arg(long, env = "UNDINE_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
     pub shutdown_timeout: u32,

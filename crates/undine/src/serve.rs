@@ -53,6 +53,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         requests_per_client_max: Some(args.http.max_requests_per_client as usize).filter(|&most| most > 0),
         drain_timeout: Duration::from_secs(args.http.shutdown_timeout.into()),
         media: args.load.media.config()?,
+        strict_fields: args.http.strict_fields,
         request_log: if args.log.disable_log_requests { RequestLog::Off } else { RequestLog::On },
         ..ServerConfig::default()
     };

@@ -6,6 +6,7 @@ use crate::preparing::Lane;
 use crate::wire::common::{Common, TOP_LOGPROBS_MAX};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::Fields;
+use crate::wire::foreign;
 use crate::wire::image_options::ImageOptions;
 use crate::wire::messages::{Messages, read_messages};
 use crate::wire::parts::ImagePart;
@@ -41,6 +42,8 @@ pub(crate) struct Conversation {
     /// A template to use instead of the model's.
     pub(crate) template: Option<String>,
     pub(crate) thinking: Thinking,
+    /// Whether reasoning is told apart from the answer.
+    pub(crate) split: bool,
     pub(crate) end: PromptEnd,
 }
 
@@ -91,8 +94,9 @@ impl Conversation {
         if let Some(documents) = fields.take("documents") {
             kwargs.insert("documents".to_owned(), documents);
         }
+        let split = foreign::splits_reasoning(fields);
         let end = read_end(fields, &messages)?;
-        Ok(Self { messages, images, image_options, tools, kwargs, template, thinking, end })
+        Ok(Self { messages, images, image_options, tools, kwargs, template, thinking, split, end })
     }
 
     /// Where it is rendered, if it came in a body of so many bytes.
@@ -128,17 +132,19 @@ impl ChatRequest {
     /// Parses and checks a body.
     pub(crate) fn parse(body: &[u8]) -> ApiResult<Self> {
         let mut fields = Fields::parse(body)?;
-        let common = Common::read(&mut fields)?;
+        foreign::translate_chat(&mut fields)?;
+        let mut common = Common::read(&mut fields)?;
         let conversation = Conversation::read(&mut fields)?;
         let calling = read_calling(&mut fields, &conversation.tools)?;
-        let max_tokens = match fields.count("max_completion_tokens", 1..=u32::MAX)? {
+        let max_tokens = match fields.limit("max_completion_tokens", 1..=u32::MAX)? {
             // The older name is overruled, as in OpenAI's and vLLM's servers.
             Some(max) => {
                 fields.ignore(&["max_tokens"]);
                 Some(max)
             }
-            None => fields.count("max_tokens", 1..=u32::MAX)?,
+            None => fields.limit("max_tokens", 1..=u32::MAX)?,
         };
+        let max_tokens = max_tokens.filter(|&most| most < u32::MAX);
         let wanted = fields.boolean("logprobs")?.unwrap_or(false);
         let logprobs = match fields.count("top_logprobs", 0..=TOP_LOGPROBS_MAX)? {
             Some(1..) if !wanted => {
@@ -154,7 +160,7 @@ impl ChatRequest {
         }
         fields.refuse(REFUSED)?;
         fields.ignore(IGNORED);
-        fields.finish()?;
+        common.ignored = fields.rest();
         Ok(Self { common, conversation, calling, max_tokens, logprobs, include_reasoning })
     }
 }

@@ -7,6 +7,7 @@ use undine_core::{SamplingParams, TokenId};
 
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::{Fields, integer, mismatch};
+use crate::wire::foreign;
 use crate::wire::format::{Format, read_format};
 
 /// Most choices of one request (`n`).
@@ -78,6 +79,8 @@ pub(crate) struct Common {
     pub(crate) cache_salt: Option<Arc<str>>,
     /// Lower values come first among the requests of one tenant.
     pub(crate) priority: i64,
+    /// Fields of the body that nobody knows.
+    pub(crate) ignored: Vec<String>,
 }
 
 /// Sampling fields as given; what is absent comes from the model's defaults.
@@ -140,6 +143,7 @@ const IGNORED: &[&str] = &[
 impl Common {
     /// Reads the shared fields and refuses those that are known and not built.
     pub(crate) fn read(fields: &mut Fields) -> ApiResult<Self> {
+        foreign::translate(fields);
         let common = Self {
             model: fields.string("model")?,
             stream: read_stream(fields)?,
@@ -161,6 +165,7 @@ impl Common {
             format: read_format(fields)?,
             cache_salt: read_cache_salt(fields)?,
             priority: fields.integer("priority", i64::MIN..=i64::MAX)?.unwrap_or(0),
+            ignored: Vec::new(),
         };
         if let Some(best_of) = fields.count("best_of", 1..=CHOICES_MAX)?
             && best_of != common.choices

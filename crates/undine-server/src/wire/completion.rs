@@ -44,18 +44,18 @@ impl CompletionRequest {
     /// Parses and checks a body.
     pub(crate) fn parse(body: &[u8]) -> ApiResult<Self> {
         let mut fields = Fields::parse(body)?;
-        let common = Common::read(&mut fields)?;
+        let mut common = Common::read(&mut fields)?;
         let prompts = read_prompts(&mut fields)?;
-        let max_tokens = fields.count("max_tokens", 0..=u32::MAX)?;
+        let max_tokens = fields.limit("max_tokens", 0..=u32::MAX)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
         let logprobs = fields.count("logprobs", 0..=TOP_LOGPROBS_MAX)?;
         fields.refuse(REFUSED)?;
-        fields.finish()?;
+        common.ignored = fields.rest();
         Ok(Self {
             common,
             prompts,
             max_tokens: max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
-            max_tokens_given: max_tokens.is_some(),
+            max_tokens_given: max_tokens.is_some_and(|most| most < u32::MAX),
             echo,
             logprobs,
         })

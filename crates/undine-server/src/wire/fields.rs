@@ -10,6 +10,8 @@ use crate::wire::weight;
 
 /// Longest excerpt of a wrong value that an error repeats, in characters.
 const EXCERPT_CHARS: usize = 40;
+/// Most fields that are named as not known.
+const REST_MAX: usize = 8;
 
 /// The unread fields of an object, and where the object is.
 pub(crate) struct Fields {
@@ -108,6 +110,14 @@ impl Fields {
         Ok(number.map(|number| u32::try_from(number).expect("the range is within u32")))
     }
 
+    /// The same, where -1 is no limit.
+    pub(crate) fn limit(&mut self, name: &str, range: RangeInclusive<u32>) -> ApiResult<Option<u32>> {
+        match self.map.get(name).and_then(Value::as_i64) {
+            Some(-1) => Ok(self.take(name).map(|_| u32::MAX)),
+            _ => self.count(name, range),
+        }
+    }
+
     /// A list of at most `entries_max` values.
     pub(crate) fn list(&mut self, name: &str, entries_max: usize) -> ApiResult<Option<Vec<Value>>> {
         match self.take(name) {
@@ -130,19 +140,28 @@ impl Fields {
         }
     }
 
+    /// The value of a field of another dialect, which is not part of the interface's own.
+    pub(crate) fn take_foreign(&mut self, name: &str) -> Option<Value> {
+        self.map.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    /// The same, if the value is what the other dialect has there.
+    pub(crate) fn take_foreign_if(&mut self, name: &str, fits: fn(&Value) -> bool) -> Option<Value> {
+        self.map.get(name).is_some_and(fits).then(|| self.take_foreign(name)).flatten()
+    }
+
+    /// Puts a value in the place of a field, if that says nothing yet.
+    pub(crate) fn give(&mut self, name: &str, value: Value) {
+        if self.map.get(name).is_none_or(Value::is_null) {
+            self.map.insert(name.to_owned(), value);
+        }
+    }
+
     /// Refuses fields that would change the answer and are not built. Their neutral values pass:
     /// `false`, 0, and empty strings, lists and objects.
     pub(crate) fn refuse(&mut self, names: &[(&str, &str)]) -> ApiResult<()> {
         for (name, advice) in names {
-            let neutral = |value: &Value| match value {
-                Value::Null | Value::Bool(false) => true,
-                Value::Number(number) => number.as_f64() == Some(0.0),
-                Value::String(text) => text.is_empty(),
-                Value::Array(list) => list.is_empty(),
-                Value::Object(map) => map.is_empty(),
-                Value::Bool(true) => false,
-            };
-            if self.take(name).is_some_and(|value| !neutral(&value)) {
+            if self.take(name).is_some_and(|value| !is_neutral(&value)) {
                 return Err(ApiError::unsupported(&self.path(name), advice));
             }
         }
@@ -166,15 +185,38 @@ impl Fields {
         ASKED.with_borrow_mut(|asked| asked.push(self.path(name)));
     }
 
+    /// The names of what was not read and says something.
+    pub(crate) fn rest(self) -> Vec<String> {
+        let says_something = |(name, value): (&String, &Value)| (!is_neutral(value)).then(|| excerpt(name));
+        self.map.iter().filter_map(says_something).take(REST_MAX).collect()
+    }
+
     /// Refuses whatever was not read.
     pub(crate) fn finish(self) -> ApiResult<()> {
         match self.map.keys().next() {
             None => Ok(()),
-            Some(name) => Err(ApiError {
-                code: Some("unknown_parameter"),
-                ..ApiError::field(self.path(&excerpt(name)), "unknown field; remove it or correct its name")
-            }),
+            Some(name) => Err(unknown(&self.path(&excerpt(name)))),
         }
+    }
+}
+
+/// The error for a field that nobody knows.
+pub(crate) fn unknown(path: &str) -> ApiError {
+    ApiError {
+        code: Some("unknown_parameter"),
+        ..ApiError::field(path, "unknown field; remove it or correct its name")
+    }
+}
+
+/// Whether a value says no more than an absent one.
+fn is_neutral(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) => false,
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod common;
 pub(crate) mod completion;
 pub(crate) mod error;
 pub(crate) mod fields;
+pub(crate) mod foreign;
 pub(crate) mod format;
 pub(crate) mod image_options;
 pub(crate) mod messages;
