@@ -4,7 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use undine_core::Constraint;
 use undine_text::{
-    AnswerFormat, AnswerRules, Cancel, GrammarCompiler, MaskWorker, ReasoningRules, SpecialText, Tokenizer, ToolRules,
+    AnswerFormat, AnswerRules, Cancel, GrammarCompiler, MaskWorker, ReasoningRules, SpecialText, Tokenizer,
+    ToolRules,
 };
 
 use crate::{draw, helpers, vocabulary};
