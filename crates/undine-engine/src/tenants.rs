@@ -45,7 +45,7 @@ struct Tenant {
     running: u32,
     /// Rows that the others have had more of, or it.
     credit: i64,
-    /// When its last turn was, or when it came.
+    /// When its last turn was; 0 before the first.
     last_turn: u64,
     /// From which place in the order of beginning on its running sequences may still have rows in this step.
     next: Option<u64>,
@@ -259,8 +259,7 @@ impl Tenants {
             queue: VecDeque::new(),
             running: 0,
             credit: 0,
-            // Not "never": those who come back again and again would always come before one who has waited since its last turn.
-            last_turn: self.turns,
+            last_turn: 0,
             next: None,
             may_begin: false,
         });

@@ -407,6 +407,7 @@ pub fn expected_within(
         events.push(Event::PromptScores(rows.collect()));
     }
     let mut tokens = prompt.clone();
+    let mut is_thought = stop.thought.is_some_and(|thought| thought.begun);
     let mut reason = (stop.max_tokens == 0).then_some(FinishReason::MaxTokens);
     while reason.is_none() {
         let index = (tokens.len() - prompt.len()) as u32;
@@ -426,10 +427,13 @@ pub fn expected_within(
         contents.push(token.into());
         events.push(Event::Token(output));
         let is_accepted = constraint.as_mut().is_none_or(|constraint| constraint.accept(token).is_ok());
+        let mark = stop.thought.filter(|thought| token == thought.start || token == thought.end);
+        let may_stop = !is_thought || mark.is_some();
+        is_thought = mark.map_or(is_thought, |thought| token == thought.start);
         reason = match token {
             _ if !is_accepted => Some(FinishReason::ConstraintFailed),
             _ if stop.eos_tokens.contains(&token) => Some(FinishReason::Eos),
-            _ if stop.stop_tokens.contains(&token) => Some(FinishReason::StopToken(token)),
+            _ if may_stop && stop.stop_tokens.contains(&token) => Some(FinishReason::StopToken(token)),
             _ if index + 1 == stop.max_tokens => Some(FinishReason::MaxTokens),
             _ if tokens.len() as u32 == context => Some(FinishReason::ContextFull),
             _ => None,

@@ -4,7 +4,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use undine_core::{
-    CacheRoot, Capacity, GenerateRequest, Origin, RequestId, SamplingParams, StopRules, TenantId, TokenId,
+    CacheRoot, Capacity, GenerateRequest, Origin, RequestId, SamplingParams, StopRules, TenantId, Thought,
+    TokenId,
 };
 use undine_engine::{AddError, EngineConfig, PrefixCaching};
 
@@ -98,10 +99,12 @@ prop_compose! {
         min_tokens in 0..8u32,
         stop_tokens in vec(0..VOCAB, 0..2),
         eos_tokens in vec(0..VOCAB, 0..2),
+        thought in option::of((0..VOCAB, 0..VOCAB, any::<bool>())),
         prompt_logprobs in option::weighted(0.3, 0..3u32),
     ) -> GenerateRequest {
         let sampling = SamplingParams { seed, presence_penalty, logprobs, ..SamplingParams::default() };
-        let stop = StopRules { max_tokens, min_tokens, stop_tokens, eos_tokens, thought: None };
+        let thought = thought.map(|(start, end, begun)| Thought { start, end, begun });
+        let stop = StopRules { max_tokens, min_tokens, stop_tokens, eos_tokens, thought };
         let images_first = prompt.len() % 2 == 0;
         let mut request =
             GenerateRequest { prompt: Vec::new(), images: Vec::new(), sampling, logit_bias, stop, prompt_logprobs, origin };

@@ -161,17 +161,6 @@ fn every_world_holds_what_is_promised() {
     }
 }
 
-/// Worlds of steps of one row, in which tenants that came back came before one that had had its turn.
-#[test]
-fn worlds_that_once_went_wrong() {
-    for seed in [1_796_055_636_342_203, 1_796_055_637_364_762] {
-        let plan = Plan::new(seed);
-        if let Err(wrong) = run(&plan, None) {
-            panic!("{}", report(seed, &wrong, &shrink(plan, wrong.clone())));
-        }
-    }
-}
-
 #[test]
 fn a_seed_makes_the_same_world_again() {
     for seed in 0..20 {
