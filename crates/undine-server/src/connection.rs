@@ -49,6 +49,8 @@ pub struct Timeouts {
     pub body: Duration,
     /// For taking anything at all of what has been written to it.
     pub write: Duration,
+    /// How long a stream is silent before it says so in a comment: proxies and clients give up connections on which nothing moves.
+    pub silence: Duration,
 }
 
 impl Default for Timeouts {
@@ -57,6 +59,7 @@ impl Default for Timeouts {
             headers: Duration::from_secs(75),
             body: Duration::from_secs(60),
             write: Duration::from_secs(60),
+            silence: Duration::from_secs(15),
         }
     }
 }
@@ -183,7 +186,7 @@ impl Connections {
         peer: Peer,
         progress: &Arc<Progress>,
     ) -> Request<Body> {
-        strip_root(&mut request, &self.root_path);
+        settle_path(&mut request, &self.root_path);
         let extensions = request.extensions_mut();
         extensions.insert(peer);
         if let Some(doors) = &self.doors {
@@ -213,17 +216,33 @@ async fn extra_time(place: &Place) {
     }
 }
 
-/// Removes the root path, if the path begins with it.
-fn strip_root(request: &mut Request<IncomingBody>, root: &str) {
-    let path_and_query = request.uri().path_and_query().map_or("/", |text| text.as_str());
-    let stripped = path_and_query.strip_prefix(root).filter(|rest| rest.starts_with('/'));
-    if let Some(path_and_query) = stripped.filter(|_| !root.is_empty()).and_then(|rest| rest.parse().ok()) {
-        // The host stays, to be checked.
-        let mut parts = request.uri().clone().into_parts();
-        parts.path_and_query = Some(path_and_query);
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
+/// Removes slashes that say nothing, which clients add to base URLs, and then the root path, if the path begins with it.
+fn settle_path(request: &mut Request<IncomingBody>, root: &str) {
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let mut settled = String::with_capacity(path.len());
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        settled.push('/');
+        settled.push_str(part);
+    }
+    if let Some(rest) = settled.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        settled = rest.to_owned();
+    }
+    if settled.is_empty() {
+        settled.push('/');
+    }
+    // `*` is the whole server and no path.
+    if settled == path || !path.starts_with('/') {
+        return;
+    }
+    if let Some(query) = query {
+        settled.push('?');
+        settled.push_str(query);
+    }
+    // The host stays, to be checked.
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = settled.parse().ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
 }
 

@@ -2,6 +2,7 @@
 //! stream would have sent, so the two cannot differ.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use undine_core::{FinishReason, RowOutput, TokenId};
@@ -298,6 +299,11 @@ impl Generation {
             }
             return Some(Ok((index, delta)));
         }
+    }
+
+    /// How long a stream of it may be silent.
+    pub(crate) fn silence_max(&self) -> Duration {
+        self.app.config.timeouts.silence
     }
 
     /// Tokens so far.

@@ -15,6 +15,9 @@ use crate::wire::common::StreamUsage;
 use crate::wire::error::ApiError;
 use crate::wire::response::Usage;
 
+/// A comment, which clients pass over.
+const PING: &[u8] = b": ping\n\n";
+
 /// Writes the chunks of one endpoint.
 pub(crate) trait Chunks: Send + 'static {
     /// What comes before anything is generated.
@@ -96,7 +99,9 @@ impl<C: Chunks> EventStream<C> {
             if self.phase == Phase::Over {
                 return None;
             }
-            match self.generation.next().await {
+            let next = tokio::time::timeout(self.generation.silence_max(), self.generation.next());
+            let Ok(next) = next.await else { return Some(Bytes::from_static(PING)) };
+            match next {
                 Some(Ok((index, delta))) => {
                     let usage = chunk_usage(self.usage, &self.generation);
                     self.chunks.delta(index, delta, usage, &mut self.events);

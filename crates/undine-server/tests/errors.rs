@@ -59,7 +59,7 @@ fn shared_cases() -> Vec<Case> {
         ("logit_bias", json!({"logit_bias": {"a": 1}})),
         ("logit_bias", json!({"logit_bias": {"1024": 1}})),
         ("logit_bias.5", json!({"logit_bias": {"5": 101}})),
-        ("max_tokens", json!({"max_tokens": -1})),
+        ("max_tokens", json!({"max_tokens": -2})),
         ("max_tokens", json!({"max_tokens": "many"})),
         ("min_tokens", json!({"min_tokens": 9, "max_tokens": 8})),
         ("stream", json!({"stream": "yes"})),
@@ -100,7 +100,7 @@ fn completion_cases() -> Vec<Case> {
         ("thinking_token_budget", json!({"thinking_token_budget": 5})),
         ("logprobs", json!({"logprobs": 21})),
         ("echo", json!({"echo": 1})),
-        ("messages", json!({"messages": []})),
+        ("messages", json!({"messages": [{"role": "user", "content": "x"}]})),
     ]
 }
 
@@ -165,7 +165,8 @@ fn chat_cases() -> Vec<Case> {
 
 #[test]
 fn every_field_names_itself() {
-    let server = Setup::default().start();
+    let config = ServerConfig { strict_fields: true, ..ServerConfig::default() };
+    let server = Setup { config, ..Setup::default() }.start();
     let endpoints = [
         ("/v1/completions", json!({"prompt": "x"}), completion_cases()),
         ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "x"}]}), chat_cases()),

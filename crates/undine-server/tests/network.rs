@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;
-use support::client::{JSON, ask, get, receive, request, send};
+use support::client::{JSON, ask, get, post, receive, request, send};
 use support::mock::MockExecutor;
 use support::{Server, Setup, wait_until};
 use tokio_rustls::rustls;
@@ -133,6 +133,29 @@ fn a_root_path_is_removed() {
     }
 }
 
+/// Base URLs with a slash at their end, or with one too many.
+#[test]
+fn slashes_too_many_lead_to_the_same_route() {
+    let root = ServerConfig { root_path: "/llm".to_owned(), ..ServerConfig::default() };
+    let servers = [Setup::default().start(), Setup { config: root, ..Setup::default() }.start()];
+    for server in &servers {
+        for (path, status) in [
+            ("/v1/models/", 200),
+            ("//v1/models", 200),
+            ("/v1//models//", 200),
+            ("//health/", 200),
+            ("/v1/models/?a=1", 200),
+            ("/v1/models/nothing/", 404),
+            ("/v1/mod/els", 404),
+        ] {
+            assert_eq!(get(server.address, path).status, status, "{path}");
+        }
+        let body = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1});
+        assert_eq!(post(server.address, "/v1//chat/completions/", &body).status, 200);
+    }
+    assert_eq!(get(servers[1].address, "//llm//v1/models/").status, 200);
+}
+
 #[test]
 fn request_ids_come_back() {
     let server = Setup::default().start();
@@ -169,6 +192,29 @@ fn slow_senders_are_not_waited_for() {
     let long_header = "x".repeat(500 << 10);
     let answer = request(server.address, "GET", "/health", &[("x-long", &long_header)], "");
     assert_eq!(answer.status, 431);
+}
+
+/// Proxies give up connections on which nothing moves; a prompt may be read for longer than they wait.
+#[test]
+fn a_silent_stream_says_that_it_is_alive() {
+    let timeouts = Timeouts { silence: Duration::from_millis(20), ..Timeouts::default() };
+    let config = ServerConfig { timeouts, ..ServerConfig::default() };
+    let mock = MockExecutor { step_time: Duration::from_millis(200), ..MockExecutor::default() };
+    let server = Setup { config, mock, ..Setup::default() }.start();
+    for (path, body) in [
+        ("/v1/completions", json!({"prompt": "hi", "max_tokens": 2, "stream": true})),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, "stream": true}),
+        ),
+    ] {
+        let answer = post(server.address, path, &body);
+        let (pings, events): (Vec<&str>, Vec<&str>) =
+            answer.body.split_terminator("\n\n").partition(|event| event.starts_with(':'));
+        assert!(pings.len() > 2 && pings.iter().all(|ping| *ping == ": ping"), "{}", answer.body);
+        assert!(events.iter().all(|event| event.starts_with("data: ")), "{}", answer.body);
+        assert_eq!(events.last(), Some(&"data: [DONE]"));
+    }
 }
 
 #[test]
