@@ -77,7 +77,10 @@ pub(crate) async fn tokenize(post: Post) -> ApiResult<Written> {
     let lane = asked.lane(body_bytes);
     app.preparing
         .run(caller.tenant, lane, move |cancel| {
-            Written::new(&asked.tokenize(&ready, &origin.cache_root, &images, cancel)?)
+            let answer = asked.tokenize(&ready, &origin.cache_root, &images, cancel)?;
+            // Megabytes that the answer need not wait beside.
+            drop((asked, images));
+            Written::new(&answer)
         })
         .await
 }
@@ -85,7 +88,11 @@ pub(crate) async fn tokenize(post: Post) -> ApiResult<Written> {
 pub(crate) async fn detokenize(post: Post) -> ApiResult<Written> {
     let Post { app, ready, body, caller, .. } = post;
     app.preparing
-        .run(caller.tenant, Lane::Body(body.len()), move |_| Written::new(&detokenize_body(&ready, &body)?))
+        .run(caller.tenant, Lane::Body(body.len()), move |_| {
+            let answer = detokenize_body(&ready, &body)?;
+            drop(body);
+            Written::new(&answer)
+        })
         .await
 }
 
