@@ -3,9 +3,15 @@
 Usage: litellm_client.py BASE_URL API_KEY
 """
 
+import os
 import sys
 
-import litellm
+# Prices come with the package; it would ask for newer ones.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import litellm  # noqa: E402
+
+litellm.suppress_debug_info = True
 
 BASE_URL, API_KEY = sys.argv[1:]
 WEATHER = {
@@ -20,7 +26,7 @@ WEATHER = {
 
 def ask(content, **more):
     return litellm.completion(
-        model="openai/demo", api_base=BASE_URL, api_key=API_KEY, temperature=0, max_retries=0,
+        model="openai/undine-demo", api_base=BASE_URL, api_key=API_KEY, temperature=0, max_retries=0,
         messages=[{"role": "user", "content": content}], **more,
     )
 
