@@ -416,13 +416,20 @@ class Checks:
         self.expect(bad, lambda: self.chat(top_p=0), param="top_p")
         self.expect(bad, lambda: self.chat(messages=[]), param="messages")
         self.expect(bad, lambda: self.chat(messages=[{"role": "robot", "content": "x"}]), param="messages[0].role")
-        self.expect(bad, lambda: self.chat(extra_body={"temprature": 1}), param="temprature")
         self.expect(bad, lambda: self.chat(top_logprobs=2), param="top_logprobs")
         self.expect(bad, lambda: self.chat(stream_options={"include_usage": True}), param="stream_options")
-        self.expect(bad, lambda: self.complete(max_tokens=-1), param="max_tokens")
+        self.expect(bad, lambda: self.complete(max_tokens=-2), param="max_tokens")
         self.expect(bad, lambda: self.complete(suffix="x"), param="suffix")
         self.expect(bad, lambda: self.complete(prompt=[10**9]), param="prompt")
         self.expect(bad, lambda: self.complete(max_tokens=10**9), param="prompt")
+
+    def check_unknown_fields(self):
+        """A misspelt name does not fail the request, and is named."""
+        raw = self.client.chat.completions.with_raw_response.create(
+            model=self.model, messages=MESSAGES, max_tokens=1, extra_body={"temprature": 1, "rid": None}
+        )
+        assert raw.headers["x-undine-ignored-fields"] == "temprature", raw.headers
+        assert raw.parse().choices
 
     def check_error_key(self):
         stranger = self.connect("wrong-key")
