@@ -55,13 +55,7 @@ fn text(turn: u32, tokens: u32) -> impl Iterator<Item = TokenId> {
 
 /// The answer, the time to its first token, and how much of the prompt was cached.
 fn answer(engine: &mut Engine, prompt: &[TokenId]) -> (Vec<TokenId>, Duration, u32) {
-    let stop = StopRules {
-        max_tokens: ANSWER,
-        min_tokens: 0,
-        stop_tokens: vec![],
-        eos_tokens: vec![],
-        thought: None,
-    };
+    let stop = StopRules::after(ANSWER);
     let (sampling, logit_bias) = (SamplingParams::greedy(), vec![]);
     let (prompt, images) = (prompt.to_vec(), vec![]);
     let origin = Origin::default();

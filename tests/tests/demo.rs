@@ -67,13 +67,7 @@ fn ask(questions: &[Value]) -> Vec<String> {
         let messages = question["messages"].as_array().unwrap();
         let input = ChatInput { messages, tools, add_generation_prompt: true, kwargs: &Map::new() };
         let prompt = tokenizer.encode(&template.render(&input).unwrap(), tokenizer.default_bos());
-        let stop = StopRules {
-            max_tokens: 160,
-            min_tokens: 0,
-            stop_tokens: Vec::new(),
-            eos_tokens: special.eos.clone(),
-            thought: None,
-        };
+        let stop = StopRules { eos_tokens: special.eos.clone(), ..StopRules::after(160) };
         let request = GenerateRequest {
             prompt,
             images: Vec::new(),

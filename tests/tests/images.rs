@@ -204,13 +204,7 @@ fn answers(engine: &mut Engine, prompts: &[Expanded], max_tokens: u32) -> Vec<(A
             images: images.clone(),
             sampling: SamplingParams { logprobs: Some(8), ..SamplingParams::greedy() },
             logit_bias: Vec::new(),
-            stop: StopRules {
-                max_tokens,
-                min_tokens: 0,
-                stop_tokens: Vec::new(),
-                eos_tokens: Vec::new(),
-                thought: None,
-            },
+            stop: StopRules::after(max_tokens),
             prompt_logprobs: None,
             origin: Origin::default(),
         };

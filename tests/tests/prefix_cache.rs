@@ -283,13 +283,7 @@ fn answer(engine: &mut Engine, prompt: Vec<TokenId>) -> (Vec<(TokenId, Vec<u32>)
         images: Vec::new(),
         sampling: SamplingParams { logprobs: Some(8), seed: 5, ..SamplingParams::default() },
         logit_bias: Vec::new(),
-        stop: StopRules {
-            max_tokens: 3,
-            min_tokens: 0,
-            stop_tokens: Vec::new(),
-            eos_tokens: Vec::new(),
-            thought: None,
-        },
+        stop: StopRules::after(3),
         prompt_logprobs: None,
         origin: Origin::default(),
     };

@@ -48,6 +48,13 @@ pub struct StopRules {
     pub thought: Option<Thought>,
 }
 
+impl StopRules {
+    /// Ends after so many tokens, and for no other reason than a full context.
+    pub fn after(max_tokens: u32) -> Self {
+        Self { max_tokens, min_tokens: 0, stop_tokens: Vec::new(), eos_tokens: Vec::new(), thought: None }
+    }
+}
+
 /// The tokens around a thought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Thought {

@@ -15,8 +15,7 @@ use std::thread::{JoinHandle, Thread, available_parallelism};
 
 use crate::seats::Seats;
 
-/// Spins before a thread sleeps that waits for others: milliseconds, because a core that sleeps takes long to come back (sleeping
-/// after 100 us cost a tenth of the speed of prefill).
+/// Spins before a thread sleeps that waits for others: some milliseconds, longer than phases differ where nothing else runs.
 const SPINS_BEFORE_SLEEP: u32 = 60_000;
 /// The same if there are more threads than processors: some wait for others to be let on.
 const SPINS_IF_CROWDED: u32 = 1_000;
@@ -70,8 +69,8 @@ struct Shared {
     arrived: AtomicUsize,
     generation: AtomicUsize,
     stop: AtomicBool,
-    /// Threads of a region that have spun for long enough.
     spins_before_sleep: u32,
+    /// Threads of a region that have spun for long enough.
     sleepers: AtomicUsize,
     bed: Mutex<()>,
     woken: Condvar,

@@ -120,7 +120,8 @@ impl Drop for Background {
 /// Whether this process waits for work in the background. It gets what others leave, which may be nothing: whoever computes
 /// without a pause on all processors has to make one.
 pub fn is_work_in_background() -> bool {
-    BACKGROUND.load(Ordering::Acquire) > 0
+    // Elsewhere it is as urgent as the rest.
+    cfg!(target_os = "linux") && BACKGROUND.load(Ordering::Acquire) > 0
 }
 
 /// Does work on a thread with a stack of its own choosing that comes after everything else on the machine, and waits for

@@ -52,11 +52,8 @@ pub fn answer(
         sampling: settings.for_answer(),
         logit_bias: Vec::new(),
         stop: StopRules {
-            max_tokens: settings.max_tokens.unwrap_or(room).min(room),
-            min_tokens: 0,
-            stop_tokens: Vec::new(),
             eos_tokens: text.eos.clone(),
-            thought: None,
+            ..StopRules::after(settings.max_tokens.unwrap_or(room).min(room))
         },
         prompt_logprobs: None,
         origin: Origin::default(),

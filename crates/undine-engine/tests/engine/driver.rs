@@ -257,13 +257,7 @@ pub fn request(seed: u64, prompt: u32, max_tokens: u32) -> GenerateRequest {
         images: Vec::new(),
         sampling: SamplingParams { seed, ..SamplingParams::default() },
         logit_bias: Vec::new(),
-        stop: StopRules {
-            max_tokens,
-            min_tokens: 0,
-            stop_tokens: Vec::new(),
-            eos_tokens: Vec::new(),
-            thought: None,
-        },
+        stop: StopRules::after(max_tokens),
         prompt_logprobs: None,
         origin: Origin::default(),
     }

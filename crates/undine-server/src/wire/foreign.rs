@@ -22,10 +22,14 @@ pub(crate) fn translate(fields: &mut Fields) {
             fields.give(own, value);
         }
     }
-    if let Some(grammar) = fields.take_foreign_if("grammar", Value::is_string) {
+    if let Some(grammar) =
+        fields.take_foreign_if("grammar", |grammar| grammar.as_str().is_some_and(|text| !text.is_empty()))
+    {
         fields.give("structured_outputs", json!({"grammar": grammar}));
     }
-    if let Some(schema) = fields.take_foreign_if("json_schema", Value::is_object) {
+    if let Some(schema) = fields
+        .take_foreign_if("json_schema", |schema| schema.as_object().is_some_and(|schema| !schema.is_empty()))
+    {
         fields.give("structured_outputs", json!({"json": schema}));
     }
     // Every answer has a cache of its own then.
@@ -125,6 +129,8 @@ mod tests {
             (json!({"reasoning": {"effort": null, "max_tokens": 9}}), json!({"thinking_token_budget": 9})),
             (json!({"reasoning": {"exclude": true}}), json!({"include_reasoning": false})),
             (json!({"cache_prompt": true}), json!({})),
+            // An empty form asks for nothing.
+            (json!({"grammar": "", "json_schema": {}, "reasoning": {}}), json!({})),
         ] {
             assert_eq!(chat(&foreign), chat(&own), "{foreign}");
         }

@@ -153,13 +153,7 @@ impl Request {
             sampling: SamplingParams::greedy(),
             logit_bias: Vec::new(),
             // Nothing but the length ends an answer.
-            stop: StopRules {
-                max_tokens: self.output_len,
-                min_tokens: 0,
-                stop_tokens: Vec::new(),
-                eos_tokens: Vec::new(),
-                thought: None,
-            },
+            stop: StopRules::after(self.output_len),
             prompt_logprobs: None,
             origin: Origin::default(),
         }
