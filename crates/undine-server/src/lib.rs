@@ -25,6 +25,7 @@ mod image_metrics;
 mod images;
 mod in_process;
 mod info;
+mod kept_tokens;
 mod lifetime;
 mod listener;
 mod logprobs;

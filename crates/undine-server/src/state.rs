@@ -13,6 +13,7 @@ use undine_text::tools::TOOL_CALL_START;
 use crate::clients::Clients;
 use crate::engine_thread::EngineHandle;
 use crate::images::Vision;
+use crate::kept_tokens::KeptTokens;
 use crate::media::Media;
 use crate::metrics::{EngineMetrics, HttpMetrics};
 use crate::options::{ReasoningFormat, ToolCallFormat};
@@ -73,6 +74,8 @@ pub(crate) struct Ready {
     pub(crate) grammars: Arc<Grammars>,
     /// Answers that may come back in the next turn.
     pub(crate) turns: Arc<KeptTurns>,
+    /// Tokens of texts that may come back.
+    pub(crate) tokens: KeptTokens,
     /// Unix time in seconds.
     pub(crate) created: u64,
     /// Seeds made so far for requests that brought none.
