@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use undine_core::{CacheRoot, TokenId};
+use undine_text::exact;
 
 use crate::wire::messages::THOUGHTS;
 
@@ -117,8 +118,7 @@ impl Turn {
                 let function = &given["function"];
                 given["id"] == call.id.as_str()
                     && function["name"] == call.name.as_str()
-                    && serde_json::from_str(&call.arguments)
-                        .is_ok_and(|json: Value| json == function["arguments"])
+                    && exact::from_str(&call.arguments).is_ok_and(|json: Value| json == function["arguments"])
             })
     }
 }

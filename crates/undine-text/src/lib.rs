@@ -7,6 +7,7 @@
 pub mod byte_alphabet;
 pub mod detokenizer;
 pub mod error;
+pub mod exact;
 pub mod grammar;
 pub mod helper;
 mod piece;
@@ -26,7 +27,6 @@ pub use grammar::{
 pub use piece::Piece;
 pub use presets::{Preset, preset};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
-pub use template::python_json;
 pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
 pub use undine_helper::{

@@ -94,6 +94,31 @@ fn every_required_call_is_valid() {
     }
 }
 
+/// Numbers beyond what doubles and 64 bits hold are literal text, from the schema to the call.
+#[test]
+fn constants_of_tools_keep_their_digits() {
+    let tokenizer = with_tools();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
+    for number in
+        ["9007199254740993", "-9007199254740993", "123456789012345678901234567890", "18446744073709551615"]
+    {
+        for schema in
+            [format!(r#"{{"const": {number}}}"#), format!(r#"{{"type": "integer", "enum": [{number}]}}"#)]
+        {
+            let tool = format!(
+                r#"{{"type": "function", "function": {{"name": "f", "parameters": {{"type": "object", "properties": {{"x": {schema}}}, "required": ["x"]}}}}}}"#
+            );
+            let tool = undine_text::exact::from_str(&tool).unwrap();
+            let set = Arc::new(ToolSet::new(&[tool]).unwrap());
+            let rules = rules(&set, ToolChoice::Required, Parallel::One);
+            let mut constraint = compiler.compile(&rules).unwrap();
+            let ids = Walk::new(&tokenizer, 1).run(&mut *constraint);
+            let (_, calls) = read(&tokenizer, &set, &ids);
+            assert_eq!(calls, [("f".to_owned(), format!("{{\"x\":{number}}}"))], "{schema}");
+        }
+    }
+}
+
 #[test]
 fn automatic_calls_are_valid_and_text_is_free() {
     let tokenizer = with_tools();

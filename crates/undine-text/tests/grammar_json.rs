@@ -47,8 +47,50 @@ fn accepts(constraint: &mut dyn Constraint, tokenizer: &Tokenizer, text: &str) -
     true
 }
 
+/// The library makes doubles of constants: 9007199254740993 would be 9007199254740992.
+#[test]
+fn constants_are_enforced_to_the_digit() {
+    let tokenizer = with_tools();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
+    let schema = |text: &str| undine_text::exact::from_str(text).unwrap();
+    for (text, valid, invalid) in [
+        (r#"{"const": 9007199254740993}"#, "9007199254740993", "9007199254740992"),
+        (
+            r#"{"enum": [1, -123456789012345678901234567890]}"#,
+            "-123456789012345678901234567890",
+            "-123456789012345680000000000000",
+        ),
+        (
+            r#"{"type": "object", "properties": {"id": {"const": 18446744073709551615}, "ok": {"type": "boolean"}, "s": {"type": "string"}},
+               "required": ["id", "ok", "s"], "additionalProperties": false}"#,
+            r#"{"id": 18446744073709551615, "ok": true, "s": "x"}"#,
+            r#"{"id": 18446744073709551615, "ok": True, "s": "x"}"#,
+        ),
+        (
+            r#"{"type": "array", "items": {"enum": [9007199254740993, null, "a"]}}"#,
+            r#"[9007199254740993, null, "a"]"#,
+            "[9007199254740992]",
+        ),
+        (r#"{"const": -0}"#, "0", "1"),
+    ] {
+        let schema = schema(text);
+        let constraint = || compile(&compiler, &schema).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert!(accepts(&mut *constraint(), &tokenizer, valid), "{text}: {valid}");
+        assert!(!accepts(&mut *constraint(), &tokenizer, invalid), "{text}: {invalid}");
+    }
+    for (text, place) in [
+        (r#"{"minimum": 9007199254740994}"#, "the schema.minimum"),
+        (r#"{"properties": {"x": {"exclusiveMaximum": 1e300}}}"#, "the schema.properties.x.exclusiveMaximum"),
+        (r#"{"anyOf": [{"const": 9007199254740993}, {"pattern": "a"}]}"#, "the schema.anyOf[0].const"),
+    ] {
+        let error = compile(&compiler, &schema(text)).err().unwrap();
+        assert!(error.contains(place) && error.contains("2^53"), "{error}");
+    }
+}
+
 /// Why a schema is refused. llguidance enforces what it takes, or says that it does not.
-const REFUSED: [(&str, &str); 11] = [
+const REFUSED: [(&str, &str); 12] = [
+    ("2^53", "the library computes in doubles"),
     (
         "Unimplemented keys",
         "what one part may be depends on all others: a grammar without memory cannot follow it",

@@ -368,7 +368,8 @@ fn parse_root_path(text: &str) -> Result<String, String> {
 
 /// A flag's JSON object.
 pub fn parse_object(text: &str) -> Result<JsonObject, String> {
-    serde_json::from_str(text).map(JsonObject).map_err(|error| format!("expected a JSON object: {error}"))
+    let object = serde_json::from_slice(&undine_text::exact::marked(text.as_bytes()));
+    object.map(JsonObject).map_err(|error| format!("expected a JSON object: {error}"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The form an answer must have: OpenAI's `response_format`, vLLM's `structured_outputs` and its older `guided_*`.
 
 use serde_json::Value;
+use undine_text::exact;
 use undine_text::grammar::AnswerFormat;
 
 use crate::wire::error::{ApiError, ApiResult};
@@ -116,7 +117,7 @@ fn read_kinds(fields: &mut Fields, prefix: &str, kinds: &[&str]) -> ApiResult<Ve
 /// A schema as an object, as `true` or `false`, or as the text of one.
 fn schema_of(path: &str, value: Value) -> ApiResult<AnswerFormat> {
     let value = match value {
-        Value::String(text) => serde_json::from_str(&text).map_err(|error| {
+        Value::String(text) => exact::from_str(&text).map_err(|error| {
             ApiError::field(path, format!("expected a JSON schema, found text that is not JSON: {error}"))
         })?,
         value => value,

@@ -1,6 +1,7 @@
 //! The messages and tools of a chat, checked and brought into the form chat templates expect.
 
 use serde_json::{Map, Value};
+use undine_text::exact;
 
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::{Fields, describe, excerpt};
@@ -113,7 +114,7 @@ fn read_tool_calls(fields: &mut Fields) -> ApiResult<Vec<Value>> {
         let arguments = match function.get("arguments") {
             None | Some(Value::Null) => Value::Object(Map::new()),
             Some(Value::String(text)) if text.trim().is_empty() => Value::Object(Map::new()),
-            Some(Value::String(text)) => serde_json::from_str(text).map_err(|error| {
+            Some(Value::String(text)) => exact::from_str(text).map_err(|error| {
                 ApiError::field(
                     format!("{path}.arguments"),
                     format!("expected a JSON object as text: {error}"),

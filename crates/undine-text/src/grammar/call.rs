@@ -11,8 +11,9 @@ use serde_json::{Map, Value as Json, json};
 use super::Parallel;
 use super::lark::{relaxed, spaced, string};
 use super::library::limits;
-use crate::TextError;
+use super::numbers;
 use crate::tools::{Strictness, Tool, is_name_char};
+use crate::{TextError, exact};
 
 /// Values within values for which Python rules are made; deeper ones, and free ones beyond this depth, are scalars.
 const DEPTH_MAX: usize = 6;
@@ -21,12 +22,23 @@ const DEPTH_MAX: usize = 6;
 const COMMON: &str = r#"
 SEPARATOR: /, ?/
 COLON: /: ?/
-STRING: /"([^"\\\x00-\x1f\x7f]|\\["\\nrt])*"/ | /'([^'\\\x00-\x1f\x7f]|\\['\\nrt])*'/
 KEY: /"([^"\\\x00-\x1f\x7f]|\\["\\nrt]){1,64}"/
 INTEGER: /-?(0|[1-9][0-9]{0,17})/
 NUMBER: /-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?/
+"#;
+
+/// What Python writes in several ways.
+const PYTHON_WORDS: &str = r#"
+STRING: /"([^"\\\x00-\x1f\x7f]|\\["\\nrt])*"/ | /'([^'\\\x00-\x1f\x7f]|\\['\\nrt])*'/
 BOOLEAN: "True" | "False" | "true" | "false"
 NULL: "None" | "null"
+"#;
+
+/// The same in JSON.
+const JSON_WORDS: &str = r#"
+STRING: /"([^"\\\x00-\x1f\x7f]|\\["\\nrt])*"/
+BOOLEAN: "true" | "false"
+NULL: "null"
 "#;
 
 /// Keywords that say nothing about which values are allowed.
@@ -51,7 +63,8 @@ const SHAPE: [&str; 4] = ["items", "properties", "required", "additionalProperti
 /// The rule `calls` and what it needs.
 pub fn lark(tools: &[&Tool], parallel: Parallel) -> Result<String, TextError> {
     let strictness = Strictness::BestEffort;
-    let mut rules = Rules { text: String::new(), count: 0, any: Vec::new(), strictness };
+    let spelling = Spelling::Python;
+    let mut rules = Rules { text: String::new(), count: 0, any: Vec::new(), strictness, spelling };
     let mut calls = Vec::with_capacity(tools.len());
     for tool in tools {
         rules.strictness = tool.strictness();
@@ -61,7 +74,22 @@ pub fn lark(tools: &[&Tool], parallel: Parallel) -> Result<String, TextError> {
         Parallel::Allowed => r#""[" call (SEPARATOR call)* "]""#,
         Parallel::One => r#""[" call "]""#,
     };
-    Ok(format!("calls: {list}\ncall: {}\n{}{COMMON}", calls.join(" | "), rules.text))
+    Ok(format!("calls: {list}\ncall: {}\n{}{COMMON}{PYTHON_WORDS}", calls.join(" | "), rules.text))
+}
+
+/// A grammar for the JSON that a schema allows, with constants as literal text; `None` if it says more than there are rules for.
+pub fn json_lark(schema: &Json) -> Option<String> {
+    let (strictness, spelling) = (Strictness::Strict, Spelling::Json);
+    let mut rules = Rules { text: String::new(), count: 0, any: Vec::new(), strictness, spelling };
+    let start = rules.python(schema, schema, 0).ok()??;
+    Some(format!("start: {start}\n{}{COMMON}{JSON_WORDS}", rules.text))
+}
+
+/// How values are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    Python,
+    Json,
 }
 
 /// Rules made so far, as text.
@@ -72,6 +100,7 @@ struct Rules {
     any: Vec<String>,
     /// Of the tool in work.
     strictness: Strictness,
+    spelling: Spelling,
 }
 
 impl Rules {
@@ -129,14 +158,18 @@ impl Rules {
     /// tools carry schemas from everywhere, and a valid call with a doubtful argument is better than none.
     fn json(&mut self, schema: &Json, form: &Json) -> Result<String, TextError> {
         let strict = spaced(schema)?;
-        let schema = match (compiles(&strict), self.strictness) {
+        let possible = match numbers::check(schema, "the schema") {
+            Ok(()) => compiles(&strict),
+            Err(error) => Err(error.to_string()),
+        };
+        let schema = match (possible, self.strictness) {
             (Ok(()), _) => strict,
             (Err(why), Strictness::Strict) => {
                 return Err(TextError::Grammar(format!(
                     "a strict tool has a schema that cannot be enforced: {why}"
                 )));
             }
-            (Err(_), Strictness::BestEffort) => Some(relaxed(schema)?)
+            (Err(_), Strictness::BestEffort) => Some(relaxed(&numbers::without(schema))?)
                 .filter(|schema| compiles(schema).is_ok())
                 .map_or_else(|| spaced(form), Ok)?,
         };
@@ -177,7 +210,7 @@ impl Rules {
             Json::Bool(true) => return Ok(Some(self.any(depth))),
             _ => return Ok(None),
         };
-        if let Some(values) = fixed_values(object) {
+        if let Some(values) = fixed_values(object, self.spelling) {
             return Ok(values.map(|values| self.add(&values.join(" | "))));
         }
         let kinds: Vec<&str> = match object.get("type") {
@@ -324,7 +357,7 @@ fn says_only(schema: &Map<String, Json>, known: &[&str]) -> bool {
 }
 
 /// The values of `enum` or `const` as alternatives; the inner `None` if there are other restrictions beside them.
-fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
+fn fixed_values(schema: &Map<String, Json>, spelling: Spelling) -> Option<Option<Vec<String>>> {
     let values = match (schema.get("enum"), schema.get("const")) {
         (Some(Json::Array(values)), None) => values.clone(),
         (None, Some(value)) => vec![value.clone()],
@@ -334,8 +367,8 @@ fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
     let fits = |value: &Json| match schema.get("type").map(|kind| (kind.as_str(), value)) {
         None => true,
         Some((Some("string"), value)) => value.is_string(),
-        Some((Some("integer"), value)) => value.is_i64() || value.is_u64(),
-        Some((Some("number"), value)) => value.is_number(),
+        Some((Some("integer"), value)) => value.is_i64() || value.is_u64() || is_whole(value),
+        Some((Some("number"), value)) => value.is_number() || exact::digits(value).is_some(),
         Some((Some("boolean"), value)) => value.is_boolean(),
         Some(_) => false,
     };
@@ -345,6 +378,7 @@ fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
     let mut alternatives = Vec::with_capacity(values.len());
     for value in &values {
         match value {
+            value if spelling == Spelling::Json => alternatives.push(string(&exact::to_string(value))),
             Json::Bool(true) => alternatives.push(r#""True" | "true""#.to_owned()),
             Json::Bool(false) => alternatives.push(r#""False" | "false""#.to_owned()),
             Json::Null => alternatives.push(r#""None" | "null""#.to_owned()),
@@ -355,10 +389,15 @@ fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
                     string(&format!("'{text}'"))
                 ));
             }
-            value => alternatives.push(string(&value.to_string())),
+            value => alternatives.push(string(&exact::to_string(value))),
         }
     }
     Some(Some(alternatives))
+}
+
+/// Whether it is a whole number beyond 64 bits.
+fn is_whole(value: &Json) -> bool {
+    exact::digits(value).is_some_and(|digits| !digits.contains(['.', 'e', 'E']))
 }
 
 fn compiles(schema: &Json) -> Result<(), String> {

@@ -8,10 +8,10 @@ use super::library::Grammars;
 use super::vocabulary::CallMarkers;
 use super::{
     AnswerFormat, CHOICE_BYTES_MAX, CHOICES_MAX, GRAMMAR_BYTES_MAX, PROPERTIES_MAX, PROPERTIES_SUM_MAX,
-    REGEX_BYTES_MAX, SCHEMA_BYTES_MAX, ToolChoice, ToolRules, call, gbnf,
+    REGEX_BYTES_MAX, SCHEMA_BYTES_MAX, ToolChoice, ToolRules, call, gbnf, numbers,
 };
-use crate::TextError;
 use crate::tools::{TOOL_CALL_END, TOOL_CALL_START, Tool};
+use crate::{TextError, exact};
 
 /// White space between the parts of JSON: one space, or a line break and an indent. Without a limit a weak model can
 /// spend its whole answer on it.
@@ -82,7 +82,11 @@ fn answer(format: &AnswerFormat) -> Result<Option<GrammarWithLexer>, TextError> 
                 );
                 return Err(TextError::Grammar(found));
             }
-            GrammarWithLexer::from_json_schema(spaced(schema)?)
+            match numbers::check(schema, "the schema") {
+                Ok(()) => GrammarWithLexer::from_json_schema(spaced(schema)?),
+                // Its constants as literal text, if nothing else stands in the way.
+                Err(error) => GrammarWithLexer::from_lark(call::json_lark(schema).ok_or(error)?),
+            }
         }
         AnswerFormat::Regex(regex) => {
             check_size("the regular expression", regex.len(), REGEX_BYTES_MAX)?;
@@ -143,6 +147,7 @@ pub fn relaxed(schema: &Json) -> Result<Json, TextError> {
 }
 
 fn with_options(schema: &Json, options: Json) -> Result<Json, TextError> {
+    let schema = &exact::forgotten(schema);
     let mut object = match schema {
         Json::Object(object) => object.clone(),
         Json::Bool(true) => Map::new(),

@@ -16,6 +16,7 @@ mod lark;
 mod library;
 mod measure;
 mod measure_text;
+mod numbers;
 mod vocabulary;
 mod worker;
 

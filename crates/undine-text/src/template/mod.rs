@@ -4,9 +4,8 @@
 //! into all there is. So templates of model files and requests run in helper processes ([`ChatTemplate::isolated`]);
 //! where there are none, and in tests, in this one ([`ChatTemplate::new`]).
 
-mod generation_tags;
 mod jinja;
-pub mod python_json;
+mod python_json;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
