@@ -67,16 +67,37 @@ fn refusal(source: String) -> String {
     thread.join().unwrap().unwrap_err()
 }
 
+fn many(text: &str, count: usize) -> String {
+    text.repeat(count)
+}
+
+fn print(expression: &str) -> String {
+    format!("{{{{ {expression} }}}}")
+}
+
+/// A value that each of a thousand steps makes anew from itself.
+fn grow(start: &str, step: &str) -> String {
+    format!(
+        "{{% set ns = namespace(x={start}) %}}{{% for i in range(1000) %}}{{% set ns.x = {step} %}}{{% endfor %}}"
+    )
+}
+
+/// Each of these templates is refused for its reason.
+fn meets<const N: usize>(table: [(String, &str); N]) {
+    let mut wrong = Vec::new();
+    for (source, expected) in table {
+        let found = refusal(source.clone());
+        if !found.contains(expected) {
+            let shown: String = source.chars().take(100).collect();
+            wrong.push(format!("{shown}\n  expected: {expected}\n  found: {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
-fn hostile_templates_meet_a_limit() {
-    let many = |text: &str, count: usize| text.repeat(count);
-    let print = |expression: &str| format!("{{{{ {expression} }}}}");
-    let grow = |start: &str, step: &str| {
-        format!(
-            "{{% set ns = namespace(x={start}) %}}{{% for i in range(1000) %}}{{% set ns.x = {step} %}}{{% endfor %}}"
-        )
-    };
-    let table = [
+fn work_and_texts_have_a_limit() {
+    meets([
         // Work.
         (
             "{% for a in range(90000) %}{% for b in range(90000) %}{% set x = a %}{% endfor %}{% endfor %}"
@@ -116,6 +137,12 @@ fn hostile_templates_meet_a_limit() {
             "{% set x = 'x' * 100000 %}{% for a in range(90000) %}{{ x }}{% endfor %}".to_owned(),
             "prompt is longer than",
         ),
+    ]);
+}
+
+#[test]
+fn lists_and_numbers_have_a_limit() {
+    meets([
         // Lists.
         (print("[0] * 10000000"), "more than"),
         (print("range(100001)"), "Range too big"),
@@ -137,6 +164,12 @@ fn hostile_templates_meet_a_limit() {
         (print("2 ** 100000"), "digits"),
         (grow("10", "ns.x * ns.x"), "digits"),
         (print(&many("9", 5000)), "digits"),
+    ]);
+}
+
+#[test]
+fn depth_has_a_limit() {
+    meets([
         // Depth of the source and of calls.
         (print(&format!("{}1{}", many("(", 5000), many(")", 5000))), "nests deeper"),
         (print(&format!("{}1{}", many("[", 5000), many("]", 5000))), "nests deeper"),
@@ -173,16 +206,7 @@ fn hostile_templates_meet_a_limit() {
             "nest deeper",
         ),
         ("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}".to_owned(), "too large"),
-    ];
-    let mut wrong = Vec::new();
-    for (source, expected) in table {
-        let found = refusal(source.clone());
-        if !found.contains(expected) {
-            let shown: String = source.chars().take(100).collect();
-            wrong.push(format!("{shown}\n  expected: {expected}\n  found: {found}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ]);
 }
 
 /// What is long side by side is not refused for its depth.
