@@ -113,6 +113,14 @@ impl Roofline {
     }
 }
 
+/// How fast memory is read, measured in a moment with so many bytes of it: fewer than [`READ_BYTES`] may lie in a cache in part.
+///
+/// # Errors
+/// The system refuses threads.
+pub fn read_bytes_per_s(threads: usize, bytes: usize) -> std::io::Result<f64> {
+    Ok(read_bandwidth(&mut Pool::new(threads)?, &families(), bytes))
+}
+
 /// Loops over one family of instructions.
 struct Family {
     instructions: &'static str,
