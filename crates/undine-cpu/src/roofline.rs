@@ -113,12 +113,12 @@ impl Roofline {
     }
 }
 
-/// How fast memory is read, measured in a moment with so many bytes of it: fewer than [`READ_BYTES`] may lie in a cache in part.
+/// How fast memory is read, measured as [`Roofline::probe`] does, in half of its time.
 ///
 /// # Errors
 /// The system refuses threads.
-pub fn read_bytes_per_s(threads: usize, bytes: usize) -> std::io::Result<f64> {
-    Ok(read_bandwidth(&mut Pool::new(threads)?, &families(), bytes))
+pub fn read_bytes_per_s(threads: usize) -> std::io::Result<f64> {
+    Ok(read_bandwidth(&mut Pool::new(threads)?, &families(), QUICK))
 }
 
 /// Loops over one family of instructions.
