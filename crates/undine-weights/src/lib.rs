@@ -24,6 +24,7 @@ pub mod limits;
 #[allow(unsafe_code)]
 mod map;
 mod names;
+mod packed;
 mod recode;
 mod safetensors;
 mod source;

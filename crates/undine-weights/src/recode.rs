@@ -266,12 +266,12 @@ impl Source {
         let file = &self.files[part.file];
         buffer.clear();
         if part.dtype == dtype && !dtype.is_float() {
-            buffer.extend_from_slice(&file[range.clone()]);
+            buffer.extend_from_slice(&file.part(range.clone()));
         } else {
             let mut values = std::mem::take(&mut workplace.values);
             values.resize(rows.len() * part.cols, 0.0);
             buffer.resize(rows.len() * row_bytes(dtype), 0);
-            quant::decode(part.dtype, &file[range.clone()], &mut values);
+            quant::decode(part.dtype, &file.part(range.clone()), &mut values);
             check_values(&tensor.name, dtype, &values)?;
             match &recoding.importance {
                 Some(importance) => {
