@@ -26,6 +26,7 @@ pub mod limits;
 #[allow(unsafe_code)]
 mod map;
 mod names;
+mod packed;
 mod recode;
 mod safetensors;
 mod source;
