@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{END, ThinkKind, small};
 use proptest::prelude::*;
 use undine_text::{
-    Bos, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, Tokenizer,
+    Bos, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, ToolFormat, Tokenizer,
 };
 
 fn options(stop: &[&str], reasoning: Reasoning) -> StreamOptions {
@@ -18,6 +18,7 @@ fn options(stop: &[&str], reasoning: Reasoning) -> StreamOptions {
         special: SpecialText::Skip,
         reasoning,
         tools: None,
+        tool_format: ToolFormat::Lfm2,
     }
 }
 

@@ -73,7 +73,10 @@ impl<W: Write> Printer<W> {
                 text
             }
             // No tools are declared here, so calls stay as they are written.
-            Piece::ToolCall { .. } | Piece::ToolArguments { .. } | Piece::ToolAborted { .. } => return Ok(()),
+            Piece::ToolCall { .. }
+            | Piece::ToolArguments { .. }
+            | Piece::ToolCut { .. }
+            | Piece::ToolAborted { .. } => return Ok(()),
         };
         match self.control {
             Control::Keep => self.out.write_all(text.as_bytes())?,
