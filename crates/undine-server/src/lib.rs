@@ -38,6 +38,7 @@ mod progress;
 mod prompt;
 mod pythonic;
 mod recorder;
+mod remarks;
 mod render;
 mod routes;
 mod rules;

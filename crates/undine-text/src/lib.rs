@@ -29,6 +29,7 @@ pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream}
 pub use template::python_json;
 pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
+pub use tools::ToolFormat;
 pub use undine_helper::{
     Budget, Cancel, Helpers, JobError, Program, Urgency, come_after_computing, in_background,
     is_work_in_background,

@@ -129,7 +129,10 @@ impl<W: Write> Printer<W> {
                 self.answer(shown.as_deref().unwrap_or(text))?;
             }
             // No tools are declared here, so calls are in the text.
-            Piece::ToolCall { .. } | Piece::ToolArguments { .. } | Piece::ToolAborted { .. } => return Ok(()),
+            Piece::ToolCall { .. }
+            | Piece::ToolArguments { .. }
+            | Piece::ToolCut { .. }
+            | Piece::ToolAborted { .. } => return Ok(()),
         }
         self.out.flush()
     }

@@ -58,6 +58,7 @@ pub fn run(args: &ServeArgs, notes: &[String]) -> Result<(), Error> {
         drain_timeout: Duration::from_secs(args.http.shutdown_timeout.into()),
         media: args.load.media.config()?,
         strict_fields: args.http.strict_fields,
+        tokenizer_info: args.http.enable_tokenizer_info_endpoint,
         request_log: if args.log.disable_log_requests { RequestLog::Off } else { RequestLog::On },
         ..ServerConfig::default()
     };

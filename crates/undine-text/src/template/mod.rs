@@ -51,6 +51,7 @@ pub struct ChatInput<'a> {
 /// A chat template that has been compiled once, so that its form is right.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    source: String,
     place: Place,
     traits: TemplateTraits,
 }
@@ -84,7 +85,7 @@ impl ChatTemplate {
         check_length(source)?;
         let jinja = caught(|| Jinja::new(source, bos, eos))?;
         let traits = caught(|| Ok(jinja.probe()))?;
-        Ok(Self { place: Place::Here(Box::new(jinja)), traits })
+        Ok(Self { source: source.to_owned(), place: Place::Here(Box::new(jinja)), traits })
     }
 
     /// The same in helper processes, whose budget ([`BUDGET`] is a sensible one) is for one compilation or rendering.
@@ -100,7 +101,8 @@ impl ChatTemplate {
         let call = JobRef::Template { template: TemplateRef::of(&job), input: None };
         match helper::call(helpers, &call, cancel).map_err(TextError::of_template)?? {
             Reply::Traits(traits) => {
-                Ok(Self { place: Place::Helpers { helpers: Arc::clone(helpers), job }, traits })
+                let source = source.to_owned();
+                Ok(Self { source, place: Place::Helpers { helpers: Arc::clone(helpers), job }, traits })
             }
             _ => Err(TextError::confused()),
         }
@@ -124,6 +126,11 @@ impl ChatTemplate {
                 }
             }
         }
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// What it does with tools, calls and thoughts.

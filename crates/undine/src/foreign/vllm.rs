@@ -188,7 +188,6 @@ const FLAGS: &[(&str, Takes, Verdict)] = &[
         Nothing,
         Refused("a stream reports usage when its request has stream_options.include_usage"),
     ),
-    ("enable-tokenizer-info-endpoint", Nothing, Refused("the tokenizer is in the checkpoint; see /tokenize")),
     // Server.
     ("grpc", Nothing, Refused("the server speaks HTTP")),
     ("tokens-only", Nothing, Refused("text is always understood; token ids too, at /v1/completions")),
