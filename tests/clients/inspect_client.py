@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 BASE_URL, API_KEY = sys.argv[1:]
-os.environ.update(INSPECT_LOG_DIR=tempfile.mkdtemp(), INSPECT_DISPLAY="none", INSPECT_TELEMETRY="false")
+os.environ.update(INSPECT_LOG_DIR=tempfile.mkdtemp(), INSPECT_DISPLAY="none")
 
 from inspect_ai import Task, eval  # noqa: E402
 from inspect_ai.dataset import Sample  # noqa: E402
@@ -18,7 +18,7 @@ from inspect_ai.solver import generate, use_tools  # noqa: E402
 from inspect_ai.tool import tool  # noqa: E402
 
 MODEL = get_model(
-    "openai-api/undine/undine-demo", base_url=BASE_URL, api_key=API_KEY, config=GenerateConfig(temperature=0, max_tokens=40)
+    "openai-api/undine/undine-demo", base_url=BASE_URL, api_key=API_KEY, config=GenerateConfig(temperature=0, max_tokens=200)
 )
 CALLED = []
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pydantic
 from pydantic_ai import Agent, ModelRetry, NativeOutput
-from pydantic_ai.exceptions import UnexpectedModelBehavior
+from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.usage import UsageLimits
@@ -25,25 +25,21 @@ class Weather(pydantic.BaseModel):
     days: int = pydantic.Field(ge=1, le=7)
 
 
-def text_and_its_stream_agree():
+async def text_and_its_stream_agree():
     agent = Agent(MODEL, model_settings=SETTINGS, system_prompt="Be brief.")
-    whole = agent.run_sync("What is a lake?")
-    assert whole.output and whole.usage().output_tokens > 0, whole
-
-    async def stream():
-        async with agent.run_stream("What is a lake?") as result:
-            return "".join([part async for part in result.stream_text(delta=True)])
-
-    assert asyncio.run(stream()) == whole.output
+    whole = await agent.run("What is a lake?")
+    assert whole.output and whole.usage.output_tokens > 0, whole
+    async with agent.run_stream("What is a lake?") as result:
+        assert "".join([part async for part in result.stream_text(delta=True)]) == whole.output
 
 
-def typed_output_follows_its_schema():
-    for output in [Weather, NativeOutput(Weather), list[Literal["a", "b"]]]:
-        answer = Agent(MODEL, output_type=output, model_settings=SETTINGS).run_sync("The weather in Oslo?").output
-        assert isinstance(answer, (Weather, list)), answer
+async def typed_output_follows_its_schema():
+    for output in [Weather, NativeOutput(Weather)]:
+        answer = await Agent(MODEL, output_type=output, model_settings=SETTINGS).run("The weather in Oslo?")
+        assert isinstance(answer.output, Weather), answer
 
 
-def tools_give_any_json_and_are_called_again():
+async def tools_give_any_json_and_are_called_again():
     asked = []
     agent = Agent(MODEL, output_type=Weather, model_settings=SETTINGS, retries=2)
 
@@ -56,15 +52,18 @@ def tools_give_any_json_and_are_called_again():
         return {"degrees": 3.5, "rain": [True, None]}
 
     try:
-        answer = agent.run_sync("The weather in Oslo?", usage_limits=UsageLimits(request_limit=6)).output
-        assert isinstance(answer, Weather), answer
-    except UnexpectedModelBehavior as error:
-        # A toy may call on and on; what it is told is in the history then.
+        answer = await agent.run("The weather in Oslo?", usage_limits=UsageLimits(request_limit=6))
+        assert isinstance(answer.output, Weather), answer
+    except (UnexpectedModelBehavior, UsageLimitExceeded) as error:
+        # A toy may call on and on; what it was told is in the history then.
         assert asked, error
-    except Exception as error:
-        assert "request_limit" in str(error), error
 
 
-for check in [text_and_its_stream_agree, typed_output_follows_its_schema, tools_give_any_json_and_are_called_again]:
-    check()
-    print(f"ok: {check.__name__}")
+async def main():
+    # In one loop, to which connections belong.
+    for check in [text_and_its_stream_agree, typed_output_follows_its_schema, tools_give_any_json_and_are_called_again]:
+        await check()
+        print(f"ok: {check.__name__}")
+
+
+asyncio.run(main())
