@@ -166,6 +166,16 @@ pub enum Error {
         /// Where.
         path: PathBuf,
     },
+    /// It would not run here, as far as the beginnings of its files tell.
+    #[error(
+        "{name}: {reason}; nothing of it was fetched (`undine pull --force {name}` does that all the same)"
+    )]
+    Refused {
+        /// The model.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The file on the hub is not the one that was asked for any more.
     #[error("{file} has changed on the hub during the download ({reason}); run the same command again")]
     Changed {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::Error;
 use crate::bind::bind;
 use crate::checkpoint::Checkpoint;
 use crate::config_hf::HfConfig;
@@ -21,6 +20,7 @@ use crate::tensor::TensorTable;
 use crate::value::{Array, Value};
 use crate::vision::{Vision, VisionNames, bind_vision, declare_hf, settings_hf};
 use crate::vocabulary::{HfText, hugging_face};
+use crate::{Error, embedding};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const WEIGHTS: &str = "model.safetensors";
@@ -78,6 +78,7 @@ struct Index {
 
 /// Opens the folder at `path`.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
+    embedding::refuse(path)?;
     let Some(config) = read(path, CONFIG, CONFIG_BYTES_MAX)? else {
         let reason = format!("expected a GGUF file or a folder with {CONFIG}; the folder has no {CONFIG}");
         return Err(Error::NotACheckpoint { path: path.to_owned(), reason });

@@ -26,6 +26,9 @@ pub struct PullArgs {
     /// Use this folder instead of the Hugging Face cache.
     #[arg(long, visible_alias = "cache-dir", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub download_dir: Option<PathBuf>,
+    /// Fetch it even if it would not run here.
+    #[arg(short, long)]
+    pub force: bool,
     /// Print what happens as JSON, one object per line; the last has the path.
     #[arg(long)]
     pub json: bool,
@@ -42,6 +45,9 @@ const PULL_EXAMPLES: &str = "Examples:
 Files go to the cache that Hugging Face tools share: HF_HUB_CACHE, HF_HOME, or ~/.cache/huggingface. HF_TOKEN opens gated \
 and private repositories, HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 forbids the network. An interrupted download \
 goes on where it ended, whenever the same command runs again. The path of the model is printed at the end.
+
+Before the weights are fetched, the beginnings of their files tell whether Undine can run them here; what it cannot is refused, at \
+the cost of some kilobytes. What --include names is not looked at.
 
 Without a quantization, of the files of 4 to 8 bits that need at most half of the memory that is free, the largest of up to \
 2 GiB is taken, or Q4_K_M: a larger file waits longer for memory at every token.";

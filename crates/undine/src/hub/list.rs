@@ -195,8 +195,6 @@ const FIRST: [(&str, &str, &str); 5] = [
 const ABLE: [&str; 4] = ["lfm2.5:24b-a2b", "lfm2.5:8b-a1b", "lfm2.5:2.6b", "lfm2.5:1.2b"];
 /// Tokens per second that people read.
 const READING_SPEED: f64 = 8.0;
-/// Bytes that are read to find out how fast memory is.
-const PROBE_BYTES: usize = 256 << 20;
 /// Columns below which what a model is good at has a line of its own.
 const WIDE_COLUMNS: usize = 90;
 
@@ -207,8 +205,7 @@ fn first_models<'a>(
     quants_of: impl Fn(&ShortName) -> Vec<&'a str>,
 ) -> Result<(), Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let read =
-        undine_cpu::roofline::read_bytes_per_s(threads.min(undine_cpu::pool::THREADS_MAX), PROBE_BYTES)?;
+    let read = undine_cpu::roofline::read_bytes_per_s(threads.min(undine_cpu::pool::THREADS_MAX))?;
     let speed = |known: &ShortName, quant: &str| {
         let bytes = known.bytes_per_token(quant).unwrap_or(u64::MAX);
         BANDWIDTH_SHARE * read / bytes as f64

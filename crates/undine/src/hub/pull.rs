@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use serde_json::json;
-use undine_hub::{HubName, ModelName, PullRequest};
+use undine_hub::{Beginning, HubName, ModelName, Next, PullRequest};
 
-use super::{fetch, progress, settings, with_flags};
+use super::{examine, fetch, progress, settings, with_flags};
 use crate::args_hub::PullArgs;
 use crate::error::Error;
 use crate::format::Bytes;
@@ -41,9 +41,13 @@ pub fn run(args: &PullArgs) -> Result<(), Error> {
         ..PullRequest::new(name, memory::available_bytes())
     };
     let settings = settings(args.download_dir.as_deref())?;
+    let judge = |files: &[Beginning]| match args.force {
+        true => Ok(Next::Fetch),
+        false => examine::judge(&request.name.repo, files),
+    };
     let pulled = match args.json {
-        true => fetch(settings, &request, progress::as_json())?,
-        false => fetch(settings, &request, progress::on_stderr(&request.name))?,
+        true => fetch(settings, &request, judge, progress::as_json())?,
+        false => fetch(settings, &request, judge, progress::on_stderr(&request.name))?,
     };
     let cached = &pulled.cached;
     if args.json {
