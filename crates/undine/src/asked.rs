@@ -174,7 +174,6 @@ mod tests {
             (&["/no/such model"], Some("/no/such model"), None),
             (&["lfm2.5:1.2bb"], Some("lfm2.5:1.2bb"), None),
             (&["m", "-p", "-5 + 3?"], Some("m"), Some("-5 + 3?")),
-            (&[""], None, Some("")),
         ] {
             let args = args(words);
             let (found, rest) =

@@ -93,8 +93,10 @@ pub fn colour_is_wanted() -> bool {
 /// Where an answer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
-    /// Nothing has been shown.
+    /// Nothing has come.
     Start,
+    /// A thought has come in which there is nothing so far.
+    Emptiness,
     /// Within a thought, of which something has been shown.
     Thought,
     /// A thought has ended; nothing of the answer has been shown.
@@ -167,6 +169,9 @@ impl<W: Write> Printer<W> {
         // A thought is shown without empty lines around it.
         let text = if self.place == Place::Thought { text } else { text.trim_start() };
         if text.is_empty() {
+            if self.place == Place::Start {
+                self.place = Place::Emptiness;
+            }
             return Ok(());
         }
         if self.look.thought == Thought::Hidden {
@@ -209,9 +214,9 @@ impl<W: Write> Printer<W> {
         self.leave_thought()?;
         let is_marked = self.look.thought == Thought::Markers;
         let text = match self.place {
-            Place::Answer => text,
+            Place::Start | Place::Answer => text,
             _ if is_marked => text,
-            // Nor has the answer empty lines before it, be it after a thought or after an empty one.
+            // Nor has the answer after a thought, or after an empty one.
             _ => text.trim_start_matches('\n'),
         };
         if text.is_empty() {

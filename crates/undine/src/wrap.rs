@@ -18,6 +18,8 @@ pub struct Wrapper<W: Write> {
     /// Between the last word and the one that is held.
     blanks: String,
     word: String,
+    /// The word is longer than a line, and has begun: it is left to the terminal, so that it can be copied whole.
+    is_long: bool,
     ends_in_newline: bool,
 }
 
@@ -25,7 +27,8 @@ impl<W: Write> Wrapper<W> {
     /// At the beginning of a line.
     pub fn new(out: W, columns: Option<usize>) -> Self {
         let columns = columns.filter(|&columns| columns >= COLUMNS_MIN);
-        Self { out, columns, column: 0, blanks: String::new(), word: String::new(), ends_in_newline: true }
+        let (blanks, word) = (String::new(), String::new());
+        Self { out, columns, column: 0, blanks, word, is_long: false, ends_in_newline: true }
     }
 
     /// Writes text.
@@ -40,11 +43,13 @@ impl<W: Write> Wrapper<W> {
             match sign {
                 '\n' => {
                     self.place_word()?;
+                    self.is_long = false;
                     self.blanks.clear();
                     self.break_line()?;
                 }
                 ' ' | '\t' => {
                     self.place_word()?;
+                    self.is_long = false;
                     self.blanks.push(sign);
                 }
                 _ => {
@@ -54,8 +59,10 @@ impl<W: Write> Wrapper<W> {
                         self.place_word()?;
                     }
                     self.word.push(sign);
-                    if is_wide || self.word.width() >= columns {
+                    let is_long = self.word.width() >= columns;
+                    if is_wide || is_long {
                         self.place_word()?;
+                        self.is_long = is_long;
                     }
                 }
             }
@@ -95,7 +102,9 @@ impl<W: Write> Wrapper<W> {
             _ => column + 1,
         });
         let width = self.word.width();
-        if self.column > 0 && after_blanks + width > columns {
+        if self.is_long {
+            // Nothing stands between the parts of a word.
+        } else if self.column > 0 && after_blanks + width > columns {
             self.break_line()?;
         } else {
             self.out.write_all(self.blanks.as_bytes())?;
@@ -104,6 +113,9 @@ impl<W: Write> Wrapper<W> {
         self.blanks.clear();
         self.out.write_all(self.word.as_bytes())?;
         self.column += width;
+        while self.column > columns {
+            self.column -= columns;
+        }
         self.word.clear();
         self.ends_in_newline = false;
         Ok(())
