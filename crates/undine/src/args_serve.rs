@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::args::{ExecutorArgs, parse_bytes};
 use crate::args_media::MediaArgs;
-use crate::args_vllm::ForeignArgs;
+use crate::foreign::ForeignArgs;
 use crate::format::parse_count_u32;
 
 /// `undine serve`.

@@ -139,7 +139,11 @@ fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
         stop()
     });
     match written {
-        Err(undine_weights::Error::Stopped) => return Err(Error::Interrupted),
+        Err(undine_weights::Error::Stopped) => {
+            bar.finish_and_clear();
+            say!("interrupted; {} is not written", out.display());
+            return Err(Error::Interrupted);
+        }
         other => other?,
     }
     bar.finish_and_clear();

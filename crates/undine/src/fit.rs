@@ -28,6 +28,8 @@ use memory::Load;
 use report::Report;
 use subject::Subject;
 
+pub use speed::BANDWIDTH_SHARE;
+
 /// Tokens of a sequence unless asked for otherwise.
 const CONTEXT_DEFAULT: u32 = 4096;
 

@@ -1,6 +1,6 @@
 //! `undine pull`: fetches a model and prints where it is.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use serde_json::json;
@@ -12,6 +12,15 @@ use crate::error::Error;
 use crate::format::Bytes;
 use crate::memory;
 use crate::shown::{self, say};
+
+/// What `undine run` takes for what has been pulled: the name as it was given, with what flags add to it.
+fn run_name(name: &str, args: &PullArgs) -> String {
+    let revision =
+        args.revision.as_ref().filter(|_| !name.contains('@')).map(|revision| format!("@{revision}"));
+    let quant =
+        args.quant.as_ref().filter(|quant| !name.ends_with(quant.as_str())).map(|quant| format!(":{quant}"));
+    format!("{name}{}{}", revision.unwrap_or_default(), quant.unwrap_or_default())
+}
 
 /// Runs the command.
 pub fn run(args: &PullArgs) -> Result<(), Error> {
@@ -55,6 +64,11 @@ pub fn run(args: &PullArgs) -> Result<(), Error> {
     };
     let license = pulled.license.map_or_else(String::new, |license| format!(", licence {license}"));
     say!("{}: {fetched}{license}", cached.name);
-    writeln!(std::io::stdout(), "{}", cached.path.display())?;
+    say!("to run it: undine run {}", run_name(&args.name, args));
+    // A program gets the path as it is.
+    match std::io::stdout().is_terminal() {
+        true => writeln!(shown::stdout(), "{}", cached.path.display())?,
+        false => writeln!(std::io::stdout(), "{}", cached.path.display())?,
+    }
     Ok(())
 }

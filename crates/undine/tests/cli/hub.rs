@@ -445,9 +445,24 @@ fn what_cannot_be_had_is_told_with_what_can() {
 #[test]
 fn models_lists_short_names_and_what_fits() {
     let place = Place::new();
-    let table = stdout(&succeeds(place.run(&["models"])));
+    let table = stdout(&succeeds(place.run(&["models", "--all"])));
     for part in ["lfm2.5:8b-a1b", "lfm2-vl:450m", "Q4_K_M", "FITS"] {
         assert!(table.contains(part), "{part}: {table}");
+    }
+    let first = stdout(&succeeds(place.run(&["models"])));
+    assert_eq!(first.lines().take_while(|line| !line.is_empty()).count(), 1 + 5, "{first}");
+    for part in [
+        "try first",
+        "lfm2.5:350m",
+        "everyday",
+        "best here",
+        "thinking",
+        "pictures",
+        "TOK/S",
+        "--all",
+        "GB/s",
+    ] {
+        assert!(first.contains(part), "{part}: {first}");
     }
     let list = json(&place.run(&["models", "--json"]));
     let first = &list[0];
