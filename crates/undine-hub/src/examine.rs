@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::name::HubName;
 use crate::retry::{Backoff, Failure, QUESTIONS_MAX};
 
-/// Most bytes of one file that are looked at. Who wants more gets the model.
-const BYTES_MAX: u64 = 64 << 20;
+/// Most bytes that are looked at, of all files together. Who wants more gets the model.
+const BYTES_MAX: u64 = 256 << 20;
 /// Most times that more is asked for.
 const STEPS_MAX: usize = 4096;
 
@@ -65,7 +65,8 @@ pub(crate) async fn examine(
         let Next::Show { file, bytes } = judge(&beginnings).map_err(refused)? else { return Ok(()) };
         let known = beginnings[file].known.len() as u64;
         let wanted = bytes.min(files[file].bytes);
-        if wanted <= known || wanted > BYTES_MAX {
+        let looked_at: u64 = beginnings.iter().map(|file| file.known.len() as u64).sum();
+        if wanted <= known || looked_at + (wanted - known) > BYTES_MAX {
             return Ok(());
         }
         let more = place.read(&files[file], known, wanted).await?;

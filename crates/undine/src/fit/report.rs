@@ -55,6 +55,9 @@ pub struct Report {
     pub command: String,
     /// What has been measured here.
     pub measured: Option<MeasuredReport>,
+    /// What the devices are sorted by.
+    #[serde(skip)]
+    pub sort: Option<Sort>,
 }
 
 /// Layers by kind.
@@ -158,6 +161,7 @@ impl Report {
             types,
             devices: listed,
             measured: measured.map(|measured| measured.report),
+            sort: args.sort,
         }
     }
 }

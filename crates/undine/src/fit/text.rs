@@ -5,6 +5,7 @@ use std::io::Write;
 use super::report::{DeviceFit, Report};
 use super::speed::{Certainty, Cost, Speed};
 use super::verdict::{WELL_SHARE, WELL_TOKENS_PER_S, rounded};
+use crate::args_fit::Sort;
 use crate::error::Error;
 use crate::format::{Bytes, grouped};
 
@@ -163,6 +164,9 @@ fn devices(report: &Report) -> Table {
     if has_costs(report) {
         head.extend(["1M out".to_owned(), "1M in".to_owned()]);
     }
+    if report.sort == Some(Sort::Price) {
+        head.push("price".to_owned());
+    }
     let rows = report.devices.iter().map(|fit| row(report, fit)).collect();
     Table { head, rows }
 }
@@ -202,6 +206,14 @@ fn row(report: &Report, fit: &DeviceFit) -> Vec<String> {
         let speeds = fit.speeds;
         cells.push(cost(output, speeds.and_then(|speeds| speeds.decode_all)));
         cells.push(cost(prompt, speeds.and_then(|speeds| speeds.prefill)));
+    }
+    if report.sort == Some(Sort::Price) {
+        let price = match (fit.device.price, fit.device.price_per_hour) {
+            (Some(price), _) => format!("${}", grouped(price as u64)),
+            (None, Some(price)) => format!("${price:.2}/h"),
+            (None, None) => NONE.to_owned(),
+        };
+        cells.push(price);
     }
     cells
 }

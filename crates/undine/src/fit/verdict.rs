@@ -30,12 +30,11 @@ pub enum Mark {
 impl Mark {
     /// Of a load of so many bytes that decodes at this speed, where that is known.
     pub fn new(needed: u64, device: &Device, decode: Option<Speed>) -> Self {
-        let share = needed as f64 / device.usable_bytes.max(1) as f64;
         let is_slow = decode.is_some_and(|speed| speed.tokens_per_s < WELL_TOKENS_PER_S);
-        match share {
+        match has_room(needed, device) {
             _ if needed > device.usable_bytes => Self::No,
-            share if share > WELL_SHARE || is_slow => Self::Tight,
-            _ => Self::Well,
+            true if !is_slow => Self::Well,
+            _ => Self::Tight,
         }
     }
 
@@ -47,6 +46,11 @@ impl Mark {
             Self::No => "no",
         }
     }
+}
+
+/// Whether so much leaves what a load that runs well leaves.
+fn has_room(needed: u64, device: &Device) -> bool {
+    needed as f64 <= WELL_SHARE * device.usable_bytes as f64
 }
 
 /// What the line is about.
@@ -76,6 +80,7 @@ pub fn line(needed: u64, judged: &[Judged<'_>], smaller: Option<&str>) -> String
     let place = if device.name == HERE { "here".to_owned() } else { format!("on {}", device.name) };
     let answer = match mark {
         Mark::Well => "Yes",
+        Mark::Tight if has_room(needed, device) => "Yes, but slow",
         Mark::Tight => "Yes, but tight",
         Mark::No => "No",
     };
@@ -146,6 +151,13 @@ mod tests {
                 21.4,
                 speed(29.2, Certainty::Estimate),
                 "Yes: needs 1.80 of 21.4 GiB here; about 29 tok/s",
+            ),
+            (
+                1.8,
+                HERE,
+                21.4,
+                speed(3.6, Certainty::Estimate),
+                "Yes, but slow: needs 1.80 of 21.4 GiB here; about 3.6 tok/s",
             ),
             (
                 20.0,

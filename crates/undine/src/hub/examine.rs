@@ -97,7 +97,8 @@ fn judge_gguf(files: &[Beginning]) -> Result<Next, String> {
     let first = files.iter().find(|file| is_gguf(file) && !is_tower(file)).expect("asked for before");
     let Ok(folder) = place(files.iter().filter(|file| is_gguf(file))) else { return Ok(Next::Fetch) };
     match Checkpoint::open(&folder.path().join(file_name(&first.path))) {
-        Ok(_) => Ok(Next::Fetch),
+        // A system that has no room for so large a hole says nothing about the model.
+        Ok(_) | Err(Error::Io { .. }) => Ok(Next::Fetch),
         Err(error) => Err(told(&error, folder.path())),
     }
 }
@@ -131,7 +132,7 @@ fn judge_folder(files: &[Beginning]) -> Result<Next, String> {
     let seen = small.into_iter().chain(weights().map(|(_, file)| file));
     let Ok(folder) = place(seen) else { return Ok(Next::Fetch) };
     match Checkpoint::open(folder.path()) {
-        Ok(_) => Ok(Next::Fetch),
+        Ok(_) | Err(Error::Io { .. }) => Ok(Next::Fetch),
         Err(error) if is_packed(files) && !matches!(error, Error::MissingTensor { .. }) => Ok(Next::Fetch),
         Err(error) => Err(told(&error, folder.path())),
     }

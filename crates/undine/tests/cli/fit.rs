@@ -37,7 +37,7 @@ fn a_shape_is_sized_for_devices() {
     assert!(card["cost_per_million_tokens"]["output"].as_f64() > Some(0.0), "{card}");
     let screen = stdout(&run(&words));
     for part in
-        ["Needs 15.4 GiB: of 2 devices", "(1,557,528,576 active)", "K/V 6.00 GiB", "RTX 4090 24GB", "1M out"]
+        ["Needs 14.4 GiB: of 2 devices", "(1,557,528,576 active)", "K/V 6.00 GiB", "RTX 4090 24GB", "1M out"]
     {
         assert!(screen.contains(part), "{part}: {screen}");
     }
@@ -56,7 +56,9 @@ fn the_answer_comes_first_and_this_machine_is_measured() {
     assert!(screen.lines().count() <= 40, "a screen: {screen}");
     let first = screen.lines().next().expect("a line");
     assert!(
-        ["Yes: needs ", "Yes, but tight: needs ", "No: needs "].iter().any(|start| first.starts_with(start)),
+        ["Yes: needs ", "Yes, but tight: needs ", "Yes, but slow: needs ", "No: needs "]
+            .iter()
+            .any(|start| first.starts_with(start)),
         "{first}"
     );
     assert!(first.contains(" GiB here") || first.contains(" MiB here"), "{first}");
@@ -66,7 +68,7 @@ fn the_answer_comes_first_and_this_machine_is_measured() {
     let here = &fit["devices"][0];
     assert_eq!((&here["name"], &here["source"]), (&json!("this machine"), &json!("measured")));
     assert!(here["bytes_per_s"].as_f64() > Some(1e8), "{here}");
-    assert_eq!(fit["verdict"].as_str().map(|text| text.split(':').next()), Some(first.split(':').next()));
+    assert!(fit["verdict"].as_str().is_some_and(|text| text.contains(": needs ")), "{fit}");
     if here["fits"] == true {
         assert_eq!(here["speeds"]["decode_one"]["certainty"], "estimate");
         assert!(first.contains("; about "), "{first}");
@@ -86,7 +88,7 @@ fn devices_are_listed_marked_and_sorted() {
         device.unwrap_or_else(|| panic!("no {name}"))["runs"].clone()
     };
     assert_eq!(
-        ["RTX 4090 24GB", "RTX 5090 32GB", "Desktop DDR4-3200 32GB", "H100 SXM 80GB"].map(mark),
+        ["RTX 4090 24GB", "RTX 5090 32GB", "Orange Pi 5 Plus 32GB", "H100 SXM 80GB"].map(mark),
         ["no", "well", "tight", "well"].map(|mark| json!(mark))
     );
     for (key, first, last) in [
@@ -101,6 +103,7 @@ fn devices_are_listed_marked_and_sorted() {
             screen.lines().skip_while(|line| !line.starts_with("device")).skip(1).take(4).collect();
         assert!(rows[0].starts_with(first), "{key}: {rows:?}");
         assert!(key == "price" || rows[3].starts_with(last), "{key}: {rows:?}");
+        assert_eq!(rows[0].contains("$999"), key == "price", "{rows:?}");
         assert!(screen.contains("runs: well with at most 90%"), "{screen}");
     }
 }
