@@ -39,6 +39,7 @@ mod progress;
 mod prompt;
 mod pythonic;
 mod recorder;
+mod remarks;
 mod render;
 mod routes;
 mod rules;

@@ -19,6 +19,7 @@ use crate::metrics::{EngineMetrics, HttpMetrics};
 use crate::options::{ReasoningFormat, ToolCallFormat};
 use crate::preparing::Preparing;
 use crate::prompt;
+use crate::remarks::Remarks;
 use crate::rules::Grammars;
 use crate::serve::{ServerConfig, ServerModel};
 use crate::turns::KeptTurns;
@@ -170,6 +171,8 @@ pub(crate) struct App {
     pub(crate) preparing: Preparing,
     /// Requests with fields that nobody knows.
     strange: AtomicU64,
+    /// Requests with schemas that were relaxed.
+    relaxed: AtomicU64,
 }
 
 impl App {
@@ -184,6 +187,7 @@ impl App {
             status,
             preparing: Preparing::new(),
             strange: AtomicU64::new(0),
+            relaxed: AtomicU64::new(0),
         }
     }
 
@@ -203,6 +207,21 @@ impl App {
             );
         }
         Ok(())
+    }
+
+    /// Tells of schemas that are not enforced as a whole.
+    pub(crate) fn tell_relaxed(&self, remarks: &Remarks) {
+        if remarks.relaxed.is_empty() {
+            return;
+        }
+        let count = self.relaxed.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            let places = remarks.relaxed.join(", ");
+            tracing::warn!(
+                "what no grammar can enforce was left out of a request's schemas: {places}; {count} such requests so far \
+                 (\"strict\": true refuses them)"
+            );
+        }
     }
 
     /// Refuses new requests, and resolves when those that run have been answered.

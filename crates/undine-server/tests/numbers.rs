@@ -64,6 +64,17 @@ fn digits_reach_the_prompt_as_python_writes_them() {
 }
 
 #[test]
+fn results_of_tools_are_written_as_python_writes_them() {
+    let server = Setup { template: TEMPLATE, ..Setup::default() }.start();
+    for (number, json, _) in NUMBERS {
+        let body = format!(
+            r#"{{"add_special_tokens": false, "messages": [{{"role": "tool", "tool_call_id": "1", "content": {{"x": {number}}}}}]}}"#
+        );
+        assert_eq!(prompt(server.address, &body), format!("{{\"x\": {json}}}"), "{number}");
+    }
+}
+
+#[test]
 fn settings_take_odd_numbers_as_before() {
     let server = Setup::default().start();
     let ask = |field: &str| {
@@ -89,24 +100,18 @@ fn settings_take_odd_numbers_as_before() {
 }
 
 #[test]
-fn constants_that_cannot_be_enforced_to_the_digit_are_named() {
+fn bounds_that_cannot_be_enforced_to_the_digit_are_named() {
     let server = Setup::default().start();
     for (schema, place) in [
-        (
-            r#"{"properties": {"n": {"const": 9007199254740993, "multipleOf": 3}}}"#,
-            "the schema.properties.n.const",
-        ),
-        (
-            r#"{"properties": {"n": {"minimum": 123456789012345678901234567890}}}"#,
-            "the schema.properties.n.minimum",
-        ),
+        (r#"{"properties": {"n": {"maximum": 9007199254740993}}}"#, "properties.n.maximum"),
+        (r#"{"properties": {"n": {"minimum": 123456789012345678901234567890}}}"#, "properties.n.minimum"),
     ] {
         let body = format!(
-            r#"{{"messages": [{{"role": "user", "content": "hi"}}], "max_tokens": 1, "response_format": {{"type": "json_schema", "json_schema": {{"name": "s", "schema": {schema}}}}}}}"#
+            r#"{{"messages": [{{"role": "user", "content": "hi"}}], "max_tokens": 1, "response_format": {{"type": "json_schema", "json_schema": {{"name": "s", "strict": true, "schema": {schema}}}}}}}"#
         );
         let json = [("content-type", "application/json")];
         let response = request(server.address, "POST", "/v1/chat/completions", &json, &body);
         assert_eq!(response.status, 400, "{schema}: {}", response.body);
-        assert!(response.body.contains(place) && response.body.contains("2^53"), "{}", response.body);
+        assert!(response.body.contains(place), "{}", response.body);
     }
 }

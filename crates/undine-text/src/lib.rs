@@ -27,8 +27,9 @@ pub use grammar::{
 pub use piece::Piece;
 pub use presets::{Preset, preset};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
-pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think};
+pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think, json_dumps};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
+pub use tools::ToolFormat;
 pub use undine_helper::{
     Budget, Cancel, Helpers, JobError, Program, Urgency, come_after_computing, in_background,
     is_work_in_background,

@@ -9,10 +9,10 @@ use common::walk::{self, Walk};
 use common::with_tools;
 use serde_json::{Value as Json, json};
 use undine_text::grammar::Parallel;
-use undine_text::tools::ToolSet;
+use undine_text::tools::{Strictness, ToolSet};
 use undine_text::{
     AnswerFormat, AnswerRules, GrammarCompiler, IncludeStop, Piece, Reasoning, ReasoningRules, SpecialText,
-    StreamOptions, TextStream, Tokenizer, ToolChoice, ToolRules,
+    StreamOptions, TextStream, Tokenizer, ToolChoice, ToolFormat, ToolRules,
 };
 
 const WALKS: u64 = 40;
@@ -38,6 +38,7 @@ fn read(tokenizer: &Arc<Tokenizer>, set: &Arc<ToolSet>, ids: &[u32]) -> (String,
         special: SpecialText::Skip,
         reasoning: Reasoning::Split,
         tools: Some(Arc::clone(set)),
+        tool_format: ToolFormat::Lfm2,
     };
     let mut stream = TextStream::new(Arc::clone(tokenizer), options);
     let mut pieces = Vec::new();
@@ -53,7 +54,7 @@ fn read(tokenizer: &Arc<Tokenizer>, set: &Arc<ToolSet>, ids: &[u32]) -> (String,
                 calls.push((name, String::new()));
             }
             Piece::ToolArguments { index, json } => calls[index].1.push_str(&json),
-            Piece::ToolAborted { .. } => {
+            Piece::ToolAborted { .. } | Piece::ToolCut { .. } => {
                 panic!("a call was given up: {:?}", tokenizer.decode(ids, SpecialText::Keep))
             }
         }
@@ -154,7 +155,7 @@ fn a_call_or_an_object() {
     let set = Arc::new(ToolSet::new(&tools()).unwrap());
     let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false});
     let rules = AnswerRules {
-        format: AnswerFormat::JsonSchema(schema.clone()),
+        format: AnswerFormat::JsonSchema(schema.clone(), Strictness::Strict),
         reasoning: ReasoningRules::MayThink { budget: Some(20) },
         ..rules(&set, ToolChoice::Auto, Parallel::Allowed)
     };

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::Error;
 use crate::bind::bind;
 use crate::checkpoint::Checkpoint;
 use crate::config_hf::HfConfig;
 use crate::limits::{CONFIG_BYTES_MAX, FILES_MAX, INDEX_BYTES_MAX, TENSORS_MAX, TOKENIZER_BYTES_MAX};
 use crate::map::Bytes;
-use crate::names::Names;
+use crate::names::{self, Names};
+use crate::packed::{other_weights, unpack};
 use crate::safetensors::SafetensorsHeader;
 use crate::tensor::TensorTable;
 use crate::value::{Array, Value};
 use crate::vision::{Vision, VisionNames, bind_vision, declare_hf, settings_hf};
 use crate::vocabulary::{HfText, hugging_face};
+use crate::{Error, embedding};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const WEIGHTS: &str = "model.safetensors";
@@ -78,8 +79,11 @@ struct Index {
 
 /// Opens the folder at `path`.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
+    embedding::refuse(path)?;
     let Some(config) = read(path, CONFIG, CONFIG_BYTES_MAX)? else {
-        let reason = format!("expected a GGUF file or a folder with {CONFIG}; the folder has no {CONFIG}");
+        let other = other_weights(path).map_or_else(String::new, |what| format!("; {what}"));
+        let reason =
+            format!("expected a GGUF file or a folder with {CONFIG}; the folder has no {CONFIG}{other}");
         return Err(Error::NotACheckpoint { path: path.to_owned(), reason });
     };
     let index = if path.join(WEIGHTS).exists() { None } else { read_index(path)? };
@@ -132,7 +136,8 @@ fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Er
 /// The index of a sharded checkpoint. File names are checked: an index must not reach outside its folder.
 fn read_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>, Error> {
     let Some(bytes) = read(folder, INDEX, INDEX_BYTES_MAX)? else {
-        let reason = format!("expected {WEIGHTS} or {INDEX}; found neither");
+        let other = other_weights(folder).map_or_else(String::new, |what| format!("; {what}"));
+        let reason = format!("expected {WEIGHTS} or {INDEX}; found neither{other}");
         return Err(Error::NotACheckpoint { path: folder.to_owned(), reason });
     };
     let fail = |reason: String| Error::Json { file: INDEX.to_owned(), reason };
@@ -169,10 +174,15 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
     let hf_config = HfConfig::new(&config_json)?;
     let declared = hf_config.declare()?;
     let mut repairs = Vec::new();
-    let table = table(&folder)?;
+    let mut folder = folder;
+    let (mut table, mut files) = table(&mut folder)?;
+    names::unwrap_prefix(&mut table, &mut repairs)
+        .map_err(|reason| Error::Safetensors { file: "the folder".to_owned(), reason })?;
+    let file_count = files.len();
+    let packing = unpack(&config_json, &mut table, &mut files, &mut repairs)?;
     if !table.foreign.is_empty() {
-        let mut types: Vec<_> =
-            table.foreign.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
+        let kinds = table.foreign.values().map(|tensor| tensor.kind.as_str());
+        let mut types: Vec<_> = kinds.collect::<BTreeSet<_>>().into_iter().collect();
         types.truncate(8);
         let count = table.foreign.len();
         repairs.push(format!(
@@ -194,11 +204,13 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
         config_json.get("_name_or_path").and_then(Json::as_str).and_then(|path| path.rsplit('/').next());
     let mut metadata = Vec::new();
     flatten("", &config_json, FLATTEN_DEPTH_MAX, &mut metadata);
-    let files: Vec<Arc<Bytes>> = folder.weights.into_iter().map(|(_, bytes)| Arc::new(bytes)).collect();
-    let format = match files.len() {
+    let mut format = match file_count {
         1 => "safetensors".to_owned(),
         count => format!("safetensors, {count} files"),
     };
+    if let Some(method) = packing {
+        format = format!("{format}, {method}");
+    }
     Ok(Checkpoint {
         name: stated.filter(|name| !name.is_empty()).map_or(folder.name, str::to_owned),
         format,
@@ -236,32 +248,36 @@ fn utf8(file: &str, bytes: Vec<u8>) -> Result<String, Error> {
         .map_err(|error| Error::Json { file: file.to_owned(), reason: format!("not UTF-8 text: {error}") })
 }
 
-/// All tensors of all weight files; with an index, each must lie where the index says.
-fn table(folder: &Folder) -> Result<TensorTable, Error> {
+/// All tensors of all weight files, and these; with an index, each must lie where the index says.
+fn table(folder: &mut Folder) -> Result<(TensorTable, Vec<Arc<Bytes>>), Error> {
     let mut table = TensorTable::default();
-    for (file, (name, bytes)) in folder.weights.iter().enumerate() {
+    let (file_names, files): (Vec<String>, Vec<Bytes>) =
+        std::mem::take(&mut folder.weights).into_iter().unzip();
+    for (file, (name, bytes)) in file_names.iter().zip(&files).enumerate() {
+        let fail = |reason| Error::Safetensors { file: name.clone(), reason };
         let header = SafetensorsHeader::read(name, bytes)?;
         for mut tensor in header.tensors {
             tensor.file = file;
-            table.add(tensor).map_err(|reason| Error::Safetensors { file: name.clone(), reason })?;
+            table.add_as(names::unwrapped(&tensor.name), tensor).map_err(fail)?;
         }
-        table.foreign.extend(header.foreign);
+        for mut tensor in header.foreign {
+            tensor.file = file;
+            table.add_foreign(names::unwrapped(&tensor.name), tensor).map_err(fail)?;
+        }
         if (table.tensors.len() + table.foreign.len()) as u64 > TENSORS_MAX {
-            return Err(Error::Safetensors {
-                file: name.clone(),
-                reason: format!("more than {TENSORS_MAX} tensors"),
-            });
+            return Err(fail(format!("more than {TENSORS_MAX} tensors")));
         }
     }
     for (tensor, file) in folder.index.iter().flatten() {
-        let found = table.index(tensor).map(|index| &folder.weights[table.tensors[index].file].0);
-        if found != Some(file) && !table.foreign.contains_key(tensor) {
+        let key = names::unwrapped(tensor);
+        let found = table.index(&key).map(|index| &file_names[table.tensors[index].file]);
+        if found != Some(file) && !table.foreign.contains_key(&key) {
             let found = found.map_or_else(|| "is in no file".to_owned(), |found| format!("is in {found}"));
             let reason = format!("weight_map says that {tensor} is in {file}, but it {found}");
             return Err(Error::Json { file: INDEX.to_owned(), reason });
         }
     }
-    Ok(table)
+    Ok((table, files.into_iter().map(Arc::new).collect()))
 }
 
 /// config.json as a list of keys and values; nested objects become dotted keys.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use undine_helper::{Budget, Cancel, Helpers};
 
-use crate::TextError;
+use crate::{TextError, exact};
 use crate::helper::{self, JobRef, Reply, TemplateJob, TemplateRef};
 use crate::stream::THINK_START;
 use jinja::Jinja;
@@ -50,6 +50,7 @@ pub struct ChatInput<'a> {
 /// A chat template that has been compiled once, so that its form is right.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    source: String,
     place: Place,
     traits: TemplateTraits,
 }
@@ -83,7 +84,7 @@ impl ChatTemplate {
         check_length(source)?;
         let jinja = caught(|| Jinja::new(source, bos, eos))?;
         let traits = caught(|| Ok(jinja.probe()))?;
-        Ok(Self { place: Place::Here(Box::new(jinja)), traits })
+        Ok(Self { source: source.to_owned(), place: Place::Here(Box::new(jinja)), traits })
     }
 
     /// The same in helper processes, whose budget ([`BUDGET`] is a sensible one) is for one compilation or rendering.
@@ -99,7 +100,8 @@ impl ChatTemplate {
         let call = JobRef::Template { template: TemplateRef::of(&job), input: None };
         match helper::call(helpers, &call, cancel).map_err(TextError::of_template)?? {
             Reply::Traits(traits) => {
-                Ok(Self { place: Place::Helpers { helpers: Arc::clone(helpers), job }, traits })
+                let source = source.to_owned();
+                Ok(Self { source, place: Place::Helpers { helpers: Arc::clone(helpers), job }, traits })
             }
             _ => Err(TextError::confused()),
         }
@@ -123,6 +125,11 @@ impl ChatTemplate {
                 }
             }
         }
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// What it does with tools, calls and thoughts.
@@ -197,6 +204,12 @@ fn fits_in(value: &Json, levels: usize) -> bool {
         (Json::Object(fields), _) => fields.values().all(|field| fits_in(field, levels - 1)),
         _ => true,
     }
+}
+
+/// A value as Python's `json.dumps(value, ensure_ascii=False)` writes it.
+pub fn json_dumps(value: &Json) -> String {
+    // What nests too deep for a template is written all the same.
+    jinja::dumps(value).unwrap_or_else(|_| exact::to_string(value))
 }
 
 /// A panic of the library as an error: innocent templates have met some.

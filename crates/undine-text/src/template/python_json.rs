@@ -23,6 +23,13 @@ pub struct Options {
     pub sort_keys: bool,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        let (item, key) = (", ".to_owned(), ": ".to_owned());
+        Self { ensure_ascii: false, indent: None, item, key, sort_keys: false }
+    }
+}
+
 /// `json.dumps(value, …)`.
 pub fn dumps(value: &Value, options: Options) -> Result<String, String> {
     let mut writer = Writer { out: String::new(), options };

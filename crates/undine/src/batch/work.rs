@@ -111,7 +111,7 @@ impl Job<'_> {
                     let count = running.len();
                     progress.say(&format!("finishing {count} running requests; a second Ctrl-C ends at once"));
                 }
-                _ = ticks.tick() => progress.show(self.summary),
+                _ = ticks.tick() => progress.show(self.summary, api.generated_tokens()),
             }
         }
     }

@@ -33,7 +33,7 @@ pub mod value;
 use indexmap::IndexMap;
 use serde_json::{Value as Json, json};
 
-use super::{ChatInput, FUEL_MAX, TemplateTraits};
+use super::{ChatInput, FUEL_MAX, TemplateTraits, python_json};
 use crate::stream::{THINK_END, THINK_START};
 use crate::{TextError, exact};
 use ast::Symbol;
@@ -149,6 +149,11 @@ fn value_of(json: &Json) -> Result<Value, String> {
             Value::Dict(Dict::new(map)?)
         }
     })
+}
+
+/// `json.dumps(value, ensure_ascii=False)`.
+pub fn dumps(json: &Json) -> Result<String, String> {
+    python_json::dumps(&value_of(json)?, python_json::Options::default())
 }
 
 /// A number that is no 64 bits: `-0` is 0 in Python, and what is too large for a double infinite.
