@@ -1,7 +1,7 @@
 //! Tool calls as LFM2 models write them, for templates that do not write past calls themselves.
 
 use serde_json::{Map, Value};
-use undine_text::exact;
+use undine_text::{exact, json_dumps};
 use undine_text::tools::{TOOL_CALL_END, TOOL_CALL_START};
 
 /// The calls of a message, arguments as objects, between their markers.
@@ -24,7 +24,8 @@ fn literal(value: &Value) -> String {
         Value::Null => "None".to_owned(),
         Value::Bool(true) => "True".to_owned(),
         Value::Bool(false) => "False".to_owned(),
-        Value::Number(_) | Value::String(_) => value.to_string(),
+        Value::Number(_) => json_dumps(value),
+        Value::String(_) => value.to_string(),
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(literal).collect();
             format!("[{}]", items.join(", "))
@@ -50,14 +51,14 @@ mod tests {
 
     #[test]
     fn calls_are_python() {
-        let arguments = json!({"city": "Z\u{fc}rich \"2\"\n", "n": 1.5, "ok": true, "no": null, "list": [1, {"a": false}]});
+        let arguments = json!({"city": "Z\u{fc}rich \"2\"\n", "n": 1e-7, "ok": true, "no": null, "list": [1, {"a": false}]});
         let given = [
             json!({"id": "1", "function": {"name": "w.get", "arguments": arguments}}),
             json!({"function": {"name": "g", "arguments": {}}}),
         ];
         assert_eq!(
             calls(&given),
-            "<|tool_call_start|>[w.get(city=\"Z\u{fc}rich \\\"2\\\"\\n\", n=1.5, ok=True, no=None, \
+            "<|tool_call_start|>[w.get(city=\"Z\u{fc}rich \\\"2\\\"\\n\", n=1e-07, ok=True, no=None, \
              list=[1, {\"a\": False}]), g()]<|tool_call_end|>"
         );
     }
