@@ -9,7 +9,8 @@ use undine_core::{GenerateRequest, Origin, RequestId, SamplingParams, StopRules}
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_tests::{cpu, demo, model};
 use undine_text::{
-    ChatInput, ChatTemplate, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream, ToolFormat, Tokenizer,
+    ChatInput, ChatTemplate, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream,
+    Tokenizer, ToolFormat,
 };
 
 const RIGHT_MIN: usize = 45;

@@ -139,7 +139,12 @@ fn offsets_count_the_text() {
     for (skip, shown) in [(true, 0), (false, "<|im_start|>".chars().count())] {
         let body = json!({"prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": true, "logprobs": 1, "skip_special_tokens": skip});
         let choice = ask(server.address, PATH, &body)["choices"][0].clone();
-        let offsets: Vec<usize> = choice["logprobs"]["text_offset"].as_array().unwrap().iter().map(|at| at.as_u64().unwrap() as usize).collect();
+        let offsets: Vec<usize> = choice["logprobs"]["text_offset"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|at| at.as_u64().unwrap() as usize)
+            .collect();
         let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
         let start = encode("ab").len();
         assert_eq!(offsets[start], 2, "the special token begins after ab: {offsets:?}");

@@ -124,7 +124,9 @@ fn web_pages_ask_first() {
         headers: any(&["*"]),
         credentials: Credentials::Withheld,
     };
-    let open = Setup { config: ServerConfig { cors: Some(cors), ..ServerConfig::default() }, ..Setup::default() }.start();
+    let open =
+        Setup { config: ServerConfig { cors: Some(cors), ..ServerConfig::default() }, ..Setup::default() }
+            .start();
     let asked = "authorization,content-type,x-stainless-lang";
     let headers = [
         ("origin", "https://any.example"),

@@ -79,14 +79,8 @@ fn refusals() {
         (format(schema(json!({"not": {"type": "null"}}))), "cannot be enforced: not;"),
         (format(schema(json!(false))), "expected an object"),
         (format(schema(json!({"type": "strin"}))), "cannot be enforced: type;"),
-        (
-            format(schema(wide(PROPERTIES_MAX + 1))),
-            "1001 properties; expected at most 1000",
-        ),
-        (
-            format(schema(json!({"anyOf": vec![wide(PROPERTIES_MAX); 6]}))),
-            "6000 properties",
-        ),
+        (format(schema(wide(PROPERTIES_MAX + 1))), "1001 properties; expected at most 1000"),
+        (format(schema(json!({"anyOf": vec![wide(PROPERTIES_MAX); 6]}))), "6000 properties"),
         (format(AnswerFormat::Regex("(".to_owned())), "regex"),
         (format(AnswerFormat::Regex("a".repeat(REGEX_BYTES_MAX + 1))), "at most"),
         (format(AnswerFormat::Choice(Vec::new())), "expected 1"),
@@ -97,7 +91,10 @@ fn refusals() {
         (format(AnswerFormat::Grammar("rule ::= \"a\"".to_owned())), "root"),
         (tools(&empty, ToolChoice::Required), "no tools are declared"),
         (tools(&strict, ToolChoice::Named("g".to_owned())), "\"g\""),
-        (tools(&strict, ToolChoice::Auto), "the tool \"f\" is strict, and of its schema this cannot be enforced: properties.a.not;"),
+        (
+            tools(&strict, ToolChoice::Auto),
+            "the tool \"f\" is strict, and of its schema this cannot be enforced: properties.a.not;",
+        ),
     ];
     for (rules, why) in table {
         match compiler.compile(&rules) {

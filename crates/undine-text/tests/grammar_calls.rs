@@ -12,7 +12,7 @@ use undine_text::grammar::Parallel;
 use undine_text::tools::{Strictness, ToolSet};
 use undine_text::{
     AnswerFormat, AnswerRules, GrammarCompiler, IncludeStop, Piece, Reasoning, ReasoningRules, SpecialText,
-    StreamOptions, TextStream, ToolFormat, Tokenizer, ToolChoice, ToolRules,
+    StreamOptions, TextStream, Tokenizer, ToolChoice, ToolFormat, ToolRules,
 };
 
 const WALKS: u64 = 40;

@@ -102,7 +102,8 @@ fn schema(properties: usize) -> AnswerRules {
     let property =
         |i: usize| (format!("p{i}"), json!({"type": "string", "pattern": format!("[a-z]{{{}}}", i + 1)}));
     let properties: Map<String, Json> = (0..properties).map(property).collect();
-    let format = AnswerFormat::JsonSchema(json!({"type": "object", "properties": properties}), Strictness::Strict);
+    let format =
+        AnswerFormat::JsonSchema(json!({"type": "object", "properties": properties}), Strictness::Strict);
     AnswerRules { format, tools: None, reasoning: ReasoningRules::None }
 }
 

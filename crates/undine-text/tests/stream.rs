@@ -8,7 +8,8 @@ use std::sync::Arc;
 use common::{END, ThinkKind, small};
 use proptest::prelude::*;
 use undine_text::{
-    Bos, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, ToolFormat, Tokenizer,
+    Bos, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, Tokenizer,
+    ToolFormat,
 };
 
 fn options(stop: &[&str], reasoning: Reasoning) -> StreamOptions {

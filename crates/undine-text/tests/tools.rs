@@ -217,10 +217,18 @@ fn an_answer_that_is_cut_in_a_call_has_the_call_so_far() {
         ("<|tool_call_start|>[f(\"by place", "", &[("f", "{\"a\":\"by place")]),
         ("<|tool_call_start|>[f(\"by place\", 3", "", &[("f", "{\"a\":\"by place\"")]),
         ("<|tool_call_start|>[{\"name\": \"f\", \"arguments\": {\"a\": \"x y", "", &[("f", "{\"a\":\"x y")]),
-        ("<|tool_call_start|>[{\"name\": \"f\", \"arguments\": {\"a\": \"x\", \"b\"", "", &[("f", "{\"a\":\"x\"")]),
+        (
+            "<|tool_call_start|>[{\"name\": \"f\", \"arguments\": {\"a\": \"x\", \"b\"",
+            "",
+            &[("f", "{\"a\":\"x\"")],
+        ),
         ("<|tool_call_start|>[{\"name\": \"f\", \"argu", "", &[("f", "")]),
         ("<|tool_call_start|>[{\"name\": \"Calend", "", &[]),
-        ("<|tool_call_start|>[{\"name\": \"g\"}, {\"name\": \"f\", \"arguments\": {\"a\": \"q\\", "", &[("g", "{}"), ("f", "{\"a\":\"q")]),
+        (
+            "<|tool_call_start|>[{\"name\": \"g\"}, {\"name\": \"f\", \"arguments\": {\"a\": \"q\\",
+            "",
+            &[("g", "{}"), ("f", "{\"a\":\"q")],
+        ),
         ("[f(a=\"x", "", &[("f", "{\"a\":\"x")]),
         ("[f", "[f", &[]),
         ("[f(a=\"x\")] is how", "[f(a=\"x\")] is how", &[]),
@@ -228,14 +236,19 @@ fn an_answer_that_is_cut_in_a_call_has_the_call_so_far() {
         ("```json\n{\"name\": \"f\", \"arguments\": {\"b\": 1", "", &[("f", "")]),
         ("```json\n", "```json\n", &[]),
         ("{\"name\": \"", "{\"name\": \"", &[]),
-        ("I look. <tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"x", "I look. ", &[("f", "{\"a\":\"x")]),
+        (
+            "I look. <tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"x",
+            "I look. ",
+            &[("f", "{\"a\":\"x")],
+        ),
         ("I look. <tool_call>\n", "I look. ", &[]),
         ("I look. <tool_ca", "I look. ", &[]),
         ("a < b, <", "a < b, <", &[]),
     ];
     for (text, content, calls) in table {
         let Outcome { content: found, calls: made, cut, aborted, .. } = parse_cut(text, ToolFormat::Lfm2);
-        let made: Vec<(&str, &str)> = made.iter().map(|(name, json)| (name.as_str(), json.as_str())).collect();
+        let made: Vec<(&str, &str)> =
+            made.iter().map(|(name, json)| (name.as_str(), json.as_str())).collect();
         assert_eq!((found.as_str(), made.as_slice()), (content, calls), "{text}");
         let open = calls.iter().position(|(_, json)| serde_json::from_str::<Json>(json).is_err());
         assert_eq!((cut, aborted), (open.into_iter().collect(), vec![]), "{text}");
@@ -282,7 +295,8 @@ fn calls_in_other_spellings_are_read_if_their_names_are_declared() {
     ];
     for (text, calls) in spellings {
         let Outcome { content, calls: made, .. } = finish(&text, ToolFormat::Lfm2);
-        let made: Vec<(&str, &str)> = made.iter().map(|(name, json)| (name.as_str(), json.as_str())).collect();
+        let made: Vec<(&str, &str)> =
+            made.iter().map(|(name, json)| (name.as_str(), json.as_str())).collect();
         assert_eq!((content.as_str(), made.as_slice()), ("", calls), "{text}");
         // An answer that may itself be JSON is not looked into.
         let Outcome { content, calls, .. } = finish(&text, ToolFormat::Lfm2Marked);
@@ -361,7 +375,7 @@ fn tool_sets_are_checked() {
         (vec![json!({"type": "function"})], "tools[0].function"),
         (vec![function(json!({}))], "tools[0].function.name"),
         (vec![function(json!({"name": "a b"}))], "cannot be called"),
-        (vec![function(json!({"name": "a", "parameters": []}))], "expected a JSON schema"),
+        (vec![function(json!({"name": "a", "parameters": [1]}))], "expected a JSON schema"),
         (vec![function(json!({"name": "a"})), function(json!({"name": "a"}))], "declared twice"),
         (vec![function(json!({"name": "a".repeat(300)}))], "at most"),
         (vec![function(json!({"name": "a"})); 600], "at most 512"),
@@ -369,6 +383,14 @@ fn tool_sets_are_checked() {
     for (tools, why) in table {
         let Err(TextError::Tools(found)) = ToolSet::new(&tools) else { panic!("{why}: accepted") };
         assert!(found.contains(why), "{found}");
+    }
+}
+
+#[test]
+fn tools_without_parameters_are_written_in_many_ways() {
+    for parameters in [json!(null), json!({}), json!([]), json!(false), json!(true)] {
+        let tool = json!({"type": "function", "function": {"name": "f", "parameters": parameters}});
+        assert_eq!(ToolSet::new(&[tool]).unwrap().tools()[0].parameters(), &json!({}), "{parameters}");
     }
 }
 

@@ -80,8 +80,9 @@ fn read_response_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
         }
         other => {
             let found = other.map_or("nothing".to_owned(), |kind| describe(&kind.into()));
-            let message =
-                format!("expected \"text\", \"json_object\", \"json_schema\" or a JSON schema, found {found}");
+            let message = format!(
+                "expected \"text\", \"json_object\", \"json_schema\" or a JSON schema, found {found}"
+            );
             return Err(ApiError::field("response_format.type", message));
         }
     };
@@ -119,9 +120,8 @@ fn read_json_schema(format: &mut Fields) -> ApiResult<Format> {
 /// Whether a value is a JSON schema, and not an object that has one.
 fn is_schema(value: &Value) -> bool {
     const TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
-    const KEYWORDS: [&str; 10] = [
-        "properties", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "enum", "const", "items",
-    ];
+    const KEYWORDS: [&str; 10] =
+        ["properties", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "enum", "const", "items"];
     match value.get("type") {
         Some(Value::String(kind)) => TYPES.contains(&kind.as_str()),
         Some(Value::Array(_)) => true,
@@ -140,7 +140,7 @@ fn read_kinds(fields: &mut Fields, prefix: &str, kinds: &[&str]) -> ApiResult<Ve
             "json" => {
                 let schema = fields.take(&name);
                 schema.map(|schema| schema_of(&path, schema, Strictness::BestEffort)).transpose()?
-            },
+            }
             "regex" => fields.string(&name)?.map(AnswerFormat::Regex),
             "grammar" => fields.string(&name)?.map(AnswerFormat::Grammar),
             "choice" => {
@@ -165,7 +165,7 @@ fn schema_of(path: &str, value: Value, strictness: Strictness) -> ApiResult<Answ
     match value {
         Value::Object(_) | Value::Bool(_) => {
             Ok(AnswerFormat::JsonSchema(without_strangers(value), strictness))
-        },
+        }
         other => Err(mismatch(path, "a JSON schema", &other)),
     }
 }

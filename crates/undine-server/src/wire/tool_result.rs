@@ -64,7 +64,10 @@ mod tests {
     fn results_are_text_or_parts() {
         for (given, want) in [
             (json!("sunny"), json!("sunny")),
-            (json!({"degrees": 3.5, "tags": ["a", null]}), json!("{\"degrees\": 3.5, \"tags\": [\"a\", null]}")),
+            (
+                json!({"degrees": 3.5, "tags": ["a", null]}),
+                json!("{\"degrees\": 3.5, \"tags\": [\"a\", null]}"),
+            ),
             (json!(42), json!("42")),
             (json!(true), json!("true")),
             (json!([1, {"type": "house"}]), json!("[1, {\"type\": \"house\"}]")),

@@ -86,11 +86,21 @@ fn schemas_are_relaxed_unless_they_are_strict() {
             let answer = post(server.address, path, &body);
             if strict {
                 let error = answer.json()["error"].clone();
-                assert_eq!((answer.status, &error["param"]), (400, &json!("response_format.json_schema.schema")));
-                assert!(error["message"].as_str().unwrap().contains("properties.tags.uniqueItems"), "{error}");
+                assert_eq!(
+                    (answer.status, &error["param"]),
+                    (400, &json!("response_format.json_schema.schema"))
+                );
+                assert!(
+                    error["message"].as_str().unwrap().contains("properties.tags.uniqueItems"),
+                    "{error}"
+                );
                 continue;
             }
-            assert_eq!(answer.header("x-undine-relaxed-schemas"), Some("properties.tags.uniqueItems"), "{format}");
+            assert_eq!(
+                answer.header("x-undine-relaxed-schemas"),
+                Some("properties.tags.uniqueItems"),
+                "{format}"
+            );
             let text = text_of(&answer.json()["choices"][0]);
             let value: Value = serde_json::from_str(&text).unwrap();
             assert!(value["tags"].as_array().unwrap().iter().all(|tag| tag == "a"), "{text}");

@@ -190,7 +190,10 @@ fn a_call_that_is_cut_is_the_call_so_far() {
     let server = Setup::saying(&[encode(said)]).start();
     for (extra, want) in [
         (json!({"max_tokens": tokens("Hm.<|tool_call_start|>[get_wea")}), vec![]),
-        (json!({"max_tokens": tokens("Hm.<|tool_call_start|>[get_weather(city=\"Paris in")}), vec!["{\"city\":\"Paris in"]),
+        (
+            json!({"max_tokens": tokens("Hm.<|tool_call_start|>[get_weather(city=\"Paris in")}),
+            vec!["{\"city\":\"Paris in"],
+        ),
         (json!({"stop": "in spr"}), vec!["{\"city\":\"Paris "]),
         (json!({"stop": " light"}), vec!["{\"city\":\"Paris in spring\",\"days\":3}"]),
         (json!({"stop": "rue"}), vec!["{\"city\":\"Paris in spring\",\"days\":3}", ""]),
@@ -210,7 +213,8 @@ fn a_call_that_is_cut_is_the_call_so_far() {
         assert_eq!(arguments(&message), want, "{extra}");
     }
     // What was cut comes back as text, and the chat goes on.
-    let broken = json!({"id": "call_1", "type": "function", "function": {"name": "light", "arguments": "{\"on\":tr"}});
+    let broken =
+        json!({"id": "call_1", "type": "function", "function": {"name": "light", "arguments": "{\"on\":tr"}});
     let messages = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": null, "tool_calls": [broken]},
         {"role": "tool", "tool_call_id": "call_1", "content": {"error": "not JSON"}}]);
     assert_eq!(ask(server.address, PATH, &body(&json!({"messages": messages})))["object"], "chat.completion");
@@ -246,9 +250,15 @@ fn what_a_schema_of_a_tool_asks_too_much_is_left_out_and_named() {
     for (properties, left_out) in [
         (json!({"a": {"type": "array", "uniqueItems": true}}), Some("f: properties.a.uniqueItems")),
         (json!({"a": {"type": "array", "uniqueItems": false}}), None),
-        (json!({"a": {"type": "array", "items": [{"type": "integer"}]}, "b": false, "c": {"format": "money"}}), None),
+        (
+            json!({"a": {"type": "array", "items": [{"type": "integer"}]}, "b": false, "c": {"format": "money"}}),
+            None,
+        ),
         (json!({"a": "a list of numbers"}), Some("f: properties.a")),
-        (json!({"a": {"type": "numbers"}, "b": {"if": {}, "then": {}}}), Some("f: properties.a.type, f: properties.b.if")),
+        (
+            json!({"a": {"type": "numbers"}, "b": {"if": {}, "then": {}}}),
+            Some("f: properties.a.type, f: properties.b.if"),
+        ),
         (json!({"a": {"pattern": "(?<=x)y"}}), Some("f: properties.a.pattern")),
     ] {
         let answer = post(server.address, PATH, &with(properties.clone(), false));

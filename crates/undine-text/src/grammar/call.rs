@@ -107,8 +107,7 @@ impl Rules {
         let arguments = self.sequence(&arguments);
         let call = format!("{} {arguments} \")\"", string(&format!("{tool}(")));
         // Arguments that no property names are possible in JSON only.
-        let call =
-            if named_only { call } else { format!("{call} | {}", self.json_call(tool, &parameters)?) };
+        let call = if named_only { call } else { format!("{call} | {}", self.json_call(tool, &parameters)?) };
         Ok(self.add(&call))
     }
 

@@ -36,8 +36,8 @@ use crate::stream::{THINK_END, THINK_START};
 use crate::tools::{Strictness, TOOL_CALL_START, ToolSet};
 use crate::{Bos, TextError, Tokenizer};
 use answer::{AnswerConstraint, Plan, Thinking};
-pub(crate) use library::{Library, Made};
 use library::Grammars;
+pub(crate) use library::{Library, Made};
 pub(crate) use vocabulary::Words;
 pub use worker::MaskWorker;
 
@@ -258,11 +258,7 @@ impl GrammarCompiler {
     }
 
     /// The grammars of an answer, from those kept if these rules came lately: an agent sends its tools with every turn.
-    fn prepared(
-        &self,
-        rules: &AnswerRules,
-        cancel: &Cancel,
-    ) -> Result<(Prepared, Arc<[String]>), TextError> {
+    fn prepared(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<(Prepared, Arc<[String]>), TextError> {
         if let Some(found) = self.find(rules) {
             return Ok(found);
         }

@@ -80,7 +80,8 @@ fn candidates(text: &str, within: Within) -> Vec<Candidate> {
     if let Some((quote, _)) = string {
         let end = escape.unwrap_or(text.len());
         // Deeper text is part of a value that is no text.
-        let is_json = within != Within::Arguments && text.trim_start_matches(['[', ' ', '\n']).starts_with('{');
+        let is_json =
+            within != Within::Arguments && text.trim_start_matches(['[', ' ', '\n']).starts_with('{');
         let depth = of_list + if is_json { 2 } else { 1 };
         let open = if closers.len() == depth { Open::Text } else { Open::Call };
         found.push(Candidate { end, closers: format!("{quote}{}", closing(&closers)), open });

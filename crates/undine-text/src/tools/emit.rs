@@ -97,7 +97,8 @@ impl Emitter {
 
     /// Puts out the text of an argument that was cut, as far as it has not been shown.
     pub fn show_rest(&mut self, name: &str, text: &str, out: &mut Pieces<'_>) {
-        let shown = self.call.as_ref().and_then(|call| call.shown.as_ref()).map_or(0, |(_, shown)| shown.len());
+        let shown =
+            self.call.as_ref().and_then(|call| call.shown.as_ref()).map_or(0, |(_, shown)| shown.len());
         self.show(name, text.get(shown..).unwrap_or_default(), out);
     }
 

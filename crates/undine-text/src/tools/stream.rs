@@ -183,7 +183,10 @@ impl CallStream {
 
     /// Whether the list has a call and goes on.
     pub fn is_open(&self) -> bool {
-        !matches!(self.state, State::ListStart | State::ItemStart | State::ListEnd | State::Text | State::Name { .. })
+        !matches!(
+            self.state,
+            State::ListStart | State::ItemStart | State::ListEnd | State::Text | State::Name { .. }
+        )
     }
 
     /// The calls of what was held, as far as they go.

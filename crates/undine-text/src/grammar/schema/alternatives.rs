@@ -13,7 +13,6 @@ const DEPTH_MAX: usize = 8;
 /// Alternatives that are compared with each other.
 const COMPARED_MAX: usize = 256;
 
-
 impl<'a> Fitting<'a> {
     pub fn combination(
         &mut self,
@@ -87,7 +86,9 @@ impl<'a> Fitting<'a> {
         }
         let values = (values_of(one), values_of(other));
         match values {
-            (Some(one), Some(other)) => one.iter().all(|value| !other.iter().any(|other| are_same(value, other))),
+            (Some(one), Some(other)) => {
+                one.iter().all(|value| !other.iter().any(|other| are_same(value, other)))
+            }
             _ => {
                 let (kinds, others) = (kinds_of(one), kinds_of(other));
                 let apart = |kinds: BTreeSet<&str>, others: BTreeSet<&str>| kinds.is_disjoint(&others);
@@ -99,11 +100,13 @@ impl<'a> Fitting<'a> {
 
     /// Whether objects of both have a property that cannot be both.
     fn are_disjoint_objects(&self, one: &'a Json, other: &'a Json, tag: Option<&str>, depth: usize) -> bool {
-        let is_object = |schema: &Json| kinds_of(schema).is_some_and(|kinds| kinds.iter().eq(["object"].iter()));
+        let is_object =
+            |schema: &Json| kinds_of(schema).is_some_and(|kinds| kinds.iter().eq(["object"].iter()));
         if !is_object(one) || !is_object(other) {
             return false;
         }
-        let property = |schema: &'a Json, name: &str| schema.get("properties").and_then(|parts| parts.get(name));
+        let property =
+            |schema: &'a Json, name: &str| schema.get("properties").and_then(|parts| parts.get(name));
         let forbids = |schema: &Json, name: &str| {
             property_is_absent(schema, name) && schema.get("additionalProperties") == Some(&Json::Bool(false))
         };
@@ -131,7 +134,10 @@ fn tag_of(discriminator: &Json) -> Option<&str> {
 }
 
 fn is_required(schema: &Json, name: &str) -> bool {
-    schema.get("required").and_then(Json::as_array).is_some_and(|names| names.iter().any(|other| other == name))
+    schema
+        .get("required")
+        .and_then(Json::as_array)
+        .is_some_and(|names| names.iter().any(|other| other == name))
 }
 
 fn property_is_absent(schema: &Json, name: &str) -> bool {

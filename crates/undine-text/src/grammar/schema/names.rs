@@ -26,7 +26,9 @@ fn restrict(names: &Json, out: &mut Map<String, Json>) -> bool {
         return *names == false;
     };
     let kind = names.get("type");
-    if kind.is_some_and(|kind| kind != "string" && !kind.as_array().is_some_and(|kinds| kinds.contains(&"string".into()))) {
+    if kind.is_some_and(|kind| {
+        kind != "string" && !kind.as_array().is_some_and(|kinds| kinds.contains(&"string".into()))
+    }) {
         return false;
     }
     let said: Vec<&str> = names.keys().map(String::as_str).filter(|keyword| *keyword != "type").collect();

@@ -50,7 +50,8 @@ impl<'a> Fitting<'a> {
         let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
         let own_id = self.root.get("$id").and_then(Json::as_str);
         // A name alone is meant beside the whole schema's own.
-        let beside = own_id.and_then(|id| id.rsplit_once('/')).map(|(folder, _)| format!("{folder}/{document}"));
+        let beside =
+            own_id.and_then(|id| id.rsplit_once('/')).map(|(folder, _)| format!("{folder}/{document}"));
         let is_own = |id: &str| {
             let id = id.split('#').next().unwrap_or(id);
             id == document || beside.as_deref() == Some(id)
@@ -62,7 +63,8 @@ impl<'a> Fitting<'a> {
         };
         let fragment = percent_decoded(fragment);
         if fragment.is_empty() || fragment.starts_with('/') {
-            return base.pointer(fragment.trim_end_matches('/'));
+            // A slash alone is the whole for many, though a pointer to what has no name.
+            return base.pointer(&fragment).or_else(|| Some(base).filter(|_| fragment == "/"));
         }
         find(base, &|schema| {
             ["$anchor", "$dynamicAnchor"].iter().any(|key| schema.get(*key) == Some(&Json::from(&*fragment)))

@@ -14,7 +14,10 @@ fn what_says_nothing_is_dropped_and_what_is_spelled_otherwise_is_translated() {
     let table = [
         (json!({"title": "T", "description": "d", "default": 1, "x-order": 2}), json!({})),
         (json!({"type": "array", "uniqueItems": false, "minContains": 0}), json!({"type": "array"})),
-        (json!({"type": "array", "uniqueItems": true, "maxItems": 1}), json!({"type": "array", "maxItems": 1})),
+        (
+            json!({"type": "array", "uniqueItems": true, "maxItems": 1}),
+            json!({"type": "array", "maxItems": 1}),
+        ),
         (json!({"contains": {"type": "string"}, "minContains": 0}), json!({})),
         (json!({"propertyNames": string(), "type": "object"}), json!({"type": "object"})),
         (json!({"type": "string", "format": "color"}), string()),
@@ -26,7 +29,10 @@ fn what_says_nothing_is_dropped_and_what_is_spelled_otherwise_is_translated() {
         (json!("integer"), json!({"type": "integer"})),
         (json!({"type": "string", "nullable": true}), json!({"type": ["string", "null"]})),
         (json!({"enum": ["a"], "nullable": true}), json!({"enum": ["a", null]})),
-        (json!({"const": "a", "type": "string", "nullable": true}), json!({"type": ["string", "null"], "enum": ["a", null]})),
+        (
+            json!({"const": "a", "type": "string", "nullable": true}),
+            json!({"type": ["string", "null"], "enum": ["a", null]}),
+        ),
         (json!({"allOf": [string()]}), json!({"allOf": [string()]})),
         (json!({"oneOf": [string(), {"type": "null"}]}), json!({"anyOf": [string(), {"type": "null"}]})),
         (
@@ -47,6 +53,11 @@ fn what_says_nothing_is_dropped_and_what_is_spelled_otherwise_is_translated() {
             json!({"type": "object", "additionalProperties": false, "properties": {}}),
         ),
         (json!({"properties": {"a": {"not": {}}}}), json!({"properties": {"a": false}})),
+        (
+            json!({"allOf": [{"properties": {"a": string()}}, {"properties": {"b": {}}}], "unevaluatedProperties": false}),
+            json!({"allOf": [{"properties": {"a": string()}}, {"properties": {"b": {}}},
+                {"properties": {"a": {}, "b": {}}, "additionalProperties": false}]}),
+        ),
     ];
     for (given, want) in table {
         assert_eq!(fitted(&given), (want, vec![]), "{given}");
@@ -57,7 +68,11 @@ fn what_says_nothing_is_dropped_and_what_is_spelled_otherwise_is_translated() {
 fn what_no_grammar_can_follow_is_left_out_with_its_place() {
     let property = |schema: Json| json!({"type": "object", "properties": {"a": schema}});
     let table = [
-        (property(json!({"type": "array", "uniqueItems": true})), property(json!({"type": "array"})), "properties.a.uniqueItems"),
+        (
+            property(json!({"type": "array", "uniqueItems": true})),
+            property(json!({"type": "array"})),
+            "properties.a.uniqueItems",
+        ),
         (property(json!("the name of a city")), property(json!({})), "properties.a"),
         (property(json!(null)), property(json!({})), "properties.a"),
         (property(json!({"type": "date"})), property(json!({})), "properties.a.type"),
@@ -91,7 +106,8 @@ fn what_no_grammar_can_follow_is_left_out_with_its_place() {
 
 #[test]
 fn alternatives_that_differ_behind_references_are_enforced() {
-    let tagged = |tag: &str| json!({"type": "object", "properties": {"t": {"const": tag}}, "required": ["t"]});
+    let tagged =
+        |tag: &str| json!({"type": "object", "properties": {"t": {"const": tag}}, "required": ["t"]});
     let closed = |name: &str| json!({"type": "object", "properties": {name: {}}, "required": [name], "additionalProperties": false});
     let of = |parts: Json| json!({"oneOf": parts, "$defs": {"a": tagged("a"), "b": tagged("b")}});
     for (parts, is_exact) in [
