@@ -24,10 +24,10 @@ pub use grammar::{
     AnswerFormat, AnswerRules, GrammarCompiler, MaskWorker, ReasoningRules, ToolChoice, ToolRules,
 };
 pub use piece::Piece;
-pub use presets::{Preset, preset};
+pub use presets::{Preset, Training, preset, training};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
-pub use template::python_json;
 pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think};
+pub use template::{own, python_json};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
 pub use undine_helper::{
     Budget, Cancel, Helpers, JobError, Program, Urgency, come_after_computing, in_background,

@@ -61,6 +61,7 @@ mod session;
 mod shown;
 mod synth;
 mod target;
+mod template;
 mod text_file;
 mod work;
 

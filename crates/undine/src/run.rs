@@ -56,6 +56,9 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
     let checkpoint = open::open_with(model, args.vision.mmproj.as_deref())?;
     let mapping = open::MappingAhead::start(&checkpoint);
     let text = ModelText::new(&checkpoint)?;
+    if let Some(note) = text.note.as_ref().filter(|_| !args.raw) {
+        say!("{note}");
+    }
     let name = open::display_name(model);
     let mut settings = Settings::new(sampling::defaults(&checkpoint, &name), &args.sampling);
     settings.max_tokens = args.max_tokens;
@@ -149,6 +152,7 @@ fn make_prompt(args: &RunArgs, text: &ModelText, prompt: &str) -> Result<Prompt,
         if args.system.is_some() {
             return Err(Error::refused("this model has no chat template, so it takes no --system prompt"));
         }
+        say!("note: this is a base model without a chat template: the prompt is completed as raw text");
     }
     let pictures: String =
         attach(text, &args.image)?.into_iter().map(|picture| picture.placeholder).collect();

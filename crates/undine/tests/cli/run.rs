@@ -89,7 +89,7 @@ fn verbose_tells_load_time_and_speeds_on_standard_error() {
     for part in ["loaded base.gguf", "first token after", "prefill", "decode", "tok/s"] {
         assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
     }
-    assert!(stderr(&run_greedy(text(&models().base()), &["-p", "Hi"])).is_empty());
+    assert!(stderr(&run_greedy(text(&models().base()), &["--raw", "-p", "Hi"])).is_empty());
 }
 
 #[test]
@@ -188,7 +188,8 @@ fn a_checkpoint_without_a_tokenizer_says_so() {
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
     let mut command = undine();
-    command.args(["run", text(&models().base()), "-p", "Hi", "--temperature", "0", "--max-tokens", "400"]);
+    let raw = ["--raw", "--temperature", "0", "--max-tokens", "400"];
+    command.args(["run", text(&models().base()), "-p", "Hi"]).args(raw);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let mut reader = child.stdout.take().expect("piped");
     let mut first = [0; 1];
