@@ -67,6 +67,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             Piece::ToolAborted { index } => assert_eq!(open.take().map(|(of, _)| of), Some(index)),
             Piece::Reasoning(text) => panic!("{text} is no reasoning"),
+            Piece::ToolCut { index } => panic!("{index} is cut, and the answer is not"),
         }
     }
     complete(open);

@@ -6,7 +6,7 @@ use undine_text::AnswerFormat;
 
 fuzz_target!(init: undine_fuzz::start_with_helpers(), |bytes: &[u8]| {
     let Ok(schema) = serde_json::from_slice(bytes) else { return };
-    let answer = undine_fuzz::answers::answer(AnswerFormat::JsonSchema(schema), None, undine_fuzz::seed(bytes));
+    let answer = undine_fuzz::answers::answer(AnswerFormat::JsonSchema(schema, undine_text::tools::Strictness::BestEffort), None, undine_fuzz::seed(bytes));
     if let Some(text) = answer {
         undine_fuzz::assert_json(&text);
     }

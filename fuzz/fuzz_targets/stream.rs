@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use undine_fuzz::vocabulary::{ThinkKind, small};
 use undine_text::{
-    Bos, Detokenizer, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream, Tokenizer,
+    Bos, Detokenizer, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream, ToolFormat, Tokenizer,
 };
 
 static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| small(ThinkKind::UserDefined));
@@ -53,6 +53,7 @@ fuzz_target!(|bytes: &[u8]| {
             special: SpecialText::Keep,
             reasoning,
             tools: None,
+            tool_format: ToolFormat::Lfm2,
         };
         // The same text in other tokens: those of the tokenizer, where it is text at all.
         if !decoded.contains('\u{fffd}') {

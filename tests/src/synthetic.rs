@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use undine_core::{DType, LayerKind, MoeConfig, quant};
+use undine_core::quant::{self, RandomBlocks};
+use undine_core::{DType, LayerKind, MoeConfig};
 use undine_model::Model;
 use undine_weights::{Array, Checkpoint, GgufWriter, TensorDeclaration, Value};
 
@@ -207,10 +208,21 @@ impl File<'_> {
         // Of this size, products with a normed input have a variance of about 1.
         let size = (3.0 / cols as f32).sqrt();
         let row_bytes = dtype.row_bytes(cols).expect("whole blocks");
+        // Uniform values have a root mean square of `size / sqrt(3)`.
+        let random = (!dtype.is_written())
+            .then(|| RandomBlocks::new(dtype, size / 3f32.sqrt(), |bytes| self.fill(bytes)));
         let rows = (0..ROWS).map(|_| {
-            let values: Vec<f32> = (0..cols).map(|_| size * self.next()).collect();
             let mut blocks = vec![0; row_bytes];
-            quant::encode(dtype, &values, &mut blocks);
+            match random {
+                None => {
+                    let values: Vec<f32> = (0..cols).map(|_| size * self.next()).collect();
+                    quant::encode(dtype, &values, &mut blocks);
+                }
+                Some(random) => {
+                    self.fill(&mut blocks);
+                    random.mend(&mut blocks);
+                }
+            }
             blocks
         });
         let rows = rows.collect();
@@ -220,6 +232,10 @@ impl File<'_> {
 
     fn push(&mut self, name: &str, dtype: DType, shape: &[usize], data: Vec<u8>) {
         self.tensors.push((TensorDeclaration { name: name.to_owned(), dtype, shape: shape.to_vec() }, data));
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        bytes.iter_mut().for_each(|byte| *byte = ((self.next() + 1.0) * 128.0) as u8);
     }
 
     /// A number in -1..1 (SplitMix64, Steele et al. 2014).

@@ -53,7 +53,7 @@ impl Distance {
 
 /// Bounds for any verb. Quantized weights meet activations of 8 bits while the oracle's stay f32, and that is nearly
 /// all of the difference. Measured, mean and worst:
-const TOLERANCES: [(DType, Distance); 17] = [
+const TOLERANCES: [(DType, Distance); 26] = [
     (DType::F32, Distance { mean: 6.5e-7, worst: 2.5e-6 }), // 3.8e-7, 1.5e-6
     (DType::F16, Distance { mean: 6.3e-7, worst: 5.7e-6 }), // 3.7e-7, 3.3e-6
     (DType::BF16, Distance { mean: 5.4e-7, worst: 2.6e-6 }), // 3.1e-7, 1.5e-6
@@ -68,9 +68,18 @@ const TOLERANCES: [(DType, Distance); 17] = [
     (DType::Q5_K, Distance { mean: 0.028, worst: 0.19 }),  // 0.0162, 0.1098
     (DType::Q6_K, Distance { mean: 0.025, worst: 0.2 }),   // 0.0145, 0.1162
     (DType::IQ2_XXS, Distance { mean: 0.023, worst: 0.137 }), // 0.0133, 0.0804
+    (DType::IQ2_XS, Distance { mean: 0.03, worst: 0.14 }),
+    (DType::IQ2_S, Distance { mean: 0.03, worst: 0.14 }),
+    (DType::IQ3_XXS, Distance { mean: 0.03, worst: 0.14 }),
     (DType::IQ3_S, Distance { mean: 0.031, worst: 0.104 }), // 0.0179, 0.0608
     (DType::IQ4_NL, Distance { mean: 0.036, worst: 0.23 }), // 0.0227, 0.1526
-    (DType::IQ4_XS, Distance { mean: 0.037, worst: 0.1 }), // 0.0252, 0.0620
+    (DType::IQ4_XS, Distance { mean: 0.037, worst: 0.1 }),  // 0.0252, 0.0620
+    (DType::IQ1_S, Distance { mean: 0.03, worst: 0.14 }),
+    (DType::IQ1_M, Distance { mean: 0.03, worst: 0.14 }),
+    (DType::TQ1_0, Distance { mean: 0.03, worst: 0.14 }),
+    (DType::TQ2_0, Distance { mean: 0.03, worst: 0.14 }),
+    (DType::MXFP4, Distance { mean: 0.03, worst: 0.14 }),
+    (DType::NVFP4, Distance { mean: 0.03, worst: 0.14 }),
 ];
 /// Attention over keys and values in f16; measured 3.4e-4 and 8.3e-4.
 const TOLERANCE_KV_F16: Distance = Distance { mean: 5.8e-4, worst: 0.0015 };

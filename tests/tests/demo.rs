@@ -9,7 +9,8 @@ use undine_core::{GenerateRequest, Origin, RequestId, SamplingParams, StopRules}
 use undine_engine::{Engine, EngineConfig, Event, PrefixCaching};
 use undine_tests::{cpu, demo, model};
 use undine_text::{
-    ChatInput, ChatTemplate, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream, Tokenizer,
+    ChatInput, ChatTemplate, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream,
+    Tokenizer, ToolFormat,
 };
 
 const RIGHT_MIN: usize = 45;
@@ -40,6 +41,7 @@ fn as_written() -> StreamOptions {
         special: SpecialText::Keep,
         reasoning: Reasoning::Split,
         tools: None,
+        tool_format: ToolFormat::Lfm2,
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use undine_hub::{
-    Access, Error, Event, Hub, HubName, ModelName, Progress, PullRequest, Pulled, Settings, Token,
+    Access, Beginning, Error, Event, Hub, HubName, ModelName, Next, Progress, PullRequest, Pulled, Settings,
+    Token,
 };
 use undine_tests::local_hub::{Faults, HubRepo, LocalHub, noise};
 
@@ -304,6 +305,51 @@ fn a_full_disk_is_noticed_before_anything_is_fetched() {
                 assert_eq!(bench.hub.take_sent(), 0);
             }
         }
+    }
+}
+
+#[test]
+fn a_model_is_shown_before_it_is_fetched() {
+    for (what, faults) in [
+        ("no faults", Faults::default()),
+        ("no ranges", Faults { no_ranges: true, ..Faults::default() }),
+        ("cuts", Faults { cuts: 2, cut_after: 1000, ..Faults::default() }),
+        ("a server that starts", Faults { answers: [(503, None), (500, None)].into(), ..Faults::default() }),
+    ] {
+        let bench = Bench::new();
+        bench.hub.set_faults(faults);
+        let request = PullRequest::new(name("acme/tiny-GGUF:Q4_K_M"), None);
+        let content = noise(LARGE_BYTES, 1);
+        // In two steps; the second asks for what the first has not brought.
+        let seen = std::cell::RefCell::new(Vec::new());
+        let judge = |files: &[Beginning]| {
+            let file = files.iter().position(|file| file.path.ends_with(".gguf")).expect("it has one");
+            let known = &files[file].known;
+            assert!(content.starts_with(known), "{what}");
+            assert_eq!(files[file].bytes, LARGE_BYTES as u64);
+            seen.borrow_mut().push(known.len());
+            match known.len() {
+                0 => Ok(Next::Show { file, bytes: 50_000 }),
+                50_000 => Ok(Next::Show { file, bytes: 200_000 }),
+                _ => Err("not like this".to_owned()),
+            }
+        };
+        let error = bench.client().pull_examined(&request, &judge, |_| {}).expect_err("refused");
+        assert!(matches!(error, Error::Refused { .. }), "{what}: {error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("not like this") && message.contains("--force acme/tiny-GGUF:Q4_K_M"),
+            "{message}"
+        );
+        assert_eq!(*seen.borrow(), [0, 50_000, 200_000], "{what}");
+        assert!(!bench.repo_folder().exists(), "{what}: nothing is left");
+        // What has begun is not looked at again, and goes on.
+        bench.hub.set_faults(Faults { budget: Some(BUDGET), ..Faults::default() });
+        bench.pull("acme/tiny-GGUF:Q4_K_M").expect_err("the hub is gone");
+        bench.hub.set_faults(Faults::default());
+        let pulled = bench.client().pull_examined(&request, &|_| panic!("{what}"), |_| {}).expect("pulls");
+        assert!(pulled.fetched_bytes < LARGE_BYTES as u64, "{what}");
+        assert_content(&pulled, 1, LARGE_BYTES);
     }
 }
 

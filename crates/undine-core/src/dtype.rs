@@ -63,15 +63,40 @@ dtypes! {
     Q5_K = 13, "Q5_K", QK_K, 176;
     Q6_K = 14, "Q6_K", QK_K, 210;
     IQ2_XXS = 16, "IQ2_XXS", QK_K, 66;
+    IQ2_XS = 17, "IQ2_XS", QK_K, 74;
+    IQ2_S = 22, "IQ2_S", QK_K, 82;
+    IQ3_XXS = 18, "IQ3_XXS", QK_K, 98;
     IQ3_S = 21, "IQ3_S", QK_K, 110;
     IQ4_NL = 20, "IQ4_NL", QK, 18;
     IQ4_XS = 23, "IQ4_XS", QK_K, 136;
+    IQ1_S = 19, "IQ1_S", QK_K, 50;
+    IQ1_M = 29, "IQ1_M", QK_K, 56;
+    TQ1_0 = 34, "TQ1_0", QK_K, 54;
+    TQ2_0 = 35, "TQ2_0", QK_K, 66;
+    MXFP4 = 39, "MXFP4", QK, 17;
+    NVFP4 = 40, "NVFP4", 2 * QK, 36;
 }
 
 impl DType {
     /// Whether this is F32, F16 or BF16.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+
+    /// Whether values can be encoded in it; the others are read and computed with.
+    pub const fn is_written(self) -> bool {
+        !matches!(
+            self,
+            Self::IQ2_XS
+                | Self::IQ2_S
+                | Self::IQ3_XXS
+                | Self::IQ1_S
+                | Self::IQ1_M
+                | Self::TQ1_0
+                | Self::TQ2_0
+                | Self::MXFP4
+                | Self::NVFP4
+        )
     }
 
     /// Bytes of one row of `cols` values, or `None` if `cols` is not a whole number of blocks or the size overflows.
@@ -103,7 +128,7 @@ mod tests {
             assert_eq!(DType::from_ggml(dtype.ggml()), Some(dtype));
             assert_eq!(DType::parse(&dtype.name().to_lowercase()), Some(dtype));
         }
-        assert_eq!(DType::from_ggml(17), None, "IQ2_XS is not supported");
+        assert_eq!(DType::from_ggml(9), None, "Q8_1 is not for weights");
     }
 
     #[test]

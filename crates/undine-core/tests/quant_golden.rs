@@ -4,6 +4,7 @@
 //! `data/quant_golden.bin`, little endian, one record per format until the end of the file:
 //! u32 GGUF type number; u32 number of blocks n; n blocks; n x block_elems values as f32.
 //! Blocks are random bytes with finite scales; the second block of every quantized format has subnormal scales.
+//! `data/quant_golden.py` appends records.
 
 use undine_core::{DType, quant};
 

@@ -15,20 +15,34 @@ use crate::pool::Pool;
 
 /// Bytes read to measure bandwidth: far more than the caches hold.
 pub const READ_BYTES: usize = 1 << 30;
-/// How often each measurement is made; the best counts.
-const REPETITIONS: usize = 3;
+/// Bytes read for a quick answer: more than most caches hold.
+const PROBE_BYTES: usize = 256 << 20;
 /// How far ahead of reading to prefetch, in bytes; 0 leaves it to the processor. The best counts.
 const PREFETCH_BYTES: [usize; 2] = [0, 1 << 12];
 /// Words read in one round of the loop: four cache lines.
 const WORDS: usize = 64;
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
-/// Shortest time an arithmetic loop is measured for.
-const PEAK_TIME: Duration = Duration::from_millis(20);
 /// Rounds of an arithmetic loop in the first try.
 const ROUNDS_FIRST: u64 = 1 << 14;
 /// Independent sums of an arithmetic loop: more than an instruction's latency times its units, fewer than registers.
 const CHAINS: usize = 12;
+
+/// How thoroughly something is measured.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Bytes read.
+    bytes: usize,
+    /// How often each measurement is made; the best counts.
+    repetitions: usize,
+    /// Shortest time an arithmetic loop is measured for.
+    peak_time: Duration,
+}
+
+/// For a figure that others are compared with.
+const THOROUGH: Effort = Effort { bytes: READ_BYTES, repetitions: 3, peak_time: Duration::from_millis(20) };
+/// For an estimate, in less than a second.
+const QUICK: Effort = Effort { bytes: PROBE_BYTES, repetitions: 2, peak_time: Duration::from_millis(4) };
 
 /// What the machine can do with so many threads.
 #[derive(Clone, PartialEq, Debug)]
@@ -60,10 +74,22 @@ impl Roofline {
     /// # Errors
     /// The system refuses threads.
     pub fn measure(threads: usize) -> std::io::Result<Self> {
+        Self::with(threads, THOROUGH)
+    }
+
+    /// Measures in less than a second, with a quarter of the memory: some percent less sure.
+    ///
+    /// # Errors
+    /// The system refuses threads.
+    pub fn probe(threads: usize) -> std::io::Result<Self> {
+        Self::with(threads, QUICK)
+    }
+
+    fn with(threads: usize, effort: Effort) -> std::io::Result<Self> {
         let mut pool = Pool::new(threads)?;
         let families = families();
-        let read_bytes_per_s = read_bandwidth(&mut pool, &families, READ_BYTES);
-        let peaks = families.iter().map(|family| family.measure(&mut pool)).collect();
+        let read_bytes_per_s = read_bandwidth(&mut pool, &families, effort);
+        let peaks = families.iter().map(|family| family.measure(&mut pool, effort)).collect();
         Ok(Self { threads, read_bytes_per_s, peaks })
     }
 
@@ -87,6 +113,14 @@ impl Roofline {
     }
 }
 
+/// How fast memory is read, measured as [`Roofline::probe`] does, in half of its time.
+///
+/// # Errors
+/// The system refuses threads.
+pub fn read_bytes_per_s(threads: usize) -> std::io::Result<f64> {
+    Ok(read_bandwidth(&mut Pool::new(threads)?, &families(), QUICK))
+}
+
 /// Loops over one family of instructions.
 struct Family {
     instructions: &'static str,
@@ -106,12 +140,12 @@ struct Loop {
 }
 
 impl Family {
-    fn measure(&self, pool: &mut Pool) -> Peaks {
+    fn measure(&self, pool: &mut Pool, effort: Effort) -> Peaks {
         Peaks {
             instructions: self.instructions,
-            int8_ops_per_s: peak(pool, self.int8),
-            f32_ops_per_s: peak(pool, self.f32),
-            bf16_ops_per_s: self.bf16.map(|bf16| peak(pool, bf16)),
+            int8_ops_per_s: peak(pool, self.int8, effort),
+            f32_ops_per_s: peak(pool, self.f32, effort),
+            bf16_ops_per_s: self.bf16.map(|bf16| peak(pool, bf16, effort)),
         }
     }
 }
@@ -138,16 +172,16 @@ fn portable() -> Family {
     }
 }
 
-/// Bytes per second that the threads of a pool read from `bytes` of memory, each its own part.
-fn read_bandwidth(pool: &mut Pool, families: &[Family], bytes: usize) -> f64 {
-    let words = bytes / size_of::<u32>();
+/// Bytes per second that the threads of a pool read from memory, each its own part.
+fn read_bandwidth(pool: &mut Pool, families: &[Family], effort: Effort) -> f64 {
+    let words = effort.bytes / size_of::<u32>();
     let memory = SharedSlice::<u32>::in_huge_pages(words).unwrap_or_else(|| SharedSlice::new(words));
     pool.run(&|worker| {
         // SAFETY: the workers' shares are apart.
         unsafe { memory.write(worker.share(words, WORDS)) }.fill(1);
     });
     let mut best = Duration::MAX;
-    for _ in 0..REPETITIONS {
+    for _ in 0..effort.repetitions {
         for (family, prefetch) in families.iter().flat_map(|f| PREFETCH_BYTES.map(|bytes| (f, bytes))) {
             let started = Instant::now();
             pool.run(&|worker| {
@@ -162,17 +196,17 @@ fn read_bandwidth(pool: &mut Pool, families: &[Family], bytes: usize) -> f64 {
 }
 
 /// Operations per second of a loop on all threads.
-fn peak(pool: &mut Pool, work: Loop) -> f64 {
+fn peak(pool: &mut Pool, work: Loop, effort: Effort) -> f64 {
     let mut time_of = |rounds: u64| {
         let started = Instant::now();
         pool.run(&|_| (work.run)(black_box(rounds)));
         started.elapsed()
     };
     let mut rounds = ROUNDS_FIRST;
-    while time_of(rounds) < PEAK_TIME {
+    while time_of(rounds) < effort.peak_time {
         rounds *= 2;
     }
-    let best = (0..REPETITIONS).map(|_| time_of(rounds)).min().expect("there are repetitions");
+    let best = (0..effort.repetitions).map(|_| time_of(rounds)).min().expect("there are repetitions");
     (rounds * CHAINS as u64 * work.ops * pool.threads() as u64) as f64 / best.as_secs_f64()
 }
 
@@ -364,10 +398,14 @@ mod tests {
         let families: Vec<Family> = families().into_iter().chain([portable()]).collect();
         // A loop that was optimised away would be above.
         let plausible = 1e7..1e14;
-        assert!(plausible.contains(&read_bandwidth(&mut pool, &families, 1 << 22)));
+        assert!(plausible.contains(&read_bandwidth(
+            &mut pool,
+            &families,
+            Effort { bytes: 1 << 22, ..QUICK }
+        )));
         for family in &families {
             let Peaks { instructions, int8_ops_per_s, f32_ops_per_s, bf16_ops_per_s } =
-                family.measure(&mut pool);
+                family.measure(&mut pool, QUICK);
             for rate in [Some(int8_ops_per_s), Some(f32_ops_per_s), bf16_ops_per_s].into_iter().flatten() {
                 assert!(plausible.contains(&rate), "{instructions}: {rate}");
             }

@@ -7,7 +7,8 @@
 //! So a tenant that has work and no turn gains credit with every step, until it has as much as can be had and nobody who had a turn
 //! since comes before it: every tenant's turn comes. One that is alone has every turn, and no number here matters.
 //!
-//! Invariant: a tenant is known here exactly as long as it has a sequence, waiting or running.
+//! Invariant: a tenant has a place here exactly as long as it has a sequence, waiting or running. Of those who have left only the last
+//! turns are kept, and of the latest only: who goes and comes back after every answer is no newcomer.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -16,6 +17,8 @@ use undine_core::{RequestId, TenantId};
 
 use crate::sequence::Sequence;
 
+/// Tenants whose last turns are kept after they have left.
+const LEFT_MAX: usize = 1024;
 /// How many times the whole queue may be exceeded by tenants who have less than their share of it.
 const QUEUE_OVERFLOW: usize = 2;
 
@@ -35,6 +38,8 @@ pub(crate) struct Tenants {
     credit_max: i64,
     /// Turns so far.
     turns: u64,
+    /// Last turns of those who have left, the latest last.
+    left: VecDeque<(TenantId, u64)>,
 }
 
 /// One of them.
@@ -79,6 +84,7 @@ impl Tenants {
             waiting: 0,
             credit_max: rows.into(),
             turns: 0,
+            left: VecDeque::new(),
         }
     }
 
@@ -155,6 +161,7 @@ impl Tenants {
         self.places.clear();
         self.free.clear();
         self.names.clear();
+        self.left.clear();
         self.waiting = 0;
     }
 
@@ -259,7 +266,7 @@ impl Tenants {
             queue: VecDeque::new(),
             running: 0,
             credit: 0,
-            last_turn: 0,
+            last_turn: self.turn_of_left(name),
             next: None,
             may_begin: false,
         });
@@ -272,7 +279,17 @@ impl Tenants {
         if let Some(tenant) = place.take_if(|tenant| tenant.running == 0 && tenant.queue.is_empty()) {
             self.names.remove(&tenant.name);
             self.free.push(index);
+            if self.left.len() == LEFT_MAX {
+                self.left.pop_front();
+            }
+            self.left.push_back((tenant.name, tenant.last_turn));
         }
+    }
+
+    /// The last turn of a tenant that comes back, which is then no longer among those who have left; 0 of one that is new.
+    fn turn_of_left(&mut self, name: TenantId) -> u64 {
+        let at = self.left.iter().rposition(|&(left, _)| left == name);
+        at.and_then(|at| self.left.remove(at)).map_or(0, |(_, turn)| turn)
     }
 
     fn tenants(&self) -> impl Iterator<Item = &Tenant> {

@@ -27,6 +27,8 @@ pub(crate) struct Selection {
     pub open: Option<String>,
     /// Its quantization.
     pub quant: Option<String>,
+    /// Whether a model was meant, and not some file.
+    pub is_model: bool,
 }
 
 /// A model in one GGUF file or in all parts of a split one.
@@ -124,6 +126,39 @@ fn is_of_folder(path: &str) -> bool {
             && (["safetensors", "json", "jinja"].contains(&extension) || path == "tokenizer.model")
 }
 
+/// What a repository without weights that can be opened holds instead, and what to do.
+fn other_form(entries: &[Entry]) -> Option<&'static str> {
+    let has = |endings: &[&str]| {
+        entries
+            .iter()
+            .any(|entry| endings.iter().any(|ending| entry.path.to_ascii_lowercase().ends_with(ending)))
+    };
+    let known = [
+        (
+            &[".onnx", ".onnx_data"][..],
+            "these are ONNX files: take the repository without -ONNX, or its GGUF",
+        ),
+        (
+            &[".bin", ".pt", ".pth", ".ckpt"],
+            "these are PyTorch files: take a repository with safetensors, or its GGUF",
+        ),
+        (&[".npz"], "these are MLX files of an early form: take a repository with safetensors, or its GGUF"),
+        (
+            &[".pte", ".bundle"],
+            "these are ExecuTorch files: take the repository with safetensors, or its GGUF",
+        ),
+        (
+            &[".tflite", ".task", ".litertlm"],
+            "these are LiteRT files: take the repository with safetensors, or its GGUF",
+        ),
+        (
+            &[".mlmodel", ".mlpackage", "coremldata.bin"],
+            "these are Core ML files: take the repository with safetensors, or its GGUF",
+        ),
+    ];
+    known.into_iter().find(|(endings, _)| has(endings)).map(|(_, what)| what)
+}
+
 /// What of a repository is meant. `memory_bytes` is the memory that is free, for the choice of a quantization.
 ///
 /// # Errors
@@ -142,20 +177,19 @@ pub(crate) fn select(
         let at = at.ok_or_else(|| missing(format!("file {file}"), paths()))?;
         return Ok(match ggufs.iter().find(|gguf| gguf.files.contains(&at)) {
             Some(gguf) => with_gguf(entries, gguf),
-            None => Selection { files: vec![at], open: Some(file.clone()), quant: None },
+            None => Selection { files: vec![at], open: Some(file.clone()), quant: None, is_model: false },
         });
     }
     if ggufs.is_empty() && name.quant.is_none() {
         let mut files: Vec<usize> =
             (0..entries.len()).filter(|&at| is_of_folder(&entries[at].path)).collect();
         if !files.iter().any(|&at| entries[at].path.ends_with(".safetensors")) {
-            return Err(missing(
-                "GGUF or safetensors files, which are what can be opened".to_owned(),
-                paths(),
-            ));
+            let found = other_form(entries).map_or_else(String::new, |found| format!("; {found}"));
+            let what = format!("GGUF or safetensors files, which are what can be opened{found}");
+            return Err(missing(what, paths()));
         }
         files.extend((0..entries.len()).filter(|&at| is_card(&entries[at].path)));
-        return Ok(Selection { files, open: None, quant: None });
+        return Ok(Selection { files, open: None, quant: None, is_model: true });
     }
     if let Some(wanted) = &name.quant {
         let existing = || match ggufs.is_empty() {
@@ -192,7 +226,8 @@ fn with_gguf(entries: &[Entry], gguf: &Gguf) -> Selection {
     let mut files = gguf.files.clone();
     files.extend(mmproj(entries, gguf));
     files.extend((0..entries.len()).filter(|&at| is_card(&entries[at].path)));
-    Selection { open: Some(entries[gguf.files[0]].path.clone()), files, quant: gguf.quant.clone() }
+    let open = Some(entries[gguf.files[0]].path.clone());
+    Selection { open, files, quant: gguf.quant.clone(), is_model: true }
 }
 
 #[cfg(test)]
@@ -312,5 +347,16 @@ mod tests {
         assert!(message.contains("a/b-GGUF:Q4_0"), "{message}");
         let message = selected(&files[7..], "a/b", 0).expect_err("nothing to open");
         assert!(message.contains("safetensors"), "{message}");
+        for (path, part) in [
+            ("onnx/model_q4.onnx", "ONNX"),
+            ("pytorch_model.bin", "PyTorch"),
+            ("weights.npz", "MLX"),
+            ("lfm2.pte", "ExecuTorch"),
+            ("README.md", "which are what can be opened; it has README.md"),
+        ] {
+            let message =
+                selected(&[("config.json", 1), (path, 9)][1..], "a/b", 0).expect_err("nothing to open");
+            assert!(message.contains(part), "{path}: {message}");
+        }
     }
 }

@@ -346,6 +346,6 @@ impl Download {
     }
 }
 
-fn cut(error: reqwest::Error) -> Failure {
+pub(crate) fn cut(error: reqwest::Error) -> Failure {
     Failure::retry(chain(&error.without_url()))
 }

@@ -8,6 +8,50 @@ use crate::settings::OFFLINE;
 /// Names listed in a message, at most.
 const LISTED_MAX: usize = 12;
 
+/// Families of models that people ask other programs for.
+const OTHER_FAMILIES: [&str; 22] = [
+    "llama",
+    "qwen",
+    "qwq",
+    "gemma",
+    "mistral",
+    "mixtral",
+    "ministral",
+    "phi",
+    "deepseek",
+    "gpt-oss",
+    "gpt",
+    "granite",
+    "smollm",
+    "olmo",
+    "falcon",
+    "command-r",
+    "codellama",
+    "tinyllama",
+    "nemotron",
+    "glm",
+    "kimi",
+    "yi",
+];
+
+/// What a name that is none may have meant.
+fn advice(name: &str, nearest: &[String]) -> String {
+    let lower = name.to_ascii_lowercase();
+    let sizes = crate::short_names::sizes_of(name);
+    let is_other = |family: &&str| {
+        lower
+            .strip_prefix(*family)
+            .is_some_and(|rest| !rest.starts_with(|sign: char| sign.is_ascii_alphabetic()))
+    };
+    match (sizes.is_empty(), OTHER_FAMILIES.iter().any(is_other)) {
+        (false, _) => listed("; that family has", &sizes),
+        (true, true) => {
+            "; Undine runs LFM2 and LFM2.5 by Liquid AI, such as lfm2.5:1.2b, and no other family".to_owned()
+        }
+        (true, false) => did_you_mean(nearest),
+    }
+}
+
 /// Why a model cannot be found, fetched, listed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -23,7 +67,7 @@ pub enum Error {
     #[error(
         "there is no file or folder {name:?}, and no model of that name{}; `undine models` lists the short names, \
          and any repository of the hub is named OWNER/NAME",
-        did_you_mean(nearest)
+        advice(name, nearest)
     )]
     Unknown {
         /// As it was given.
@@ -133,6 +177,16 @@ pub enum Error {
         available: u64,
         /// Where.
         path: PathBuf,
+    },
+    /// It would not run here, as far as the beginnings of its files tell.
+    #[error(
+        "{name}: {reason}; nothing of it was fetched (`undine pull --force {name}` does that all the same)"
+    )]
+    Refused {
+        /// The model.
+        name: String,
+        /// Why.
+        reason: String,
     },
     /// The file on the hub is not the one that was asked for any more.
     #[error("{file} has changed on the hub during the download ({reason}); run the same command again")]

@@ -236,6 +236,11 @@ fn parse_repo(whole: &str, text: &str) -> Result<HubName, Error> {
     while let Some(mark) = marks.chars().next() {
         let end = marks[1..].find(['@', ':']).map_or(marks.len(), |at| at + 1);
         let value = &marks[1..end];
+        // As Ollama writes names that say nothing of it.
+        if mark == ':' && value == "latest" {
+            marks = &marks[end..];
+            continue;
+        }
         let place = if mark == '@' { &mut found.revision } else { &mut found.quant };
         if place.is_some() {
             return Err(Error::name(whole, "expected at most one @REVISION and one :QUANT"));
@@ -296,6 +301,7 @@ mod tests {
     #[test]
     fn names_of_repositories_parse() {
         for (text, repo, revision, quant, file) in [
+            ("hf.co/LiquidAI/LFM2-350M-GGUF:latest", "LiquidAI/LFM2-350M-GGUF", None, None, None),
             ("LiquidAI/LFM2-1.2B", "LiquidAI/LFM2-1.2B", None, None, None),
             ("LiquidAI/LFM2-24B-A2B-GGUF:Q4_K_M", "LiquidAI/LFM2-24B-A2B-GGUF", None, Some("Q4_K_M"), None),
             ("hf.co/LiquidAI/LFM2-1.2B-GGUF:q8_0", "LiquidAI/LFM2-1.2B-GGUF", None, Some("q8_0"), None),

@@ -14,6 +14,7 @@ use crate::cache::{Cache, Cached, is_file_of};
 use crate::contents::{self, Entry, Selection};
 use crate::download::{CONNECTIONS_MAX, Progress, Transfer};
 use crate::error::Error;
+use crate::examine::{Examine, Next, Place, examine};
 use crate::name::HubName;
 use crate::partial::bytes_done;
 use crate::settings::{Access, Settings};
@@ -121,6 +122,20 @@ impl Hub {
         request: &PullRequest,
         on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
     ) -> Result<Pulled, Error> {
+        self.pull_examined(request, &|_| Ok(Next::Fetch), on_event)
+    }
+
+    /// The same, if `judge` does not refuse the model by the beginnings of its files. What is named file by file is not
+    /// examined, nor is a model whose download has begun before.
+    ///
+    /// # Errors
+    /// As [`Self::pull`], and [`Error::Refused`] before anything is written.
+    pub fn pull_examined(
+        &self,
+        request: &PullRequest,
+        judge: &Examine<'_>,
+        on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
+    ) -> Result<Pulled, Error> {
         if self.settings.access == Access::Offline {
             let found = self.cache.find(&request.name, request.memory_bytes)?;
             let offline =
@@ -128,13 +143,19 @@ impl Hub {
             return Ok(Pulled { cached: found.ok_or_else(offline)?, fetched_bytes: 0, license: None });
         }
         let api = Api::new(&self.settings)?;
-        self.runtime.block_on(pull(api, self.cache.clone(), request, Arc::new(on_event)))
+        self.runtime.block_on(pull(api, self.cache.clone(), request, judge, Arc::new(on_event)))
     }
 }
 
 type OnEvent = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
-async fn pull(api: Api, cache: Cache, request: &PullRequest, on_event: OnEvent) -> Result<Pulled, Error> {
+async fn pull(
+    api: Api,
+    cache: Cache,
+    request: &PullRequest,
+    judge: &Examine<'_>,
+    on_event: OnEvent,
+) -> Result<Pulled, Error> {
     let name = &request.name;
     let info = api.info(&name.repo, name.revision()).await?;
     let (selection, files) = selected(&info, request)?;
@@ -142,6 +163,11 @@ async fn pull(api: Api, cache: Cache, request: &PullRequest, on_event: OnEvent) 
         files.iter().filter(|file| !is_there(&cache, name, &info.commit, file)).collect();
     let left = |file: &&RemoteFile| file.bytes - bytes_done(&cache.blob(&name.repo, &file.etag), file);
     let missing_bytes = missing.iter().map(left).sum();
+    let has_begun = missing.iter().any(|file| left(file) < file.bytes);
+    if request.include.is_empty() && selection.is_model && !missing.is_empty() && !has_begun {
+        let place = Place { api: &api, cache: &cache, name, commit: &info.commit };
+        examine(&place, &files, judge).await?;
+    }
     on_event(Event::Planned {
         commit: &info.commit,
         quant: selection.quant.as_deref(),
@@ -200,7 +226,7 @@ fn selected(info: &RepoInfo, request: &PullRequest) -> Result<(Selection, Vec<Re
         true => contents::select(&entries, &request.name, request.memory_bytes)?,
         false => {
             let files = (0..entries.len()).filter(|&at| include.is_match(&entries[at].path)).collect();
-            Selection { files, open: None, quant: None }
+            Selection { files, open: None, quant: None, is_model: false }
         }
     };
     selection.files.retain(|&at| !exclude.is_match(&entries[at].path));

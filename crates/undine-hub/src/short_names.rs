@@ -12,6 +12,10 @@ use crate::quant;
 const TABLE: &str = include_str!("short_names.json");
 /// How similar a name must be to be suggested (Jaro and Winkler's measure, 1 being equal).
 const SIMILARITY_MIN: f64 = 0.8;
+/// What Ollama has as a family of its own and is a variant here.
+const VARIANTS: [&str; 1] = ["-thinking"];
+/// Sizes that Ollama says shorter.
+const SIZES: [(&str, &str); 2] = [("8b", "8b-a1b"), ("24b", "24b-a2b")];
 /// Names suggested, at most.
 const NEAREST_MAX: usize = 3;
 
@@ -25,6 +29,9 @@ pub struct ShortName {
     pub repo: String,
     /// Parameters of the language model.
     pub parameters: u64,
+    /// Those that compute a token, if not all do: of a mixture of experts, the shared ones and those of the chosen experts.
+    #[serde(default)]
+    pub active: Option<u64>,
     /// About how large the file with the vision tower is, if there is one.
     #[serde(default)]
     pub mmproj_bytes: u64,
@@ -35,6 +42,12 @@ impl ShortName {
     pub fn bytes(&self, quant: &str) -> Option<u64> {
         let bits = quant::bits_per_weight(quant)?;
         Some((self.parameters as f64 * bits / 8.0) as u64 + self.mmproj_bytes)
+    }
+
+    /// About how many bytes of it are read for a token.
+    pub fn bytes_per_token(&self, quant: &str) -> Option<u64> {
+        let bits = quant::bits_per_weight(quant)?;
+        Some((self.active.unwrap_or(self.parameters) as f64 * bits / 8.0) as u64)
     }
 }
 
@@ -56,7 +69,7 @@ pub(crate) fn find(text: &str) -> Option<Result<HubName, crate::Error>> {
         Some((text, revision)) => (text, Some(crate::name::checked_revision(text, revision))),
         None => (text, None),
     };
-    let lower = text.to_ascii_lowercase();
+    let lower = in_own_words(&text.to_ascii_lowercase());
     let hub_name = |known: &ShortName, quant: Option<&str>| {
         Ok(HubName {
             repo: Repo::parse(&known.repo)?,
@@ -74,6 +87,42 @@ pub(crate) fn find(text: &str) -> Option<Result<HubName, crate::Error>> {
         quant::is_known(quant).then_some((known, quant))
     })?;
     Some(hub_name(known, Some(quant)))
+}
+
+/// A name as Ollama has it in the words of the table: `lfm2.5-thinking:1.2b`, `lfm2:24b`, `lfm2.5:1.2b-instruct-q8_0`, and
+/// `:latest`, which says nothing.
+fn in_own_words(lower: &str) -> String {
+    let lower = lower.strip_prefix("library/").unwrap_or(lower);
+    let lower = lower.strip_suffix(":latest").unwrap_or(lower);
+    let (family, tag) = lower.split_once(':').unwrap_or((lower, ""));
+    let (family, variant) =
+        match VARIANTS.iter().find_map(|variant| Some((family.strip_suffix(variant)?, *variant))) {
+            Some((family, variant)) => (family, variant),
+            None => (family, ""),
+        };
+    let tag = tag.replace("-instruct", "").replace("-fp16", "-f16");
+    let (size, rest) =
+        tag.split_once('-').map_or((tag.as_str(), String::new()), |(size, rest)| (size, format!("-{rest}")));
+    let is_named = |name: &str| short_names().iter().any(|known| known.name == name);
+    let size = match size {
+        "" if !variant.is_empty() => "1.2b",
+        size => SIZES
+            .iter()
+            .find(|(short, _)| *short == size && !rest.starts_with("-a"))
+            .map_or(size, |(_, long)| long),
+    };
+    match is_named(&format!("{family}:{size}{variant}")) {
+        true => format!("{family}:{size}{variant}{rest}"),
+        false => lower.to_owned(),
+    }
+}
+
+/// Sizes of a family, for a name that has none.
+pub(crate) fn sizes_of(text: &str) -> Vec<String> {
+    let lower = text.to_ascii_lowercase();
+    let family = lower.split(':').next().unwrap_or_default();
+    let of_family = short_names().iter().filter(|known| known.name.split(':').next() == Some(family));
+    of_family.map(|known| known.name.clone()).collect()
 }
 
 /// Short names and repositories that look like `text`, best first.
@@ -130,12 +179,31 @@ mod tests {
             ("lfm2.5:8b-a1b:q8_0", "LiquidAI/LFM2.5-8B-A1B-GGUF", Some("Q8_0")),
             ("lfm2.5:1.2b-thinking-q4_0", "LiquidAI/LFM2.5-1.2B-Thinking-GGUF", Some("Q4_0")),
             ("lfm2-vl:450m", "LiquidAI/LFM2-VL-450M-GGUF", None),
+            ("lfm2.5:1.2b:latest", "LiquidAI/LFM2.5-1.2B-Instruct-GGUF", None),
+            ("lfm2.5:1.2b-instruct-q8_0", "LiquidAI/LFM2.5-1.2B-Instruct-GGUF", Some("Q8_0")),
+            ("lfm2.5-thinking", "LiquidAI/LFM2.5-1.2B-Thinking-GGUF", None),
+            ("lfm2.5-thinking:latest", "LiquidAI/LFM2.5-1.2B-Thinking-GGUF", None),
+            ("lfm2.5-thinking:1.2b", "LiquidAI/LFM2.5-1.2B-Thinking-GGUF", None),
+            ("lfm2.5-thinking:1.2b-q4_K_M", "LiquidAI/LFM2.5-1.2B-Thinking-GGUF", Some("Q4_K_M")),
+            ("lfm2:24b", "LiquidAI/LFM2-24B-A2B-GGUF", None),
+            ("lfm2:24b-a2b-q4_K_M", "LiquidAI/LFM2-24B-A2B-GGUF", Some("Q4_K_M")),
+            ("lfm2.5:8b", "LiquidAI/LFM2.5-8B-A1B-GGUF", None),
+            ("lfm2.5:8b-q8_0", "LiquidAI/LFM2.5-8B-A1B-GGUF", Some("Q8_0")),
         ] {
             let name = HubName::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((name.repo.as_str(), name.quant.as_deref()), (repo, quant), "{text}");
         }
         assert_eq!(HubName::parse("lfm2:350m@v1").expect("parses").revision(), "v1");
-        for text in ["lfm2", "lfm2:", "lfm2:350m-", "lfm2:350m-nonsense", "lfm2:350m@../x", "lfm9:1b"] {
+        for text in [
+            "lfm2",
+            "lfm2:latest",
+            "lfm2.5:latest",
+            "lfm2:",
+            "lfm2:350m-",
+            "lfm2:350m-nonsense",
+            "lfm2:350m@../x",
+            "lfm9:1b",
+        ] {
             assert!(HubName::parse(text).is_err(), "{text}");
         }
     }

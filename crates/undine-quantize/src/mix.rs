@@ -166,6 +166,22 @@ impl fmt::Display for Mix {
     }
 }
 
+/// Names of mixes whose types are read and not written.
+const READ_ONLY: [&str; 12] = [
+    "IQ1_S",
+    "IQ1_M",
+    "IQ2_XS",
+    "IQ2_S",
+    "IQ2_M",
+    "IQ3_XXS",
+    "IQ3_XS",
+    "TQ1_0",
+    "TQ2_0",
+    "MXFP4",
+    "MXFP4_MOE",
+    "NVFP4",
+];
+
 impl FromStr for Mix {
     type Err = String;
 
@@ -179,7 +195,11 @@ impl FromStr for Mix {
         };
         Self::ALL.iter().copied().find(|mix| mix.name() == text).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|mix| mix.name()).collect();
-            format!("expected one of {}", names.join(", "))
+            let expected = format!("expected one of {}", names.join(", "));
+            if READ_ONLY.contains(&text.as_str()) {
+                return format!("files in {text} are read and run, but not written here; {expected}");
+            }
+            expected
         })
     }
 }
@@ -195,6 +215,13 @@ mod tests {
         }
         assert_eq!("q4_k".parse(), Ok(Mix::Q4_K_M));
         assert!("Q9_Z".parse::<Mix>().unwrap_err().contains("Q4_K_M"));
+        for name in ["iq2_xs", "IQ3_XXS", "tq1_0", "MXFP4"] {
+            let error = name.parse::<Mix>().expect_err("not written");
+            assert!(
+                error.contains(&format!("{} are read and run, but not written", name.to_uppercase())),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -33,10 +33,16 @@ impl FromStr for TypeOverride {
 /// # Errors
 /// A sentence with the names there are.
 pub fn parse_dtype(name: &str) -> Result<DType, String> {
-    DType::parse(name).ok_or_else(|| {
-        let names: Vec<_> = DType::ALL.iter().map(|dtype| dtype.name()).collect();
-        format!("no tensor type is named {name:?}; expected one of {}", names.join(", "))
-    })
+    let written = || DType::ALL.iter().filter(|dtype| dtype.is_written()).map(|dtype| dtype.name());
+    let names = || written().collect::<Vec<_>>().join(", ");
+    match DType::parse(name) {
+        Some(dtype) if dtype.is_written() => Ok(dtype),
+        Some(dtype) => Err(format!(
+            "files with tensors of type {dtype} are read and run, but nothing is encoded in it; expected one of {}",
+            names()
+        )),
+        None => Err(format!("no tensor type is named {name:?}; expected one of {}", names())),
+    }
 }
 
 /// What a file is to become. Of several wishes for a tensor, the first of these counts: an override, the type for its
@@ -73,6 +79,10 @@ mod tests {
         for (text, expected) in [
             ("ffn_down", "PATTERN=TYPE"),
             ("ffn_down=Q9", "no tensor type is named \"Q9\""),
+            (
+                "ffn_down=iq1_m",
+                "type IQ1_M are read and run, but nothing is encoded in it; expected one of F32",
+            ),
             ("[=Q8_0", "not a regular expression"),
         ] {
             let error = text.parse::<TypeOverride>().expect_err("refused");

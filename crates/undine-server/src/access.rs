@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
+use crate::remarks::{IGNORED_FIELDS, RELAXED_SCHEMAS};
 use crate::wire::error::{ApiError, ApiResult};
 
 /// Paths without keys: probes of load balancers, scrapers of metrics and readers of the interface have none.
@@ -70,11 +71,13 @@ impl Cors {
             false => AllowMethods::list(parse::<Method>(&self.methods, "a method such as POST")?),
         };
         let headers = match everything(&self.headers) {
-            true => AllowHeaders::any(),
+            // Those that a browser asks for, by name: it does not take "*" to mean `authorization`.
+            true => AllowHeaders::mirror_request(),
             false => AllowHeaders::list(parse::<HeaderName>(&self.headers, "the name of a header")?),
         };
         let layer = CorsLayer::new().allow_origin(origins).allow_methods(methods).allow_headers(headers);
-        let exposed = [HeaderName::from_static("x-request-id"), header::RETRY_AFTER];
+        let own = ["x-request-id", IGNORED_FIELDS, RELAXED_SCHEMAS].map(HeaderName::from_static);
+        let exposed: Vec<HeaderName> = own.into_iter().chain([header::RETRY_AFTER]).collect();
         Ok(layer.expose_headers(exposed).allow_credentials(self.credentials == Credentials::Allowed))
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct Account {
     id: RequestId,
     method: Method,
     handler: String,
+    /// The path that was asked for, where no route has it; it is never a label of metrics.
+    stray: Option<String>,
     status: u16,
     end: End,
     begin: Instant,
@@ -96,6 +98,7 @@ impl Account {
         app.in_flight.send_modify(|count| *count += 1);
         let id = request_id(request.headers());
         let handler = request.extensions().get().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
+        let stray = (handler == NO_ROUTE).then(|| crate::wire::fields::excerpt(request.uri().path()));
         let span = tracing::info_span!("request", id = %id.0);
         let method = match request.method() {
             known @ (&Method::GET | &Method::POST | &Method::HEAD | &Method::OPTIONS) => known.clone(),
@@ -107,6 +110,7 @@ impl Account {
             id,
             method,
             handler,
+            stray,
             status: STATUS_CLIENT_LEFT,
             end: End::CutOff,
             begin: Instant::now(),
@@ -154,7 +158,7 @@ impl Account {
                     parent: &self.span,
                     $level,
                     method = %self.method,
-                    path = %self.handler,
+                    path = %self.stray.as_deref().unwrap_or(&self.handler),
                     status = self.status,
                     end,
                     prompt_tokens = count(&tally.prompt_tokens),

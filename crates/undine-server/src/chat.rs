@@ -6,16 +6,17 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use undine_core::{Origin, RowOutput, TokenId};
-use undine_text::Cancel;
 use undine_text::grammar::CompiledRules;
+use undine_text::{Cancel, ToolFormat};
 
 use crate::generation::{CallDelta, Choice, Delta, Finish, Generation, Plan, Reading};
 use crate::images::{self, Images};
 use crate::logprobs::{ChatLogprobs, TokenTexts};
 use crate::preparing::Lane;
 use crate::prompt::{self, Prompt, Wanted};
+use crate::remarks::Remarks;
 use crate::render;
-use crate::routes::{name_ignored, response_id};
+use crate::routes::response_id;
 use crate::rules::{self, Answering};
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
@@ -68,13 +69,15 @@ pub(crate) async fn answer(
     let work = move |cancel: &Cancel| draft(&served, origin, request, images, cancel);
     let mut draft = app.preparing.run(caller.tenant, lane, work).await?;
     let rules = rules::compile(&app, &ready, caller.tenant, draft.answering.restriction.take()).await?;
+    let remarks = Remarks::new(ignored, rules.as_ref());
+    app.tell_relaxed(&remarks);
     let (form, plan) = draft.finish(&ready, rules.as_ref(), id)?;
     let generation = Generation::start(app, &ready, plan).await?;
     let response = match stream {
         Some(usage) => sse::response(generation, ChatChunks { form }, usage),
         None => collect(generation, form).await?,
     };
-    Ok(name_ignored(response, &ignored))
+    Ok(remarks.on(response))
 }
 
 /// What this server has and allows.
@@ -126,7 +129,13 @@ impl Draft {
             rules,
         };
         let sequences = prompt::sequences(ready, &prompt, &wanted)?;
-        let reading = Reading { starts_in: prompt.starts_in, special, tools, place: prompt.place };
+        // JSON that was asked for is no call.
+        let tool_format = match common.format {
+            Some(_) => ToolFormat::Lfm2Marked,
+            None => ToolFormat::Lfm2,
+        };
+        let reading =
+            Reading { starts_in: prompt.starts_in, special, tools, tool_format, place: prompt.place };
         let choices: Vec<Choice> =
             sequences.iter().map(|_| Choice::new(ready, common, reading.clone())).collect();
         let form = Form {
@@ -232,6 +241,18 @@ async fn collect(mut generation: Generation, form: Form) -> ApiResult<Response> 
     Ok(Json(response).into_response())
 }
 
+/// One entry for each call: clients put parts together by their places in a chunk, and take two of one call for two calls.
+fn call_deltas(deltas: Vec<CallDelta>) -> Vec<ToolCallDelta> {
+    let mut calls: Vec<ToolCallDelta> = Vec::new();
+    for delta in deltas.into_iter().filter_map(call_delta) {
+        match calls.iter_mut().find(|call| call.index == delta.index) {
+            Some(call) => call.function.arguments.push_str(&delta.function.arguments),
+            None => calls.push(delta),
+        }
+    }
+    calls
+}
+
 /// What a stream says of a call. What was sent of an aborted one cannot be taken back: it stays incomplete.
 fn call_delta(delta: CallDelta) -> Option<ToolCallDelta> {
     let part = |index, name, arguments| ToolCallDelta {
@@ -288,7 +309,7 @@ impl Chunks for ChatChunks {
     fn delta(&mut self, index: usize, delta: Delta, usage: ChunkUsage, events: &mut Events) {
         let form = &self.form;
         let reasoning = if form.include_reasoning { delta.reasoning.as_str() } else { "" };
-        let tool_calls: Vec<ToolCallDelta> = delta.calls.into_iter().filter_map(call_delta).collect();
+        let tool_calls = call_deltas(delta.calls);
         let visible = !delta.content.is_empty() || !reasoning.is_empty() || !tool_calls.is_empty();
         let has_token = delta.token.is_some() && (form.logprobs.is_some() || form.return_token_ids);
         if !visible && !has_token && delta.finish.is_none() {

@@ -7,13 +7,14 @@ use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use undine_core::{Origin, RowOutput, TokenId};
 use undine_text::grammar::CompiledRules;
-use undine_text::{Cancel, SpecialText};
+use undine_text::{Cancel, SpecialText, ToolFormat};
 
 use crate::generation::{Choice, Delta, Generation, Plan, Reading, special_text};
-use crate::logprobs::{LegacyLogprobs, TokenTexts};
+use crate::logprobs::{LegacyLogprobs, Offsets, TokenTexts};
 use crate::preparing::Lane;
 use crate::prompt::{self, Wanted};
-use crate::routes::{name_ignored, response_id};
+use crate::remarks::Remarks;
+use crate::routes::response_id;
 use crate::rules;
 use crate::sse::{self, ChunkUsage, Chunks, Events};
 use crate::state::{App, Ready, unix_time};
@@ -42,10 +43,9 @@ struct EchoedPrompt {
 }
 
 /// What is kept per choice between its parts.
-#[derive(Clone, Copy, Default)]
 struct Progress {
-    /// Characters of the token texts so far, for `text_offset`.
-    offset: u32,
+    /// For `text_offset`.
+    offsets: Offsets,
     /// Whether the prompt has been written.
     started: bool,
 }
@@ -69,17 +69,19 @@ pub(crate) async fn answer(
     let rules =
         rules::compile(&app, &ready, caller.tenant, rules::of_completion(request.common.format.as_ref()))
             .await?;
+    let remarks = Remarks::new(ignored, rules.as_ref());
+    app.tell_relaxed(&remarks);
     let served = Arc::clone(&ready);
     let origin = caller.origin(&request.common);
     let work = move |_: &Cancel| prepare(&served, &origin, request, id, rules.as_ref());
     let (form, plan) = app.preparing.run(caller.tenant, lane, work).await?;
     let generation = Generation::start(app, &ready, plan).await?;
-    let progress = vec![Progress::default(); form.prompts.len() * form.choices_per_prompt];
+    let progress = (0..form.prompts.len() * form.choices_per_prompt).map(|_| form.progress()).collect();
     let response = match stream {
         Some(usage) => sse::response(generation, CompletionChunks { form, progress }, usage),
         None => collect(generation, form, progress).await?,
     };
-    Ok(name_ignored(response, &ignored))
+    Ok(remarks.on(response))
 }
 
 fn prepare(
@@ -116,7 +118,8 @@ fn prepare(
         let wanted = Wanted { origin, common: &common, max_tokens, logprobs, prompt_logprobs: scores, rules };
         let sequences = prompt::sequences(ready, &prompt, &wanted)?;
         let (special, place) = (common.special, prompt.place);
-        let reading = Reading { starts_in: prompt.starts_in, special, tools: None, place };
+        let tool_format = ToolFormat::Lfm2Marked;
+        let reading = Reading { starts_in: prompt.starts_in, special, tools: None, tool_format, place };
         plan.choices.extend(sequences.iter().map(|_| Choice::new(ready, &common, reading.clone())));
         plan.sequences.extend(sequences);
         plan.prompt_tokens = plan.prompt_tokens.saturating_add(prompt.tokens.len() as u32);
@@ -144,6 +147,10 @@ fn prepare(
 }
 
 impl Form {
+    fn progress(&self) -> Progress {
+        Progress { offsets: Offsets::after(0, &self.texts, self.special), started: false }
+    }
+
     fn prompt(&self, index: usize) -> &EchoedPrompt {
         &self.prompts[index / self.choices_per_prompt]
     }
@@ -161,18 +168,36 @@ impl Form {
         }
         if let (true, Some(top)) = (self.echo, self.logprobs) {
             let mut logprobs = LegacyLogprobs::default();
-            logprobs.push_first(prompt.tokens[0], &self.texts, &mut progress.offset);
+            let mut offsets = self.offsets_of(prompt, &choice.text);
+            logprobs.push_first(prompt.tokens[0], &self.texts, offsets.next(prompt.tokens[0]));
             for row in scores {
-                logprobs.push(row, top, &self.texts, &mut progress.offset);
+                logprobs.push(row, top, &self.texts, offsets.next(row.chosen.token));
             }
             choice.logprobs = Some(logprobs);
         }
+        progress.offsets = Offsets::after(choice.text.chars().count(), &self.texts, self.special);
         choice.prompt_logprobs = self.prompt_logprobs.map(|top| self.texts.prompt(scores, top));
         if self.return_token_ids {
             choice.prompt_token_ids = Some(prompt.tokens.clone());
             choice.token_ids = Some(Vec::new());
         }
         choice
+    }
+
+    /// Where the tokens of an echoed prompt begin. A text was sent with its special tokens, but for the first, which is put in front of it.
+    fn offsets_of(&self, prompt: &EchoedPrompt, text: &str) -> Offsets {
+        if prompt.text.is_none() {
+            return Offsets::after(0, &self.texts, self.special);
+        }
+        let mut offsets = Offsets::after(0, &self.texts, SpecialText::Keep);
+        let first = prompt.tokens[0];
+        let is_added = self.texts.tokenizer.as_ref().is_some_and(|tokenizer| {
+            tokenizer.is_special(first) && !text.as_bytes().starts_with(tokenizer.token_bytes(first))
+        });
+        if is_added {
+            offsets.skip(first);
+        }
+        offsets
     }
 
     /// A part of a choice: what one step added, with the opening in front of the first.
@@ -186,7 +211,8 @@ impl Form {
         // Completions are raw text: nothing is split off as reasoning.
         part.text.push_str(&delta.content);
         if let (Some(top), Some(row)) = (self.logprobs, &delta.token) {
-            part.logprobs.get_or_insert_default().push(row, top, &self.texts, &mut progress.offset);
+            let offset = progress.offsets.next(row.chosen.token);
+            part.logprobs.get_or_insert_default().push(row, top, &self.texts, offset);
         }
         if let (true, Some(row)) = (self.return_token_ids, &delta.token) {
             part.token_ids.get_or_insert_default().push(row.chosen.token);

@@ -14,6 +14,7 @@ use undine_text::grammar::STACK_BYTES;
 use crate::engine_thread::{Clock, Command, EngineHandle, Outlet, Sequence, Submission, Update};
 use crate::files;
 use crate::images::Vision;
+use crate::kept_tokens::KeptTokens;
 use crate::lifetime::{Lifetime, Siblings};
 use crate::metrics::{EndReason, EngineMetrics};
 use crate::prompt;
@@ -150,6 +151,7 @@ fn run(
         capacity,
         grammars,
         turns: Arc::default(),
+        tokens: KeptTokens::default(),
         created: unix_time(),
         seeds: AtomicU64::new(0),
     };

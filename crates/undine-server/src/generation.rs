@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 use undine_core::{FinishReason, RowOutput, TokenId};
 use undine_text::tools::ToolSet;
-use undine_text::{IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream};
+use undine_text::{
+    IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, ToolFormat,
+};
 
 use crate::engine_thread::{Running, Sequence, Update};
 use crate::places::Part;
@@ -91,6 +93,8 @@ pub(crate) struct Choice {
     pieces: Vec<Piece>,
     /// The calls that were begun and not aborted, if any are looked for.
     calls: usize,
+    /// Whether the last of them is not complete.
+    call_is_cut: bool,
     recorder: Option<Recorder>,
 }
 
@@ -101,6 +105,7 @@ pub(crate) struct Reading {
     pub(crate) special: SpecialTokensWanted,
     /// The tools whose calls are looked for.
     pub(crate) tools: Option<Arc<ToolSet>>,
+    pub(crate) tool_format: ToolFormat,
     /// Where the answer begins, if it is to be kept.
     pub(crate) place: Option<Place>,
 }
@@ -113,7 +118,7 @@ struct AfterMinimum {
 
 impl Choice {
     pub(crate) fn new(ready: &Ready, common: &Common, reading: Reading) -> Self {
-        let Reading { starts_in, special, tools, place } = reading;
+        let Reading { starts_in, special, tools, tool_format, place } = reading;
         let think = if starts_in == StartsIn::Unsplit { None } else { ready.think() };
         let reasoning = match (think, starts_in) {
             (None, _) | (_, StartsIn::Unsplit) => Reasoning::Off,
@@ -126,6 +131,7 @@ impl Choice {
             special: special_text(special),
             reasoning,
             tools,
+            tool_format,
         };
         let tokenizer = ready.model.tokenizer.as_ref();
         let mut after_minimum = None;
@@ -143,6 +149,7 @@ impl Choice {
             reasoning_tokens: 0,
             pieces: Vec::new(),
             calls: 0,
+            call_is_cut: false,
             recorder: place.and_then(|place| Recorder::new(ready, place)),
         }
     }
@@ -168,11 +175,17 @@ impl Choice {
         if delta.finish.is_some()
             && let Some(text) = &mut self.text
         {
-            text.finish(&mut self.pieces);
+            match finish_reason {
+                Some(FinishReason::MaxTokens | FinishReason::ContextFull) => text.cut(&mut self.pieces),
+                _ => text.finish(&mut self.pieces),
+            };
         }
         self.hand_out(&mut delta);
         if let Some(finish) = &mut delta.finish {
-            if self.calls > 0 && finish.reason == "stop" {
+            if self.call_is_cut {
+                // Also by a stop string: whoever acts on "stop" or "tool_calls" would take the call for whole.
+                finish.reason = "length";
+            } else if self.calls > 0 && finish.reason == "stop" {
                 finish.reason = "tool_calls";
             }
             if let Some(recorder) = self.recorder.take() {
@@ -195,6 +208,7 @@ impl Choice {
                 Piece::ToolArguments { index, json } => {
                     delta.calls.push(CallDelta::Arguments { index, json });
                 }
+                Piece::ToolCut { .. } => self.call_is_cut = true,
                 Piece::ToolAborted { index } => {
                     self.calls -= 1;
                     delta.calls.push(CallDelta::Aborted { index });

@@ -81,6 +81,14 @@ impl InProcess {
         }
     }
 
+    /// Tokens generated so far, those of answers that go on among them.
+    pub fn generated_tokens(&self) -> u64 {
+        match &*self.status.borrow() {
+            Status::Ready(ready) => ready.engine.metrics.generation_tokens.get(),
+            Status::Loading | Status::Failed { .. } => 0,
+        }
+    }
+
     /// Ends the engine after the step it is in; requests that run are not answered.
     pub async fn stop(self) {
         self.stop.stop();

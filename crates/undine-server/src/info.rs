@@ -1,13 +1,19 @@
-//! `GET /server_info`: what is served, with which limits.
+//! `GET /server_info`: what is served, with which limits. `GET /tokenizer_info`: how text becomes tokens.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{Method, Uri};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
+use undine_core::TokenId;
+use undine_text::{Bos, ChatTemplate, SpecialText};
 
+use crate::prompt;
+use crate::routes;
 use crate::state::App;
-use crate::wire::error::ApiResult;
+use crate::wire::error::{ApiError, ApiResult};
 
 /// Nothing secret: no keys, no paths beside the names that clients use.
 #[derive(Serialize)]
@@ -54,4 +60,37 @@ pub(crate) async fn server_info(State(app): State<Arc<App>>) -> ApiResult<Json<S
         },
         kv_cache: KvCache { blocks: ready.capacity.blocks, block_size: ready.capacity.block_size },
     }))
+}
+
+/// The tokenizer in the words of `tokenizer_config.json`, as vLLM tells it and where the server was started to tell it.
+pub(crate) async fn tokenizer_info(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+) -> ApiResult<Json<Value>> {
+    if !app.config.tokenizer_info {
+        return Err(routes::unknown_route(method, uri).await);
+    }
+    let ready = app.ready()?;
+    let tokenizer = prompt::tokenizer(&ready, "tokenizer_info")
+        .map_err(|_| ApiError::bad_request("this model has no tokenizer".to_owned()))?;
+    let text = |id: TokenId| tokenizer.decode(&[id], SpecialText::Keep);
+    let special = (0..tokenizer.vocab_size() as TokenId).filter(|&id| tokenizer.is_special(id));
+    let added: Map<String, Value> = special
+        .map(|id| {
+            let token = json!({"content": text(id), "special": true, "normalized": false, "single_word": false,
+                "lstrip": false, "rstrip": false});
+            (id.to_string(), token)
+        })
+        .collect();
+    Ok(Json(json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": tokenizer.bos().map(text),
+        "eos_token": ready.model.eos.first().copied().map(text),
+        "add_bos_token": tokenizer.default_bos() == Bos::Add,
+        "model_max_length": ready.max_model_len,
+        "added_tokens_decoder": added,
+        "clean_up_tokenization_spaces": false,
+        "chat_template": ready.model.template.as_ref().map(ChatTemplate::source),
+    })))
 }

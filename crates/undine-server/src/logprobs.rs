@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use undine_core::{RowOutput, TokenId, TokenScore};
-use undine_text::Tokenizer;
+use undine_text::{Detokenizer, SpecialText, Tokenizer};
 
 use crate::wire::common::TokenNames;
 
@@ -98,14 +98,14 @@ pub(crate) struct LegacyLogprobs {
 
 impl LegacyLogprobs {
     /// A token without a predecessor.
-    pub(crate) fn push_first(&mut self, token: TokenId, texts: &TokenTexts, offset: &mut u32) {
+    pub(crate) fn push_first(&mut self, token: TokenId, texts: &TokenTexts, offset: u32) {
         self.push_name(token, texts, offset);
         self.token_logprobs.push(None);
         self.top_logprobs.push(None);
     }
 
     /// A token with `top` alternatives; the chosen one is always among them.
-    pub(crate) fn push(&mut self, row: &RowOutput, top: u32, texts: &TokenTexts, offset: &mut u32) {
+    pub(crate) fn push(&mut self, row: &RowOutput, top: u32, texts: &TokenTexts, offset: u32) {
         self.push_name(row.chosen.token, texts, offset);
         self.token_logprobs.push(Some(finite(row.chosen.logprob)));
         let mut by_name: Vec<(String, f32)> = Vec::with_capacity(top as usize + 1);
@@ -121,12 +121,9 @@ impl LegacyLogprobs {
         self.top_logprobs.push(Some(TopByName(by_name)));
     }
 
-    /// `offset` counts characters from the start of the choice's text, as clients in Python index it.
-    fn push_name(&mut self, token: TokenId, texts: &TokenTexts, offset: &mut u32) {
-        let name = texts.name(token);
-        self.text_offset.push(*offset);
-        *offset = offset.saturating_add(name.chars().count() as u32);
-        self.tokens.push(name);
+    fn push_name(&mut self, token: TokenId, texts: &TokenTexts, offset: u32) {
+        self.text_offset.push(offset);
+        self.tokens.push(texts.name(token));
     }
 
     pub(crate) fn append(&mut self, other: Self) {
@@ -135,6 +132,43 @@ impl LegacyLogprobs {
         self.token_logprobs.extend(token_logprobs);
         self.tokens.extend(tokens);
         self.top_logprobs.extend(top_logprobs);
+    }
+}
+
+/// Where tokens begin in the text of a choice, in characters, as clients in Python index it. Tokens that are not shown take no room
+/// there, and the parts of a character share its place.
+pub(crate) struct Offsets {
+    detokenizer: Option<Detokenizer>,
+    chars: u32,
+    /// A token that takes no room once.
+    skipped: Option<TokenId>,
+}
+
+impl Offsets {
+    /// For tokens that come after so many characters.
+    pub(crate) fn after(chars: usize, texts: &TokenTexts, special: SpecialText) -> Self {
+        let detokenizer =
+            texts.tokenizer.as_ref().map(|tokenizer| Detokenizer::new(Arc::clone(tokenizer), special));
+        Self { detokenizer, chars: u32::try_from(chars).unwrap_or(u32::MAX), skipped: None }
+    }
+
+    /// The next token is not in the text.
+    pub(crate) fn skip(&mut self, token: TokenId) {
+        self.skipped = Some(token);
+    }
+
+    /// Where the next token begins.
+    pub(crate) fn next(&mut self, token: TokenId) -> u32 {
+        let start = self.chars;
+        if self.skipped.take() == Some(token) {
+            return start;
+        }
+        let mut text = String::new();
+        if let Some(detokenizer) = &mut self.detokenizer {
+            detokenizer.push(token, &mut text);
+        }
+        self.chars = self.chars.saturating_add(text.chars().count() as u32);
+        start
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tool calls as LFM2 models write them, for templates that do not write past calls themselves.
 
 use serde_json::{Map, Value};
+use undine_text::exact;
 use undine_text::tools::{TOOL_CALL_END, TOOL_CALL_START};
 
 /// The calls of a message, arguments as objects, between their markers.
@@ -29,6 +30,9 @@ fn literal(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Object(fields) => {
+            if let Some(digits) = exact::of_fields(fields) {
+                return digits.to_owned();
+            }
             let field = |(name, value): (&String, &Value)| {
                 format!("{}: {}", Value::from(name.as_str()), literal(value))
             };

@@ -235,24 +235,41 @@ impl Rendered {
         let ends: Vec<String> = ready.model.eos.iter().filter(is_special).map(end).collect();
         for turn in ready.turns.in_text(&self.root, &self.text, &ends) {
             let place = turn.range();
-            encode_text(ready, tokenizer, &self.text[done..place.start], &mut bos, &mut all);
+            self.encode_text(ready, tokenizer, (&self.text[done..place.start], &ends), &mut bos, &mut all);
             all.tokens.extend_from_slice(&turn.tokens);
             done = place.end;
         }
-        encode_text(ready, tokenizer, &self.text[done..], &mut bos, &mut all);
+        self.encode_text(ready, tokenizer, (&self.text[done..], &ends), &mut bos, &mut all);
         all
     }
-}
 
-/// Encodes a part of the text. `bos` is for the very first piece.
-fn encode_text(ready: &Ready, tokenizer: &Tokenizer, text: &str, bos: &mut Bos, all: &mut Encoded) {
-    let mut encode = |piece: &str| tokenizer.encode(piece, std::mem::replace(bos, Bos::Omit));
-    match &ready.vision {
-        Some(vision) => {
-            let Encoded { tokens, images } = vision.placeholders.encode(text, encode);
-            all.tokens.extend(tokens);
-            all.images.extend(images);
+    /// Encodes a part of the text, in which special tokens end messages. `bos` is for the very first piece.
+    fn encode_text(
+        &self,
+        ready: &Ready,
+        tokenizer: &Tokenizer,
+        (text, ends): (&str, &[String]),
+        bos: &mut Bos,
+        all: &mut Encoded,
+    ) {
+        let mut encode = |text: &str| {
+            let front = tokenizer.encode("", std::mem::replace(bos, Bos::Omit));
+            let piece = |piece: &str| tokenizer.encode(piece, Bos::Omit);
+            // A text that begins with the token has no second one.
+            let tokens = match tokenizer.longest_slice("") {
+                Some(_) => ready.tokens.encode(&self.root, text, ends, piece),
+                // Nobody knows where its texts may be cut.
+                None => piece(text),
+            };
+            if front.first() == tokens.first() { tokens } else { [front, tokens].concat() }
+        };
+        match &ready.vision {
+            Some(vision) => {
+                let Encoded { tokens, images } = vision.placeholders.encode(text, encode);
+                all.tokens.extend(tokens);
+                all.images.extend(images);
+            }
+            None => all.tokens.extend(encode(text)),
         }
-        None => all.tokens.extend(encode(text)),
     }
 }

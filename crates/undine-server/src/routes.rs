@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -44,6 +44,7 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/completions", &["post"], post(completions)),
         ("/tokenize", &["post"], post(tokenize::tokenize)),
         ("/detokenize", &["post"], post(tokenize::detokenize)),
+        ("/tokenizer_info", &["get"], get(info::tokenizer_info)),
     ]
 }
 
@@ -93,20 +94,6 @@ impl FromRequest<Arc<App>> for Post {
         };
         Ok(Self { ready, body, app: Arc::clone(app), caller, request_id })
     }
-}
-
-/// The header that names them.
-const IGNORED_FIELDS: &str = "x-undine-ignored-fields";
-
-/// Names fields of the request that were ignored, for whoever looks.
-pub(crate) fn name_ignored(mut response: Response, ignored: &[String]) -> Response {
-    if !ignored.is_empty() {
-        let names = ignored.join(", ").escape_default().to_string();
-        if let Ok(names) = HeaderValue::try_from(names) {
-            response.headers_mut().insert(HeaderName::from_static(IGNORED_FIELDS), names);
-        }
-    }
-    response
 }
 
 /// Only JSON: a web page could send anything else to a local server without asking the browser's permission.
@@ -268,7 +255,7 @@ async fn completions(post: Post) -> ApiResult<Response> {
     completion::answer(post.app, post.ready, post.caller, post.body, &post.request_id).await
 }
 
-async fn unknown_route(method: Method, uri: Uri) -> ApiError {
+pub(crate) async fn unknown_route(method: Method, uri: Uri) -> ApiError {
     ApiError::route_not_found(method.as_str(), &crate::wire::fields::excerpt(uri.path()))
 }
 

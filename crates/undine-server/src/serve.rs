@@ -126,6 +126,8 @@ pub struct ServerConfig {
     pub request_log: RequestLog,
     /// Whether fields of a body that nobody knows are an error.
     pub strict_fields: bool,
+    /// Whether the tokenizer's settings and the chat template are told.
+    pub tokenizer_info: bool,
     /// Where images may come from, and how many.
     pub media: MediaConfig,
 }
@@ -146,6 +148,7 @@ impl Default for ServerConfig {
             drain_timeout: DRAIN_TIMEOUT,
             request_log: RequestLog::On,
             strict_fields: false,
+            tokenizer_info: false,
             media: MediaConfig::default(),
         }
     }

@@ -13,11 +13,13 @@ use undine_text::tools::TOOL_CALL_START;
 use crate::clients::Clients;
 use crate::engine_thread::EngineHandle;
 use crate::images::Vision;
+use crate::kept_tokens::KeptTokens;
 use crate::media::Media;
 use crate::metrics::{EngineMetrics, HttpMetrics};
 use crate::options::{ReasoningFormat, ToolCallFormat};
 use crate::preparing::Preparing;
 use crate::prompt;
+use crate::remarks::Remarks;
 use crate::rules::Grammars;
 use crate::serve::{ServerConfig, ServerModel};
 use crate::turns::KeptTurns;
@@ -73,6 +75,8 @@ pub(crate) struct Ready {
     pub(crate) grammars: Arc<Grammars>,
     /// Answers that may come back in the next turn.
     pub(crate) turns: Arc<KeptTurns>,
+    /// Tokens of texts that may come back.
+    pub(crate) tokens: KeptTokens,
     /// Unix time in seconds.
     pub(crate) created: u64,
     /// Seeds made so far for requests that brought none.
@@ -167,6 +171,8 @@ pub(crate) struct App {
     pub(crate) preparing: Preparing,
     /// Requests with fields that nobody knows.
     strange: AtomicU64,
+    /// Requests with schemas that were relaxed.
+    relaxed: AtomicU64,
 }
 
 impl App {
@@ -181,6 +187,7 @@ impl App {
             status,
             preparing: Preparing::new(),
             strange: AtomicU64::new(0),
+            relaxed: AtomicU64::new(0),
         }
     }
 
@@ -200,6 +207,21 @@ impl App {
             );
         }
         Ok(())
+    }
+
+    /// Tells of schemas that are not enforced as a whole.
+    pub(crate) fn tell_relaxed(&self, remarks: &Remarks) {
+        if remarks.relaxed.is_empty() {
+            return;
+        }
+        let count = self.relaxed.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            let places = remarks.relaxed.join(", ");
+            tracing::warn!(
+                "what no grammar can enforce was left out of a request's schemas: {places}; {count} such requests so far \
+                 (\"strict\": true refuses them)"
+            );
+        }
     }
 
     /// Refuses new requests, and resolves when those that run have been answered.

@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use undine_core::{CacheRoot, TokenId};
+use undine_text::exact;
 
-use crate::wire::messages::THOUGHTS;
+use crate::wire::messages::{THOUGHTS, as_text};
 
 /// Most answers kept; the one used longest ago goes first.
 const TURNS_MAX: usize = 1024;
@@ -117,8 +118,11 @@ impl Turn {
                 let function = &given["function"];
                 given["id"] == call.id.as_str()
                     && function["name"] == call.name.as_str()
-                    && serde_json::from_str(&call.arguments)
-                        .is_ok_and(|json: Value| json == function["arguments"])
+                    && match exact::from_str(&call.arguments) {
+                        Ok(arguments @ Value::Object(_)) => arguments == function["arguments"],
+                        // One that was cut comes back as text.
+                        Ok(_) | Err(_) => as_text(&call.arguments) == function["arguments"],
+                    }
             })
     }
 }

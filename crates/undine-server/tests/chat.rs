@@ -98,6 +98,30 @@ fn logprobs_have_bytes_and_alternatives() {
     }
 }
 
+/// Tools and history of an agent, whose tokens are kept: what comes back is what came first.
+#[test]
+fn a_conversation_that_comes_again_has_the_same_tokens() {
+    let server = Setup::saying(&[]).start();
+    let long = "word ".repeat(120);
+    let mut messages =
+        vec![json!({"role": "user", "content": long}), json!({"role": "assistant", "content": "ok"})];
+    for turn in 0..3 {
+        messages.push(json!({"role": "user", "content": format!("{turn} {long}")}));
+        let chat = |salt: String| {
+            let body =
+                json!({"messages": messages, "cache_salt": salt, "max_tokens": 1, "return_token_ids": true});
+            ask(server.address, PATH, &body)["prompt_token_ids"].clone()
+        };
+        // Nothing is kept for the last one.
+        let [first, again, alone] = ["a".to_owned(), "a".to_owned(), format!("new {turn}")].map(chat);
+        assert_eq!(first, again);
+        assert_eq!(first, alone);
+        let prompt = ask(server.address, "/detokenize", &json!({"tokens": first}));
+        assert!(prompt["prompt"].as_str().unwrap().contains(&format!("user\n{turn} word")));
+        messages.push(json!({"role": "assistant", "content": "ok"}));
+    }
+}
+
 #[test]
 fn without_a_limit_the_context_is_filled() {
     let server = Setup::default().start();

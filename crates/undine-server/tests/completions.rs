@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use support::client::{ask, ask_stream, post};
 use support::mock::{IMPOSSIBLE_TOKEN, MockExecutor, next_token};
-use support::{EOS, Setup};
+use support::{EOS, Setup, encode};
 
 const PATH: &str = "/v1/completions";
 
@@ -125,6 +125,33 @@ fn logprobs_in_the_older_shape() {
     assert_eq!(answer["choices"][0]["logprobs"]["tokens"], json!([name]));
     let top = answer["choices"][0]["logprobs"]["top_logprobs"][0].as_object().unwrap();
     assert_eq!(top.keys().collect::<Vec<_>>(), [&name], "0 alternatives still shows the chosen token");
+}
+
+/// Clients cut `text` at the offsets: special tokens take no room in it, and a character of several tokens takes one place.
+#[test]
+fn offsets_count_the_text() {
+    let tokenizer = support::tokenizer();
+    let server = Setup::default().start();
+    let special = tokenizer.token_id("<|im_start|>").unwrap();
+    let bytes = encode("\u{13000}");
+    assert!(bytes.len() > 1, "a character of several tokens");
+    let prompt: Vec<u32> = [&encode("ab")[..], &[special], &bytes, &encode("c")].concat();
+    for (skip, shown) in [(true, 0), (false, "<|im_start|>".chars().count())] {
+        let body = json!({"prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": true, "logprobs": 1, "skip_special_tokens": skip});
+        let choice = ask(server.address, PATH, &body)["choices"][0].clone();
+        let offsets: Vec<usize> = choice["logprobs"]["text_offset"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|at| at.as_u64().unwrap() as usize)
+            .collect();
+        let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
+        let start = encode("ab").len();
+        assert_eq!(offsets[start], 2, "the special token begins after ab: {offsets:?}");
+        assert_eq!(offsets[start + 1], 2 + shown, "{offsets:?}");
+        assert!(offsets[start + 1..start + 1 + bytes.len()].iter().all(|at| *at == 2 + shown), "{offsets:?}");
+        assert_eq!(text[offsets[start + 1 + bytes.len()]], 'c', "{offsets:?}");
+    }
 }
 
 #[test]

@@ -360,6 +360,19 @@ fn small_endpoints() {
     assert_eq!(answer["model"], "vendor/mock");
 }
 
+/// As in vLLM it is told only where the server was started to tell it.
+#[test]
+fn the_tokenizer_is_told_on_demand() {
+    assert_eq!(get(Setup::default().start().address, "/tokenizer_info").status, 404);
+    let config = ServerConfig { tokenizer_info: true, ..ServerConfig::default() };
+    let server = Setup { config, ..Setup::default() }.start();
+    let info = get(server.address, "/tokenizer_info").json();
+    assert_eq!((&info["bos_token"], &info["eos_token"]), (&json!("<|startoftext|>"), &json!("<|im_end|>")));
+    assert!(info["chat_template"].as_str().is_some_and(|template| template.contains("messages")), "{info}");
+    let added = info["added_tokens_decoder"].as_object().unwrap();
+    assert!(added.values().any(|token| token["content"] == "<|im_start|>"), "{info}");
+}
+
 #[test]
 fn request_ids_come_back() {
     let server = Setup::default().start();

@@ -116,6 +116,32 @@ fn web_pages_ask_first() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://good.example"));
 
+    // Browsers do not take "*" for leave to send `authorization`, and show pages only the headers that are named.
+    let any = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let cors = Cors {
+        origins: any(&["*"]),
+        methods: any(&["*"]),
+        headers: any(&["*"]),
+        credentials: Credentials::Withheld,
+    };
+    let open =
+        Setup { config: ServerConfig { cors: Some(cors), ..ServerConfig::default() }, ..Setup::default() }
+            .start();
+    let asked = "authorization,content-type,x-stainless-lang";
+    let headers = [
+        ("origin", "https://any.example"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", asked),
+    ];
+    let preflight = request(open.address, "OPTIONS", "/v1/completions", &headers, "");
+    assert_eq!((preflight.status, preflight.header("access-control-allow-headers")), (200, Some(asked)));
+    let headers = [JSON, ("origin", "https://any.example")];
+    let answer = request(open.address, "POST", "/v1/completions", &headers, "{\"prompt\": \"x\"}");
+    let exposed = answer.header("access-control-expose-headers").unwrap_or_default();
+    for name in ["x-request-id", "retry-after", "x-undine-ignored-fields", "x-undine-relaxed-schemas"] {
+        assert!(exposed.split(',').any(|exposed| exposed.trim() == name), "{name}: {exposed}");
+    }
+
     let closed = Setup::default().start();
     let headers = [("origin", "https://good.example"), ("access-control-request-method", "POST")];
     let refused = request(closed.address, "OPTIONS", "/v1/completions", &headers, "");

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use undine_helper::{Cancel, Helpers, JobError};
 
 use crate::TextError;
-use crate::grammar::{AnswerFormat, Grammars, Library, ToolRules, Words};
+use crate::grammar::{AnswerFormat, Library, Made, ToolRules, Words};
 use crate::template::{ChatInput, Compiled, TemplateTraits};
 
 /// The first byte of a job whose other bytes are JSON.
@@ -68,7 +68,7 @@ struct Input {
 pub(crate) enum Reply {
     Traits(TemplateTraits),
     Rendered(String),
-    Rules(Grammars),
+    Rules(Made),
     /// Of a setup, whose reply nobody reads.
     Done,
 }

@@ -7,6 +7,7 @@
 pub mod byte_alphabet;
 pub mod detokenizer;
 pub mod error;
+pub mod exact;
 pub mod grammar;
 pub mod helper;
 mod piece;
@@ -26,9 +27,10 @@ pub use grammar::{
 pub use piece::Piece;
 pub use presets::{Preset, Training, preset, training};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
-pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think};
-pub use template::{own, python_json};
+pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think, json_dumps};
+pub use template::own;
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
+pub use tools::ToolFormat;
 pub use undine_helper::{
     Budget, Cancel, Helpers, JobError, Program, Urgency, come_after_computing, in_background,
     is_work_in_background,

@@ -21,6 +21,11 @@ pub enum Piece {
         /// The next part of the JSON text.
         json: String,
     },
+    /// The answer was cut within this call: its arguments are the beginning of a JSON object.
+    ToolCut {
+        /// The call.
+        index: usize,
+    },
     /// The call cannot be completed: the answer ended within it, or what follows is no call. Its arguments stay
     /// without their closing brace, so that no reader takes them for whole; its text follows as content. Who has not
     /// yet shown the call should drop it.

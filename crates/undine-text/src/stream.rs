@@ -51,6 +51,8 @@ pub struct StreamOptions {
     pub reasoning: Reasoning,
     /// The tools whose calls are read from the content; `None` leaves calls as they are written.
     pub tools: Option<Arc<ToolSet>>,
+    /// How calls may be written.
+    pub tool_format: ToolFormat,
 }
 
 /// Whether a stream wants more tokens.
@@ -96,7 +98,7 @@ impl TextStream {
             marked_stops: StopMatcher::new(options.include_stop),
             split: ReasoningSplit::new(options.reasoning),
             stops: StopMatcher::new(options.include_stop),
-            tools: options.tools.map(|tools| ToolParser::new(tools, ToolFormat::Lfm2)),
+            tools: options.tools.map(|tools| ToolParser::new(tools, options.tool_format)),
             state: StreamState::Running,
             text: String::new(),
         };
@@ -131,6 +133,15 @@ impl TextStream {
     /// Ends the answer and appends everything held back. Does nothing after a stop string or a second time.
     /// A stop string that contains U+FFFD may appear only here.
     pub fn finish(&mut self, out: &mut Vec<Piece>) -> StreamState {
+        self.finish_as(Last::Complete, out)
+    }
+
+    /// The same for an answer that was cut by its length: a call that is not complete is put out as far as it goes.
+    pub fn cut(&mut self, out: &mut Vec<Piece>) -> StreamState {
+        self.finish_as(Last::Cut, out)
+    }
+
+    fn finish_as(&mut self, last: Last, out: &mut Vec<Piece>) -> StreamState {
         if self.state == StreamState::Running {
             self.text.clear();
             self.detokenizer.finish(&mut self.text);
@@ -138,14 +149,14 @@ impl TextStream {
         }
         if self.state == StreamState::Running {
             let held = std::mem::take(&mut self.marked_stops.held);
-            self.pass_on(&held, Last::Yes, out);
+            self.pass_on(&held, last, out);
         }
         self.state.clone()
     }
 
     fn take_text(&mut self, out: &mut Vec<Piece>) {
         let (certain, stop) = self.marked_stops.push(&self.text);
-        self.pass_on(&certain, if stop.is_some() { Last::Yes } else { Last::No }, out);
+        self.pass_on(&certain, if stop.is_some() { Last::Cut } else { Last::No }, out);
         if let (Some(stop), StreamState::Running) = (stop, &self.state) {
             self.state = StreamState::Stopped { stop };
         }
@@ -156,13 +167,16 @@ impl TextStream {
             Sink { pieces: Pieces::new(out), stops: &mut self.stops, stop: None, tools: self.tools.as_mut() };
         self.split.push(text, &mut sink);
         sink.release_before(&self.split.held);
-        if last == Last::Yes {
+        if last != Last::No {
             self.split.finish(&mut sink);
             sink.release();
         }
         let stop = sink.stop.take();
-        if last == Last::Yes || stop.is_some() {
-            sink.end();
+        match last {
+            _ if stop.is_some() => sink.cut(),
+            Last::Cut => sink.cut(),
+            Last::Complete => sink.end(),
+            Last::No => {}
         }
         if let Some(stop) = stop {
             self.state = StreamState::Stopped { stop };
@@ -173,8 +187,11 @@ impl TextStream {
 /// Whether more text follows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
-    Yes,
     No,
+    /// The answer is complete.
+    Complete,
+    /// It was cut, by its length or a stop string.
+    Cut,
 }
 
 /// Where text goes that reasoning was split off from.
@@ -228,6 +245,12 @@ impl Sink<'_, '_> {
     fn end(&mut self) {
         if let Some(tools) = &mut self.tools {
             tools.end(&mut self.pieces);
+        }
+    }
+
+    fn cut(&mut self) {
+        if let Some(tools) = &mut self.tools {
+            tools.cut(&mut self.pieces);
         }
     }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use common::walk::{self, Walk};
 use common::with_tools;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use undine_core::Constraint;
 use undine_text::grammar::{PROPERTIES_MAX, Parallel, REGEX_BYTES_MAX};
-use undine_text::tools::ToolSet;
+use undine_text::tools::{Strictness, ToolSet};
 use undine_text::{
     AnswerFormat, AnswerRules, Bos, GrammarCompiler, ReasoningRules, SpecialText, TextError, Tokenizer,
     ToolChoice, ToolRules,
@@ -69,33 +69,32 @@ fn refusals() {
         ..rules(AnswerFormat::Free, ReasoningRules::None)
     };
     let format = |format| rules(format, ReasoningRules::None);
+    let schema = |schema: Json| AnswerFormat::JsonSchema(schema, Strictness::Strict);
     let wide = |count: usize| {
         let properties: serde_json::Map<_, _> = (0..count).map(|i| (format!("p{i}"), json!({}))).collect();
         json!({"properties": properties})
     };
     let table = [
-        (format(AnswerFormat::JsonSchema(json!({"not": {}}))), "not"),
-        (format(AnswerFormat::JsonSchema(json!(false))), "expected an object"),
-        (format(AnswerFormat::JsonSchema(json!({"type": "strin"}))), "strin"),
-        (
-            format(AnswerFormat::JsonSchema(wide(PROPERTIES_MAX + 1))),
-            "1001 properties; expected at most 1000",
-        ),
-        (
-            format(AnswerFormat::JsonSchema(json!({"anyOf": vec![wide(PROPERTIES_MAX); 6]}))),
-            "6000 properties",
-        ),
+        (format(schema(json!({"not": {}}))), "allows nothing"),
+        (format(schema(json!({"not": {"type": "null"}}))), "cannot be enforced: not;"),
+        (format(schema(json!(false))), "expected an object"),
+        (format(schema(json!({"type": "strin"}))), "cannot be enforced: type;"),
+        (format(schema(wide(PROPERTIES_MAX + 1))), "1001 properties; expected at most 1000"),
+        (format(schema(json!({"anyOf": vec![wide(PROPERTIES_MAX); 6]}))), "6000 properties"),
         (format(AnswerFormat::Regex("(".to_owned())), "regex"),
         (format(AnswerFormat::Regex("a".repeat(REGEX_BYTES_MAX + 1))), "at most"),
         (format(AnswerFormat::Choice(Vec::new())), "expected 1"),
         (format(AnswerFormat::Regex(r"[^\s\S]".to_owned())), "no text fits it"),
         (format(AnswerFormat::Grammar("root ::= root".to_owned())), "no text fits it"),
-        (format(AnswerFormat::JsonSchema(json!({"$ref": "#"}))), "no text fits it"),
+        (format(schema(json!({"$ref": "#"}))), "no text fits it"),
         (format(AnswerFormat::Grammar("start: missing".to_owned())), "missing"),
         (format(AnswerFormat::Grammar("rule ::= \"a\"".to_owned())), "root"),
         (tools(&empty, ToolChoice::Required), "no tools are declared"),
         (tools(&strict, ToolChoice::Named("g".to_owned())), "\"g\""),
-        (tools(&strict, ToolChoice::Auto), "strict"),
+        (
+            tools(&strict, ToolChoice::Auto),
+            "the tool \"f\" is strict, and of its schema this cannot be enforced: properties.a.not;",
+        ),
     ];
     for (rules, why) in table {
         match compiler.compile(&rules) {

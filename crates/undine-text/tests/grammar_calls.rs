@@ -9,10 +9,10 @@ use common::walk::{self, Walk};
 use common::with_tools;
 use serde_json::{Value as Json, json};
 use undine_text::grammar::Parallel;
-use undine_text::tools::ToolSet;
+use undine_text::tools::{Strictness, ToolSet};
 use undine_text::{
     AnswerFormat, AnswerRules, GrammarCompiler, IncludeStop, Piece, Reasoning, ReasoningRules, SpecialText,
-    StreamOptions, TextStream, Tokenizer, ToolChoice, ToolRules,
+    StreamOptions, TextStream, Tokenizer, ToolChoice, ToolFormat, ToolRules,
 };
 
 const WALKS: u64 = 40;
@@ -38,6 +38,7 @@ fn read(tokenizer: &Arc<Tokenizer>, set: &Arc<ToolSet>, ids: &[u32]) -> (String,
         special: SpecialText::Skip,
         reasoning: Reasoning::Split,
         tools: Some(Arc::clone(set)),
+        tool_format: ToolFormat::Lfm2,
     };
     let mut stream = TextStream::new(Arc::clone(tokenizer), options);
     let mut pieces = Vec::new();
@@ -53,7 +54,7 @@ fn read(tokenizer: &Arc<Tokenizer>, set: &Arc<ToolSet>, ids: &[u32]) -> (String,
                 calls.push((name, String::new()));
             }
             Piece::ToolArguments { index, json } => calls[index].1.push_str(&json),
-            Piece::ToolAborted { .. } => {
+            Piece::ToolAborted { .. } | Piece::ToolCut { .. } => {
                 panic!("a call was given up: {:?}", tokenizer.decode(ids, SpecialText::Keep))
             }
         }
@@ -94,6 +95,31 @@ fn every_required_call_is_valid() {
     }
 }
 
+/// Numbers beyond what doubles and 64 bits hold are literal text, from the schema to the call.
+#[test]
+fn constants_of_tools_keep_their_digits() {
+    let tokenizer = with_tools();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
+    for number in
+        ["9007199254740993", "-9007199254740993", "123456789012345678901234567890", "18446744073709551615"]
+    {
+        for schema in
+            [format!(r#"{{"const": {number}}}"#), format!(r#"{{"type": "integer", "enum": [{number}]}}"#)]
+        {
+            let tool = format!(
+                r#"{{"type": "function", "function": {{"name": "f", "parameters": {{"type": "object", "properties": {{"x": {schema}}}, "required": ["x"]}}}}}}"#
+            );
+            let tool = undine_text::exact::from_str(&tool).unwrap();
+            let set = Arc::new(ToolSet::new(&[tool]).unwrap());
+            let rules = rules(&set, ToolChoice::Required, Parallel::One);
+            let mut constraint = compiler.compile(&rules).unwrap();
+            let ids = Walk::new(&tokenizer, 1).run(&mut *constraint);
+            let (_, calls) = read(&tokenizer, &set, &ids);
+            assert_eq!(calls, [("f".to_owned(), format!("{{\"x\":{number}}}"))], "{schema}");
+        }
+    }
+}
+
 #[test]
 fn automatic_calls_are_valid_and_text_is_free() {
     let tokenizer = with_tools();
@@ -129,7 +155,7 @@ fn a_call_or_an_object() {
     let set = Arc::new(ToolSet::new(&tools()).unwrap());
     let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false});
     let rules = AnswerRules {
-        format: AnswerFormat::JsonSchema(schema.clone()),
+        format: AnswerFormat::JsonSchema(schema.clone(), Strictness::Strict),
         reasoning: ReasoningRules::MayThink { budget: Some(20) },
         ..rules(&set, ToolChoice::Auto, Parallel::Allowed)
     };

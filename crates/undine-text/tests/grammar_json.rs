@@ -11,6 +11,7 @@ use common::with_tools;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use undine_core::Constraint;
+use undine_text::tools::Strictness;
 use undine_text::{AnswerFormat, AnswerRules, GrammarCompiler, ReasoningRules, SpecialText, Tokenizer};
 
 const WALKS: u64 = 4;
@@ -27,7 +28,7 @@ struct Case {
 
 fn compile(compiler: &GrammarCompiler, schema: &Json) -> Result<Box<dyn Constraint>, String> {
     let rules = AnswerRules {
-        format: AnswerFormat::JsonSchema(schema.clone()),
+        format: AnswerFormat::JsonSchema(schema.clone(), Strictness::Strict),
         tools: None,
         reasoning: ReasoningRules::None,
     };
@@ -47,22 +48,53 @@ fn accepts(constraint: &mut dyn Constraint, tokenizer: &Tokenizer, text: &str) -
     true
 }
 
-/// Why a schema is refused. llguidance enforces what it takes, or says that it does not.
-const REFUSED: [(&str, &str); 11] = [
-    (
-        "Unimplemented keys",
-        "what one part may be depends on all others: a grammar without memory cannot follow it",
-    ),
-    ("oneOf constraints are not supported", "the alternatives overlap, and 'exactly one' is no grammar"),
-    ("Unsatisfiable schema", "nothing is valid"),
-    ("expected an object, or true", "nothing is valid"),
-    ("anyOf is empty", "nothing is valid"),
-    ("Unknown format", "no rules for it"),
-    ("are not disjoint", "two patterns for one property would have to be intersected"),
-    ("too many digits", "multipleOf works on decimals of limited length"),
-    ("Only absolute $ref's", "the schema is in another document"),
-    ("Reference segment", "a name in a reference is escaped"),
-    ("Expected positive integer", "a count is written with a fraction"),
+/// The library makes doubles of constants: 9007199254740993 would be 9007199254740992.
+#[test]
+fn constants_are_enforced_to_the_digit() {
+    let tokenizer = with_tools();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
+    let schema = |text: &str| undine_text::exact::from_str(text).unwrap();
+    for (text, valid, invalid) in [
+        (r#"{"const": 9007199254740993}"#, "9007199254740993", "9007199254740992"),
+        (
+            r#"{"enum": [1, -123456789012345678901234567890]}"#,
+            "-123456789012345678901234567890",
+            "-123456789012345680000000000000",
+        ),
+        (
+            r#"{"type": "object", "properties": {"id": {"const": 18446744073709551615}, "ok": {"type": "boolean"}, "s": {"type": "string"}},
+               "required": ["id", "ok", "s"], "additionalProperties": false}"#,
+            r#"{"id": 18446744073709551615, "ok": true, "s": "x"}"#,
+            r#"{"id": 18446744073709551615, "ok": True, "s": "x"}"#,
+        ),
+        (
+            r#"{"type": "array", "items": {"enum": [9007199254740993, null, "a"]}}"#,
+            r#"[9007199254740993, null, "a"]"#,
+            "[9007199254740992]",
+        ),
+        (r#"{"const": -0}"#, "0", "1"),
+    ] {
+        let schema = schema(text);
+        let constraint = || compile(&compiler, &schema).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert!(accepts(&mut *constraint(), &tokenizer, valid), "{text}: {valid}");
+        assert!(!accepts(&mut *constraint(), &tokenizer, invalid), "{text}: {invalid}");
+    }
+    for (text, place) in [
+        (r#"{"minimum": 9007199254740994}"#, "minimum"),
+        (r#"{"properties": {"x": {"exclusiveMaximum": 1e300}}}"#, "properties.x.exclusiveMaximum"),
+        (r#"{"properties": {"x": {"minimum": 123456789012345678901234567890}}}"#, "properties.x.minimum"),
+        (r#"{"properties": {"x": {"const": 9007199254740993, "pattern": "a"}}}"#, "properties.x"),
+    ] {
+        let error = compile(&compiler, &schema(text)).err().unwrap();
+        assert!(error.contains(place), "{error}");
+    }
+}
+
+/// Why a strict schema is refused: what is taken is enforced as a whole.
+const REFUSED: [(&str, &str); 3] = [
+    ("of its schema this cannot be enforced", "a grammar cannot follow what is named then"),
+    ("allows nothing", "nothing is valid"),
+    ("no text fits it", "nothing is valid"),
 ];
 
 /// Valid instances that are not accepted, and why that is right: what is generated needs one spelling, not all.

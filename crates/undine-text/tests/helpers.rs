@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 use undine_core::{Constraint, TokenId};
 use undine_text::grammar::{CompiledRules, Parallel};
-use undine_text::tools::ToolSet;
+use undine_text::tools::{Strictness, ToolSet};
 use undine_text::{
     AnswerFormat, AnswerRules, Budget, Cancel, ChatInput, ChatTemplate, GrammarCompiler, Helpers, MaskWorker,
     Program, ReasoningRules, TextError, Tokenizer, ToolChoice, ToolRules, Urgency,
@@ -102,7 +102,8 @@ fn schema(properties: usize) -> AnswerRules {
     let property =
         |i: usize| (format!("p{i}"), json!({"type": "string", "pattern": format!("[a-z]{{{}}}", i + 1)}));
     let properties: Map<String, Json> = (0..properties).map(property).collect();
-    let format = AnswerFormat::JsonSchema(json!({"type": "object", "properties": properties}));
+    let format =
+        AnswerFormat::JsonSchema(json!({"type": "object", "properties": properties}), Strictness::Strict);
     AnswerRules { format, tools: None, reasoning: ReasoningRules::None }
 }
 
@@ -187,7 +188,7 @@ fn what_is_too_deep_never_gets_there() {
     let set = Arc::new(ToolSet::new(&[tool]).unwrap());
     let tools = Some(ToolRules { set, choice: ToolChoice::Auto, parallel: Parallel::Allowed });
     for (format, tools, place) in [
-        (AnswerFormat::JsonSchema(nested.clone()), None, "the schema.items.items"),
+        (AnswerFormat::JsonSchema(nested.clone(), Strictness::Strict), None, "the schema.items.items"),
         (AnswerFormat::Free, tools, "the parameters of f.properties.x.items"),
         (AnswerFormat::Regex(groups.clone()), None, "the expression: "),
         (AnswerFormat::Grammar(format!("start: {groups}")), None, "line 1: "),

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use undine_text::grammar::Parallel;
-use undine_text::tools::ToolSet;
+use undine_text::tools::{Strictness, ToolSet};
 use undine_text::{
     AnswerFormat, AnswerRules, GrammarCompiler, ReasoningRules, Tokenizer, ToolChoice, ToolRules,
 };
@@ -40,7 +40,12 @@ fn mask_times() {
     let rules = |format, tools| AnswerRules { format, tools, reasoning: ReasoningRules::None };
     let tools = ToolRules { set, choice: ToolChoice::Required, parallel: Parallel::Allowed };
     measure(&compiler, &tokenizer, "8 tools", &rules(AnswerFormat::Free, Some(tools)));
-    measure(&compiler, &tokenizer, "JSON schema", &rules(AnswerFormat::JsonSchema(schema), None));
+    measure(
+        &compiler,
+        &tokenizer,
+        "JSON schema",
+        &rules(AnswerFormat::JsonSchema(schema, Strictness::Strict), None),
+    );
     measure(&compiler, &tokenizer, "JSON object", &rules(AnswerFormat::JsonObject, None));
 }
 

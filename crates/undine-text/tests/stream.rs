@@ -9,6 +9,7 @@ use common::{END, ThinkKind, small};
 use proptest::prelude::*;
 use undine_text::{
     Bos, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, StreamState, TextStream, Tokenizer,
+    ToolFormat,
 };
 
 fn options(stop: &[&str], reasoning: Reasoning) -> StreamOptions {
@@ -18,6 +19,7 @@ fn options(stop: &[&str], reasoning: Reasoning) -> StreamOptions {
         special: SpecialText::Skip,
         reasoning,
         tools: None,
+        tool_format: ToolFormat::Lfm2,
     }
 }
 

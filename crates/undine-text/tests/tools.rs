@@ -58,6 +58,7 @@ struct Outcome {
     reasoning: String,
     calls: Vec<(String, String)>,
     aborted: Vec<usize>,
+    cut: Vec<usize>,
 }
 
 fn join(pieces: Vec<Piece>) -> Outcome {
@@ -78,6 +79,7 @@ fn join(pieces: Vec<Piece>) -> Outcome {
                 outcome.calls[index].1.push_str(&json);
             }
             Piece::ToolAborted { index } => outcome.aborted.push(index),
+            Piece::ToolCut { index } => outcome.cut.push(index),
         }
     }
     outcome
@@ -90,6 +92,7 @@ fn run(tokenizer: &Arc<Tokenizer>, ids: &[u32]) -> Outcome {
         special: SpecialText::Skip,
         reasoning: Reasoning::Split,
         tools: Some(set()),
+        tool_format: ToolFormat::Lfm2,
     };
     let mut stream = TextStream::new(Arc::clone(tokenizer), options);
     let mut pieces = Vec::new();
@@ -183,6 +186,166 @@ fn arguments_come_as_they_are_written() {
     assert_eq!(seen[..4], expected[..4]);
     assert_eq!(seen.concat(), "ToolCall f{\"a\":\"one two\",\"b\":7,\"tags\":[\"x\"]}");
     assert!(seen[4..8].iter().any(|part| part.contains("\"b\":7")), "{seen:?}");
+}
+
+fn parse_cut(text: &str, format: ToolFormat) -> Outcome {
+    let mut parser = ToolParser::new(set(), format);
+    let mut pieces = Vec::new();
+    parser.push(text, &mut pieces);
+    parser.finish_cut(&mut pieces);
+    join(pieces)
+}
+
+/// Calls as they are when the answer was cut there; the last one is open if its arguments are no JSON.
+#[test]
+fn an_answer_that_is_cut_in_a_call_has_the_call_so_far() {
+    type Calls = &'static [(&'static str, &'static str)];
+    let table: [(&str, &str, Calls); 31] = [
+        ("<|tool_call_start|>", "", &[]),
+        ("<|tool_call_start|>[", "", &[]),
+        ("<|tool_call_start|>[Calendar.cre", "", &[]),
+        ("Well. <|tool_call_start|>[f(", "Well. ", &[("f", "")]),
+        ("<|tool_call_start|>[f(a=", "", &[("f", "")]),
+        ("<|tool_call_start|>[f(a=\"cut off in the mid", "", &[("f", "{\"a\":\"cut off in the mid")]),
+        ("<|tool_call_start|>[f(a=\"one\", b=12", "", &[("f", "{\"a\":\"one\"")]),
+        ("<|tool_call_start|>[f(a=\"one\", b=12, fl", "", &[("f", "{\"a\":\"one\",\"b\":12")]),
+        ("<|tool_call_start|>[f(a=\"one\", b=12)", "", &[("f", "{\"a\":\"one\",\"b\":12}")]),
+        ("<|tool_call_start|>[f(a=\"one\"), g(", "", &[("f", "{\"a\":\"one\"}"), ("g", "")]),
+        ("<|tool_call_start|>[f(a=\"one\"), ", "", &[("f", "{\"a\":\"one\"}")]),
+        ("<|tool_call_start|>[f(a=\"one\")]<|tool_call_end|>[f(a=\"o", "", &[("f", "{\"a\":\"one\"}")]),
+        ("<|tool_call_start|>[f(tags=[\"a\", \"b", "", &[("f", "")]),
+        ("<|tool_call_start|>[f(\"by place", "", &[("f", "{\"a\":\"by place")]),
+        ("<|tool_call_start|>[f(\"by place\", 3", "", &[("f", "{\"a\":\"by place\"")]),
+        ("<|tool_call_start|>[{\"name\": \"f\", \"arguments\": {\"a\": \"x y", "", &[("f", "{\"a\":\"x y")]),
+        (
+            "<|tool_call_start|>[{\"name\": \"f\", \"arguments\": {\"a\": \"x\", \"b\"",
+            "",
+            &[("f", "{\"a\":\"x\"")],
+        ),
+        ("<|tool_call_start|>[{\"name\": \"f\", \"argu", "", &[("f", "")]),
+        ("<|tool_call_start|>[{\"name\": \"Calend", "", &[]),
+        (
+            "<|tool_call_start|>[{\"name\": \"g\"}, {\"name\": \"f\", \"arguments\": {\"a\": \"q\\",
+            "",
+            &[("g", "{}"), ("f", "{\"a\":\"q")],
+        ),
+        ("[f(a=\"x", "", &[("f", "{\"a\":\"x")]),
+        ("[f", "[f", &[]),
+        ("[f(a=\"x\")] is how", "[f(a=\"x\")] is how", &[]),
+        ("{\"name\": \"f\", \"arguments\": {\"a\": \"x", "", &[("f", "{\"a\":\"x")]),
+        ("```json\n{\"name\": \"f\", \"arguments\": {\"b\": 1", "", &[("f", "")]),
+        ("```json\n", "```json\n", &[]),
+        ("{\"name\": \"", "{\"name\": \"", &[]),
+        (
+            "I look. <tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"x",
+            "I look. ",
+            &[("f", "{\"a\":\"x")],
+        ),
+        ("I look. <tool_call>\n", "I look. ", &[]),
+        ("I look. <tool_ca", "I look. ", &[]),
+        ("a < b, <", "a < b, <", &[]),
+    ];
+    for (text, content, calls) in table {
+        let Outcome { content: found, calls: made, cut, aborted, .. } = parse_cut(text, ToolFormat::Lfm2);
+        let made: Vec<(&str, &str)> =
+            made.iter().map(|(name, json)| (name.as_str(), json.as_str())).collect();
+        assert_eq!((found.as_str(), made.as_slice()), (content, calls), "{text}");
+        let open = calls.iter().position(|(_, json)| serde_json::from_str::<Json>(json).is_err());
+        assert_eq!((cut, aborted), (open.into_iter().collect(), vec![]), "{text}");
+    }
+}
+
+#[test]
+fn no_cut_of_the_corpus_leaves_marks_of_a_call() {
+    for case in cases() {
+        let whole = parse_cut(&case.text, ToolFormat::Lfm2);
+        for (at, _) in case.text.char_indices() {
+            let text = &case.text[..at];
+            let outcome = parse_cut(text, ToolFormat::Lfm2);
+            assert!(!outcome.content.contains("<|tool_call_"), "{text}: {}", outcome.content);
+            assert!(outcome.cut.len() <= 1 && outcome.cut.iter().all(|&cut| cut + 1 == outcome.calls.len()));
+            // What was streamed before the cut is what the whole answer begins with.
+            if let (Some((name, _)), Some((first, _))) = (outcome.calls.first(), whole.calls.first()) {
+                assert_eq!(name, first, "{text}");
+            }
+        }
+    }
+}
+
+/// Calls without markers, of models that were tuned for other servers.
+#[test]
+fn calls_in_other_spellings_are_read_if_their_names_are_declared() {
+    let f = &[("f", "{\"a\":\"x\"}")][..];
+    let both = &[("f", "{\"a\":\"x\"}"), ("g", "{}")][..];
+    let call = "{\"name\": \"f\", \"arguments\": {\"a\": \"x\"}}";
+    let other = "{\"name\": \"g\", \"parameters\": {}}";
+    let spellings = [
+        (call.to_owned(), f),
+        (format!("\n{call}\n"), f),
+        (format!("[{call}, {other}]"), both),
+        (format!("{call}\n{other}"), both),
+        (format!("{{\"type\": \"function\", \"function\": {call}}}"), f),
+        (format!("```json\n{call}\n```"), f),
+        (format!("```\n[{call}]\n```\n"), f),
+        (format!("```tool_call\n{call}\n```"), f),
+        ("```python\n[f(a=\"x\"), g()]\n```".to_owned(), both),
+        (format!("<tool_call>\n{call}\n</tool_call>"), f),
+        (format!("<tool_call>{call}</tool_call>\n<tool_call>{other}</tool_call>"), both),
+        (format!("<tool_call>{call}"), f),
+    ];
+    for (text, calls) in spellings {
+        let Outcome { content, calls: made, .. } = finish(&text, ToolFormat::Lfm2);
+        let made: Vec<(&str, &str)> =
+            made.iter().map(|(name, json)| (name.as_str(), json.as_str())).collect();
+        assert_eq!((content.as_str(), made.as_slice()), ("", calls), "{text}");
+        // An answer that may itself be JSON is not looked into.
+        let Outcome { content, calls, .. } = finish(&text, ToolFormat::Lfm2Marked);
+        assert_eq!((content, calls), (text, vec![]));
+    }
+    let tagged = finish(&format!("I look.\n<tool_call>{call}</tool_call>\nDone"), ToolFormat::Lfm2);
+    assert_eq!((tagged.content.as_str(), tagged.calls.len()), ("I look.\n\nDone", 1));
+}
+
+#[test]
+fn json_that_is_no_call_stays_as_it_is() {
+    for text in [
+        "{\"name\": \"Ada\", \"age\": 36}",
+        "{\"name\": \"f\", \"age\": 36}",
+        "{\"name\": \"h\", \"arguments\": {}}",
+        "[{\"name\": \"f\"}, {\"name\": \"h\"}]",
+        "{\"name\": \"f\", \"arguments\": {\"a\": \"x\"}} is how to call it",
+        "Sure: {\"name\": \"f\", \"arguments\": {}}",
+        "Sure:\n```json\n{\"name\": \"f\", \"arguments\": {}}\n```",
+        "```rust\nfn main() {}\n```",
+        "```json\n{\"title\": \"f\"}\n```",
+        "  <tool_call>{\"name\": \"h\"}</tool_call>",
+        "{}",
+        "[]",
+        "{",
+        "`f` is a function",
+        "{\"type\": \"object\"}",
+        "{\"arguments\": {\"a\": 1}}",
+        "<tool_call> is a tag",
+    ] {
+        let Outcome { content, calls, .. } = finish(text, ToolFormat::Lfm2);
+        assert_eq!((content.as_str(), calls), (text, vec![]), "{text}");
+    }
+    // What shows early that it is no call does not wait for its end.
+    for (text, rest) in [("{\"na", "me\": \"Ada\""), ("{\"ti", "tle\""), ("```ru", "st\nfn"), ("[1", ", 2")] {
+        let mut parser = ToolParser::new(set(), ToolFormat::Lfm2);
+        let mut pieces = Vec::new();
+        parser.push(text, &mut pieces);
+        parser.push(rest, &mut pieces);
+        assert!(join(pieces).content.starts_with(text), "{text}{rest}");
+    }
+}
+
+fn finish(text: &str, format: ToolFormat) -> Outcome {
+    let mut parser = ToolParser::new(set(), format);
+    let mut pieces = Vec::new();
+    parser.push(text, &mut pieces);
+    parser.finish(&mut pieces);
+    join(pieces)
 }
 
 #[test]

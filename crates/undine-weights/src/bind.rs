@@ -127,8 +127,8 @@ impl<'a> Binder<'a> {
         self.matrix(WeightName::Layer(layer, L::ConvOut), hidden, hidden)?;
         let name = WeightName::Layer(layer, L::Conv);
         let tensor = self.required(name)?;
-        // Hugging Face keeps the middle dimension of a depthwise convolution, GGUF does not.
-        if tensor.shape != [hidden, 1, taps] {
+        // Hugging Face keeps the middle dimension of a depthwise convolution, MLX has it last, GGUF not at all.
+        if tensor.shape != [hidden, 1, taps] && tensor.shape != [hidden, taps, 1] {
             check_shape(tensor, &[hidden, taps])?;
         }
         check_float(tensor)?;
@@ -209,21 +209,26 @@ impl<'a> Binder<'a> {
         Ok(width)
     }
 
-    fn packed(&self, packed: &PackedExpert) -> Result<Option<&'a Tensor>, Error> {
-        Ok(self.table.find(&packed.spellings)?.map(|index| &self.table.tensors[index]))
+    /// The first tensor that holds a matrix of all experts of a layer, and where in it this part is.
+    fn packed(&self, layer: usize, part: ExpertPart) -> Result<Option<(PackedExpert, &'a Tensor)>, Error> {
+        for packed in self.names.packed_expert(layer, part) {
+            if let Some(index) = self.table.find(&packed.spellings)? {
+                return Ok(Some((packed, &self.table.tensors[index])));
+            }
+        }
+        Ok(None)
     }
 
     fn expert_width(&mut self, layer: usize, moe: &DeclaredMoe) -> Result<usize, Error> {
-        let packed = self.names.packed_expert(layer, ExpertPart::Gate);
-        let (found, name) = match self.packed(&packed)? {
-            Some(tensor) => match *tensor.shape.as_slice() {
+        let (found, name) = match self.packed(layer, ExpertPart::Gate)? {
+            Some((packed, tensor)) => match *tensor.shape.as_slice() {
                 [_, rows, _] => (rows / packed.parts, &tensor.name),
                 // One expert: the outer dimension may have been dropped.
                 [rows, _] => (rows / packed.parts, &tensor.name),
                 _ => return Err(shape_error(tensor, &[moe.experts, 0, 0])),
             },
             None => {
-                let tensor = self.first_expert(layer, packed)?;
+                let tensor = self.first_expert(layer)?;
                 (tensor.shape.first().copied().unwrap_or(0), &tensor.name)
             }
         };
@@ -236,11 +241,14 @@ impl<'a> Binder<'a> {
         Ok(found)
     }
 
-    fn first_expert(&self, layer: usize, packed: PackedExpert) -> Result<&'a Tensor, Error> {
+    fn first_expert(&self, layer: usize) -> Result<&'a Tensor, Error> {
         let name = WeightName::Expert { layer, expert: 0, part: ExpertPart::Gate };
         let hint = match self.names {
             Names::Gguf => String::new(),
-            Names::HuggingFace { .. } => format!(" (or packed, as {})", packed.spellings[0]),
+            Names::HuggingFace { .. } => {
+                let packed = self.names.packed_expert(layer, ExpertPart::Gate);
+                format!(" (or packed, as {})", packed[0].spellings[0])
+            }
         };
         self.optional(name)?.ok_or_else(|| self.missing(name, &hint))
     }
@@ -254,8 +262,7 @@ impl<'a> Binder<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<(), Error> {
-        let packed = self.names.packed_expert(layer, part);
-        if let Some(tensor) = self.packed(&packed)? {
+        if let Some((packed, tensor)) = self.packed(layer, part)? {
             check_shape(tensor, &[experts, packed.parts * rows, cols])?;
             for expert in 0..experts {
                 let first_row = (expert * packed.parts + packed.part) * rows;

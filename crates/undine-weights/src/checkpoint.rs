@@ -205,9 +205,17 @@ impl Checkpoint {
         &self.format
     }
 
-    /// Size of all weight files.
+    /// Size of all weight files; of packed weights, of what they become.
     pub fn file_bytes(&self) -> u64 {
+        if self.is_packed() {
+            return self.tensors().map(|tensor| tensor.bytes).sum();
+        }
         self.files.iter().map(|file| file.len() as u64).sum()
+    }
+
+    /// Whether matrices are made from another program's packing when they are read, in memory of this process.
+    pub fn is_packed(&self) -> bool {
+        self.files.iter().any(|file| file.is_made())
     }
 
     /// GGUF metadata, or the keys of config.json (nested ones dotted), in file order.

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use undine_core::DType;
+
 use crate::bind::bind;
 use crate::checkpoint::Checkpoint;
 use crate::config_gguf::{Metadata, declare};
@@ -10,7 +12,7 @@ use crate::gguf::GgufHeader;
 use crate::limits::{FILES_MAX, TENSORS_MAX};
 use crate::map::Bytes;
 use crate::names::Names;
-use crate::tensor::TensorTable;
+use crate::tensor::{Tensor, TensorTable};
 use crate::value::Value;
 use crate::vocabulary::gguf;
 use crate::{Error, adapter, left_out, place};
@@ -98,7 +100,24 @@ pub(crate) fn read_parts(files: &[Bytes]) -> Result<Parts, Error> {
         let reason = format!("expected {expected} tensors in all files, found {}", table.tensors.len());
         return Err(Error::gguf(SPLIT_TENSORS, reason));
     }
+    check_tensor_scales(&table)?;
     Ok(Parts { version, metadata, table })
+}
+
+/// Some writers of NVFP4 keep a factor for the whole matrix in a tensor of its own; without it every value would be wrong.
+fn check_tensor_scales(table: &TensorTable) -> Result<(), Error> {
+    let scaled = |tensor: &&Tensor| {
+        let module = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
+        tensor.dtype == DType::NVFP4 && table.contains(&format!("{module}.scale"))
+    };
+    match table.tensors.iter().find(scaled) {
+        None => Ok(()),
+        Some(tensor) => Err(Error::Unsupported(format!(
+            "tensor {} is NVFP4 with a factor in another tensor, which Undine does not apply; \
+             expected NVFP4 without one, or a file in another type, such as Q4_K_M",
+            tensor.name
+        ))),
+    }
 }
 
 /// Builds and checks the checkpoint from whole files in order; `name` is used if the metadata states none.

@@ -15,7 +15,8 @@ use crate::config_hf::HfConfig;
 use crate::declared::{Declared, Presence};
 use crate::limits::{CONFIG_BYTES_MAX, FILES_MAX, INDEX_BYTES_MAX, TENSORS_MAX};
 use crate::map::Bytes;
-use crate::names::Names;
+use crate::names::{self, Names};
+use crate::packed::unpack;
 use crate::safetensors::SafetensorsHeader;
 use crate::tensor::TensorTable;
 use crate::text_files::{PROCESSOR, TextFiles};
@@ -23,7 +24,7 @@ use crate::value::{Array, Value};
 use crate::vision::{Vision, VisionNames, bind_vision, declare_hf, settings_hf};
 use crate::vocabulary::hugging_face;
 use crate::weight::WeightName;
-use crate::{Error, adapter, json, left_out, place};
+use crate::{Error, adapter, embedding, json, left_out, place};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const WEIGHTS: &str = "model.safetensors";
@@ -74,6 +75,7 @@ struct Index {
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
     let names = place::names(path);
     refuse_adapter(path, &names)?;
+    embedding::refuse(path)?;
     let Some(config) = read(path, CONFIG, CONFIG_BYTES_MAX)? else { return Err(place::no_model(path)) };
     let index = if path.join(WEIGHTS).exists() { None } else { read_index(path)? };
     let files = match &index {
@@ -181,11 +183,16 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
     let hf_config = HfConfig::new(&config_json)?;
     let declared = hf_config.declare()?;
     let mut repairs = hf_config.take_odd();
-    let table = table(&folder, &mut repairs)?;
+    let mut folder = folder;
+    let (mut table, mut files) = table(&mut folder, &mut repairs)?;
     adapter::refuse_tensors(&table)?;
+    names::unwrap_prefix(&mut table, &mut repairs)
+        .map_err(|reason| Error::Safetensors { file: "the folder".to_owned(), reason })?;
+    let file_count = files.len();
+    let packing = unpack(&config_json, &mut table, &mut files, &mut repairs)?;
     if !table.foreign.is_empty() {
-        let mut types: Vec<_> =
-            table.foreign.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
+        let kinds = table.foreign.values().map(|tensor| tensor.kind.as_str());
+        let mut types: Vec<_> = kinds.collect::<BTreeSet<_>>().into_iter().collect();
         types.truncate(8);
         let count = table.foreign.len();
         repairs.push(format!(
@@ -196,17 +203,19 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
     let names = Names::hugging_face(&table);
     let bound = bind(&declared, &table, names, &mut repairs)?;
     let vision = vision(&folder, &config_json, &table, declared.hidden, &mut repairs)?;
-    tell_left_out(&folder, &declared, (&table, names), (&bound, vision.as_ref()), &mut repairs);
+    tell_left_out(&files, &declared, (&table, names), (&bound, vision.as_ref()), &mut repairs);
     let text = hugging_face(folder.text.parse(Some(&config_json))?, bound.config.vocab, &mut repairs)?;
     let stated =
         config_json.get("_name_or_path").and_then(Json::as_str).and_then(|path| path.rsplit('/').next());
     let mut metadata = Vec::new();
     flatten("", &config_json, FLATTEN_DEPTH_MAX, &mut metadata);
-    let files: Vec<Arc<Bytes>> = folder.weights.into_iter().map(|(_, bytes)| Arc::new(bytes)).collect();
-    let format = match files.len() {
+    let mut format = match file_count {
         1 => "safetensors".to_owned(),
         count => format!("safetensors, {count} files"),
     };
+    if let Some(method) = packing {
+        format = format!("{format}, {method}");
+    }
     Ok(Checkpoint {
         name: stated.filter(|name| !name.is_empty()).map_or_else(|| folder.name.clone(), str::to_owned),
         file_name: folder.name,
@@ -224,7 +233,7 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
 
 /// Tells of tensors that nobody computes with.
 fn tell_left_out(
-    folder: &Folder,
+    files: &[Arc<Bytes>],
     declared: &Declared,
     (table, names): (&TensorTable, Names),
     (bound, vision): (&Bound, Option<&Vision>),
@@ -236,8 +245,7 @@ fn tell_left_out(
     };
     let head = head.map(|index| &table.tensors[index]);
     if let (Some(head), Some(embedding)) = (head, bound.weights.get(&WeightName::TokenEmbedding)) {
-        let files: Vec<&Bytes> = folder.weights.iter().map(|(_, bytes)| bytes).collect();
-        left_out::tell_tied_head(head, embedding, &files, repairs);
+        left_out::tell_tied_head(head, embedding, files, repairs);
     }
     let tower = vision.into_iter().flat_map(|vision| vision.weights.values());
     left_out::tell(table, bound.weights.values().chain(tower), head, repairs);
@@ -262,30 +270,37 @@ fn vision(
     bind_vision(&declared, settings, table, names, hidden, repairs).map(Some)
 }
 
-/// All tensors of all weight files. An index may be wrong about one: where it lies, and whether it is needed, is seen anyway.
-fn table(folder: &Folder, repairs: &mut Vec<String>) -> Result<TensorTable, Error> {
+/// All tensors of all weight files, and these. An index may be wrong about one: where it lies, and whether it is needed, is seen
+/// anyway.
+fn table(folder: &mut Folder, repairs: &mut Vec<String>) -> Result<(TensorTable, Vec<Arc<Bytes>>), Error> {
     let mut table = TensorTable::default();
-    for (file, (name, bytes)) in folder.weights.iter().enumerate() {
+    let (file_names, files): (Vec<String>, Vec<Bytes>) =
+        std::mem::take(&mut folder.weights).into_iter().unzip();
+    for (file, (name, bytes)) in file_names.iter().zip(&files).enumerate() {
+        let fail = |reason| Error::Safetensors { file: name.clone(), reason };
         let header = SafetensorsHeader::read(name, bytes)?;
         for mut tensor in header.tensors {
             tensor.file = file;
-            table.add(tensor).map_err(|reason| Error::Safetensors { file: name.clone(), reason })?;
+            table.add_as(names::unwrapped(&tensor.name), tensor).map_err(fail)?;
         }
-        table.foreign.extend(header.foreign);
+        for mut tensor in header.foreign {
+            tensor.file = file;
+            table.add_foreign(names::unwrapped(&tensor.name), tensor).map_err(fail)?;
+        }
         if (table.tensors.len() + table.foreign.len()) as u64 > TENSORS_MAX {
-            return Err(Error::Safetensors {
-                file: name.clone(),
-                reason: format!("more than {TENSORS_MAX} tensors"),
-            });
+            return Err(fail(format!("more than {TENSORS_MAX} tensors")));
         }
     }
-    let is_absent = |tensor: &&String| !table.contains(tensor) && !table.foreign.contains_key(*tensor);
+    let is_absent = |tensor: &&String| {
+        let key = names::unwrapped(tensor);
+        table.index(&key).is_none() && !table.foreign.contains_key(&key)
+    };
     let absent: Vec<&String> =
         folder.index.iter().flatten().map(|(tensor, _)| tensor).filter(is_absent).collect();
     if !absent.is_empty() {
         repairs.push(format!("{INDEX} names tensors that are in no file: {}.", place::listed(&absent)));
     }
-    Ok(table)
+    Ok((table, files.into_iter().map(Arc::new).collect()))
 }
 
 /// config.json as a list of keys and values; nested objects become dotted keys.

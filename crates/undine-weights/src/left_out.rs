@@ -1,6 +1,7 @@
 //! What a file holds and nobody computes with: told, because a model without a part of it may be another model.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use undine_core::{DType, quant};
 
@@ -48,7 +49,7 @@ pub(crate) fn tell<'a>(
 }
 
 /// A sentence about a head that the configuration ties to the embedding, if it is not the same: it was trained for nothing.
-pub(crate) fn tell_tied_head(head: &Tensor, embedding: &Weight, files: &[&Bytes], repairs: &mut Vec<String>) {
+pub(crate) fn tell_tied_head(head: &Tensor, embedding: &Weight, files: &[Arc<Bytes>], repairs: &mut Vec<String>) {
     let (cols, step) = (embedding.cols, embedding.rows.div_ceil(ROWS_COMPARED).max(1));
     let row = |bytes: &[u8], dtype: DType, at: usize| -> Option<Vec<f32>> {
         let len = dtype.row_bytes(cols)?;
@@ -56,6 +57,10 @@ pub(crate) fn tell_tied_head(head: &Tensor, embedding: &Weight, files: &[&Bytes]
         quant::decode(dtype, bytes.get(at * len..(at + 1) * len)?, &mut values);
         Some(values)
     };
+    if files[head.file].is_made() || files[embedding.file].is_made() {
+        // Packed ones are not unpacked for this.
+        return;
+    }
     let own = &files[head.file][head.bytes.clone()];
     let table = &files[embedding.file][embedding.start..embedding.start + embedding.len];
     // What was rounded to another type is the same.

@@ -6,6 +6,7 @@
 //! place of those pages and notes it, and the thread goes on. So whoever has computed with mapped bytes asks
 //! [`Bytes::check`] before anybody sees a result.
 
+use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
@@ -14,12 +15,15 @@ use std::time::SystemTime;
 use memmap2::Mmap;
 
 use crate::Error;
+use crate::packed::Made;
 
 /// Read-only bytes that live as long as this value.
 pub(crate) enum Bytes {
     Mapped(MappedFile),
     Static(&'static [u8]),
     Owned(Vec<u8>),
+    /// Made from the bytes of other files when they are read.
+    Made(Made),
 }
 
 /// A mapped file, kept open so that it can be asked what has become of it.
@@ -72,10 +76,34 @@ impl Bytes {
         }))
     }
 
+    /// Whether they are made from others.
+    pub(crate) fn is_made(&self) -> bool {
+        matches!(self, Self::Made(_))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Made(made) => made.len(),
+            other => (**other).len(),
+        }
+    }
+
+    /// The bytes of some whole rows, for reading them once: what is made is not kept.
+    pub(crate) fn part(&self, range: Range<usize>) -> Cow<'_, [u8]> {
+        match self {
+            Self::Made(made) if made.made().is_none() => Cow::Owned(made.part(range)),
+            other => Cow::Borrowed(&other[range]),
+        }
+    }
+
     /// Says that `range` will not be read again soon, so that a file much larger than memory can be read through once
     /// without filling it. The bytes stay as they are.
     pub(crate) fn release(&self, range: Range<usize>) {
         debug_assert!(range.end <= self.len());
+        if let Self::Made(made) = self {
+            made.release(&range);
+        }
         #[cfg(unix)]
         if let Self::Mapped(MappedFile { map, .. }) = self {
             // SAFETY: the mapping is of a file, read-only and never written through, so dropped pages are read from the file
@@ -91,7 +119,7 @@ impl Bytes {
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self {
             Self::Mapped(file) => file.check(),
-            Self::Static(_) | Self::Owned(_) => Ok(()),
+            Self::Static(_) | Self::Owned(_) | Self::Made(_) => Ok(()),
         }
     }
 
@@ -99,7 +127,7 @@ impl Bytes {
     pub(crate) fn replaced(&self) -> Option<&Path> {
         match self {
             Self::Mapped(file) => file.is_replaced().then_some(&file.path),
-            Self::Static(_) | Self::Owned(_) => None,
+            Self::Static(_) | Self::Owned(_) | Self::Made(_) => None,
         }
     }
 }
@@ -169,6 +197,7 @@ impl Deref for Bytes {
             Self::Mapped(file) => &file.map,
             Self::Static(bytes) => bytes,
             Self::Owned(bytes) => bytes,
+            Self::Made(made) => made.whole(),
         }
     }
 }

@@ -17,6 +17,62 @@ pub(crate) fn is_idle(name: &str) -> bool {
     IDLE.iter().any(|part| name.contains(part))
 }
 
+/// What training programs put around the names of a model's parts, anywhere in them.
+const WRAPPERS: [&str; 4] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"];
+/// What PEFT puts in front of them.
+const PEFT_PREFIX: &str = "base_model.model.";
+/// How the name of the token embedding ends.
+const EMBEDDING: &str = "embed_tokens.weight";
+
+/// A name without what programs that trained or compiled the model have put around it.
+pub(crate) fn unwrapped(name: &str) -> String {
+    let parts = |name: &str| {
+        let own: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+        own.join(".")
+    };
+    let mut name = parts(name);
+    while let Some(rest) = name.strip_prefix(PEFT_PREFIX) {
+        name = rest.to_owned();
+    }
+    name
+}
+
+/// Whether a key is that of a matrix which is small and must be, or had better be, of floats: filters and tables, which are read value by
+/// value, and routers, because a choice of experts should not depend on rounded inputs.
+pub(crate) fn is_read_as_floats(key: &str) -> bool {
+    const ENDINGS: [&str; 4] = [
+        "feed_forward.gate.weight",
+        "conv.conv.weight",
+        "embeddings.patch_embedding.weight",
+        "embeddings.position_embedding.weight",
+    ];
+    ENDINGS.iter().any(|ending| key.ends_with(ending))
+}
+
+/// Takes away a prefix of the language model that is none of the known ones, if its token embedding is the only one there is.
+pub(crate) fn unwrap_prefix(table: &mut TensorTable, repairs: &mut Vec<String>) -> Result<(), String> {
+    let all = || table.keys().chain(table.foreign.keys().map(String::as_str));
+    // Of a packed embedding the codes have another name.
+    let endings = [EMBEDDING, "embed_tokens.qweight", "embed_tokens.weight_packed"];
+    let prefix = |key: &str| endings.iter().find_map(|ending| key.strip_suffix(ending)).map(str::to_owned);
+    let mut prefixes: Vec<String> = all().filter_map(prefix).collect();
+    prefixes.dedup();
+    let [prefix] = prefixes.as_slice() else { return Ok(()) };
+    if HF_PREFIXES.contains(&prefix.as_str())
+        || !all().any(|key| key.starts_with(&format!("{prefix}layers.0.")))
+    {
+        return Ok(());
+    }
+    let outer = prefix.strip_suffix("model.").unwrap_or(prefix);
+    repairs.push(format!("The names of the tensors begin with {prefix} instead of model."));
+    let rename = |key: &str| match (key.strip_prefix(prefix.as_str()), key.strip_prefix(outer)) {
+        (Some(rest), _) if !rest.starts_with("lm_head.") => format!("model.{rest}"),
+        (Some(rest), _) | (None, Some(rest)) => rest.to_owned(),
+        (None, None) => key.to_owned(),
+    };
+    table.rename(rename)
+}
+
 /// The spelling of tensor names in one checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Names {
@@ -53,20 +109,33 @@ impl Names {
         }
     }
 
-    /// The tensor that would hold this expert matrix packed with the layer's others.
-    pub(crate) fn packed_expert(self, layer: usize, part: ExpertPart) -> PackedExpert {
+    /// The tensors that would hold this expert matrix packed with the layer's others.
+    pub(crate) fn packed_expert(self, layer: usize, part: ExpertPart) -> Vec<PackedExpert> {
         match self {
-            Self::Gguf => PackedExpert { spellings: vec![gguf_packed(layer, part)], parts: 1, part: 0 },
+            Self::Gguf => vec![PackedExpert { spellings: vec![gguf_packed(layer, part)], parts: 1, part: 0 }],
             Self::HuggingFace { prefix } => {
+                // As MLX has them.
+                let own =
+                    format!("{prefix}layers.{layer}.feed_forward.switch_mlp.{}.weight", projection(part));
+                let own = PackedExpert { spellings: vec![own], parts: 1, part: 0 };
                 let (tensor, parts, part) = match part {
                     ExpertPart::Gate => ("gate_up_proj", 2, 0),
                     ExpertPart::Up => ("gate_up_proj", 2, 1),
                     ExpertPart::Down => ("down_proj", 1, 0),
                 };
                 let name = format!("{prefix}layers.{layer}.feed_forward.experts.{tensor}");
-                PackedExpert { spellings: vec![name.clone(), name + ".weight"], parts, part }
+                vec![PackedExpert { spellings: vec![name.clone(), name + ".weight"], parts, part }, own]
             }
         }
+    }
+}
+
+/// What other programs, MLX among them, call a matrix of a feed-forward.
+fn projection(part: ExpertPart) -> &'static str {
+    match part {
+        ExpertPart::Gate => "gate_proj",
+        ExpertPart::Up => "up_proj",
+        ExpertPart::Down => "down_proj",
     }
 }
 
@@ -148,12 +217,14 @@ fn hugging_face(prefix: &str, name: WeightName) -> Vec<String> {
             return outer.into_iter().chain([format!("{prefix}lm_head.weight")]).collect();
         }
         WeightName::Expert { layer, expert, part } => {
-            let part = match part {
+            let own = match part {
                 ExpertPart::Gate => "w1",
                 ExpertPart::Up => "w3",
                 ExpertPart::Down => "w2",
             };
-            return vec![format!("{prefix}layers.{layer}.feed_forward.experts.{expert}.{part}.weight")];
+            let name =
+                |part: &str| format!("{prefix}layers.{layer}.feed_forward.experts.{expert}.{part}.weight");
+            return vec![name(own), name(projection(part))];
         }
         WeightName::Layer(layer, part) => (layer, part),
     };
@@ -172,9 +243,9 @@ fn hugging_face(prefix: &str, name: WeightName) -> Vec<String> {
         L::AttentionOut => &["self_attn.out_proj.weight"],
         L::QueryNorm => &["self_attn.q_layernorm.weight"],
         L::KeyNorm => &["self_attn.k_layernorm.weight"],
-        L::Gate => &["feed_forward.w1.weight"],
-        L::Up => &["feed_forward.w3.weight"],
-        L::Down => &["feed_forward.w2.weight"],
+        L::Gate => &["feed_forward.w1.weight", "feed_forward.gate_proj.weight"],
+        L::Up => &["feed_forward.w3.weight", "feed_forward.up_proj.weight"],
+        L::Down => &["feed_forward.w2.weight", "feed_forward.down_proj.weight"],
         L::Router => &["feed_forward.gate.weight"],
         L::ExpertBias => {
             &["feed_forward.expert_bias", "feed_forward.expert_bias.weight", "feed_forward.expert_bias.bias"]

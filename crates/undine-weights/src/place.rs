@@ -8,6 +8,7 @@ use crate::adapter;
 use crate::gguf::MAGIC;
 use crate::hf::{CONFIG, INDEX};
 use crate::limits::BESIDE_MAX;
+use crate::packed::other_weights;
 
 /// Bytes of a file that tell what it is.
 const HEAD_BYTES: usize = 4096;
@@ -133,10 +134,8 @@ pub(crate) fn no_model(path: &Path) -> Error {
     let mut reason = format!(
         "expected a GGUF file or a folder with {CONFIG} and model.safetensors; the folder has {what}"
     );
-    if let Some(name) = with(&[".bin", ".pt", ".pth", ".ckpt"]) {
-        reason += &format!(", but {name}, which is PyTorch's: {NOT_SAFE}");
-    } else if let Some(name) = with(&[".onnx", ".onnx_data"]) {
-        reason += &format!(", but {name}, which is ONNX: take the repository without -ONNX, or its GGUF");
+    if let Some(other) = other_weights(path) {
+        reason += &format!("; {other}");
     } else if with(&[".safetensors"]).is_some() {
         reason += ": copy it from where the weights are from";
     } else if with(&[".gguf"]).is_some() {

@@ -199,6 +199,15 @@ impl Source {
             DType::Q5_K => 17,
             DType::Q6_K => 18,
             DType::IQ2_XXS => 19,
+            DType::IQ2_XS => 20,
+            DType::IQ3_XXS => 23,
+            DType::IQ1_S => 24,
+            DType::IQ2_S => 28,
+            DType::IQ1_M => 31,
+            DType::TQ1_0 => 36,
+            DType::TQ2_0 => 37,
+            DType::MXFP4 => 38,
+            DType::NVFP4 => 39,
             DType::IQ3_S => 26,
             DType::IQ4_NL => 25,
             DType::IQ4_XS => 30,
@@ -257,12 +266,12 @@ impl Source {
         let file = &self.files[part.file];
         buffer.clear();
         if part.dtype == dtype && !dtype.is_float() {
-            buffer.extend_from_slice(&file[range.clone()]);
+            buffer.extend_from_slice(&file.part(range.clone()));
         } else {
             let mut values = std::mem::take(&mut workplace.values);
             values.resize(rows.len() * part.cols, 0.0);
             buffer.resize(rows.len() * row_bytes(dtype), 0);
-            quant::decode(part.dtype, &file[range.clone()], &mut values);
+            quant::decode(part.dtype, &file.part(range.clone()), &mut values);
             check_values(&tensor.name, dtype, &values)?;
             match &recoding.importance {
                 Some(importance) => {

@@ -13,7 +13,7 @@ use undine_core::DType;
 
 use crate::Error;
 use crate::limits::{NAME_BYTES_MAX, SAFETENSORS_DIMS_MAX, SAFETENSORS_HEADER_BYTES_MAX, TENSORS_MAX};
-use crate::tensor::{Tensor, tensor_bytes};
+use crate::tensor::{Foreign, Tensor, tensor_bytes};
 
 /// Bytes of the header length at the start of a file.
 const LENGTH_BYTES: usize = 8;
@@ -24,8 +24,8 @@ const METADATA_KEY: &str = "__metadata__";
 pub(crate) struct SafetensorsHeader {
     /// Byte ranges are positions in the file; `file` is 0.
     pub tensors: Vec<Tensor>,
-    /// Name and type of tensors of types Undine cannot compute with.
-    pub foreign: Vec<(String, String)>,
+    /// Tensors of types Undine cannot compute with.
+    pub foreign: Vec<Foreign>,
 }
 
 /// A tensor as its header entry describes it; offsets count from the end of the header.
@@ -57,8 +57,17 @@ impl SafetensorsHeader {
         let data_start = bytes.len() - data.len();
         let mut found = Self { tensors: Vec::with_capacity(entries.len()), foreign: Vec::new() };
         for (name, Entry { dtype, shape, data_offsets: [start, end] }) in entries {
+            let place = data_start + start..data_start + end;
             let Some(dtype) = float_type(&dtype) else {
-                found.foreign.push((name, dtype));
+                let count = shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim));
+                let len = other_bytes(&dtype).map(|size| count.and_then(|count| count.checked_mul(size)));
+                if len.is_some_and(|len| len != Some(end - start)) {
+                    return Err(fail(format!(
+                        "tensor {name}: shape {shape:?} of {dtype} does not take {} bytes",
+                        end - start
+                    )));
+                }
+                found.foreign.push(Foreign { name, kind: dtype, shape, file: 0, bytes: place });
                 continue;
             };
             let len = if shape.is_empty() { Some(dtype.block_bytes()) } else { tensor_bytes(dtype, &shape) };
@@ -68,13 +77,7 @@ impl SafetensorsHeader {
                     end - start
                 )));
             }
-            found.tensors.push(Tensor {
-                name,
-                dtype,
-                shape,
-                file: 0,
-                bytes: data_start + start..data_start + end,
-            });
+            found.tensors.push(Tensor { name, dtype, shape, file: 0, bytes: place });
         }
         Ok(found)
     }
@@ -114,6 +117,17 @@ fn float_type(name: &str) -> Option<DType> {
         "F32" => Some(DType::F32),
         "F16" => Some(DType::F16),
         "BF16" => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// Bytes of a value of the other types that packed weights are stored in.
+fn other_bytes(name: &str) -> Option<usize> {
+    match name {
+        "U8" | "I8" | "BOOL" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => Some(1),
+        "U16" | "I16" => Some(2),
+        "U32" | "I32" => Some(4),
+        "U64" | "I64" | "F64" => Some(8),
         _ => None,
     }
 }

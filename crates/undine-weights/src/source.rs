@@ -212,6 +212,11 @@ impl Source {
         &self.notes
     }
 
+    /// See [`Checkpoint::is_packed`].
+    pub fn is_packed(&self) -> bool {
+        self.files.iter().any(|file| file.is_made())
+    }
+
     /// The tensors in the order they are written.
     pub fn tensors(&self) -> &[SourceTensor] {
         &self.tensors
@@ -239,7 +244,7 @@ impl Source {
         let mut left = values.as_mut_slice();
         for part in &tensor.parts {
             let (own, rest) = left.split_at_mut(part.rows * part.cols);
-            quant::decode(part.dtype, &self.files[part.file][part.start..part.start + part.len], own);
+            quant::decode(part.dtype, &self.files[part.file].part(part.start..part.start + part.len), own);
             left = rest;
         }
         values

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use undine_core::{GenerateRequest, Origin, StopRules};
-use undine_text::{IncludeStop, Piece, SpecialText, StreamOptions, StreamState, TextStream};
+use undine_text::{IncludeStop, Piece, SpecialText, StreamOptions, StreamState, TextStream, ToolFormat};
 
 use crate::error::Error;
 use crate::interrupt;
@@ -44,6 +44,7 @@ pub fn answer(
         special: SpecialText::Keep,
         reasoning: prompt.reasoning,
         tools: None,
+        tool_format: ToolFormat::Lfm2,
     };
     let mut stream = TextStream::new(Arc::clone(&text.tokenizer), options);
     let request = GenerateRequest {
@@ -66,7 +67,10 @@ pub fn answer(
                 Piece::Content(text) => answer.0.push_str(text),
                 Piece::Reasoning(text) => answer.1.push_str(text),
                 // No tools are declared here, so calls stay as they are written.
-                Piece::ToolCall { .. } | Piece::ToolArguments { .. } | Piece::ToolAborted { .. } => {}
+                Piece::ToolCall { .. }
+                | Piece::ToolArguments { .. }
+                | Piece::ToolCut { .. }
+                | Piece::ToolAborted { .. } => {}
             }
             on_piece(&piece)?;
         }

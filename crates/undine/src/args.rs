@@ -9,8 +9,9 @@ use crate::args_bench::BenchCommand;
 use crate::format::{parse_count, parse_count_u32};
 
 /// Runs, serves and measures LFM2 models.
+// Of a flag that is given twice the last one counts, as in the programs whose command lines people bring along.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(version, propagate_version = true, arg_required_else_help = true, args_override_self = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -53,8 +54,13 @@ pub enum Command {
     Show(crate::args_hub::ShowArgs),
     /// Remove models from the cache.
     Rm(crate::args_hub::RmArgs),
-    /// List short names, sizes and what fits this machine.
+    /// List models to begin with, or all, and what fits this machine.
     Models(crate::args_hub::ModelsArgs),
+    /// Write what a shell needs to complete commands and flags with Tab.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Type of keys and values in the cache.
@@ -168,12 +174,27 @@ pub struct RunArgs {
     /// program.
     #[arg(env = "UNDINE_MODEL")]
     pub model: Option<PathBuf>,
+    /// The same as --prompt.
+    #[arg(value_name = "PROMPT")]
+    pub words: Vec<String>,
     /// Answer this and exit; piped input is appended to it.
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
+    /// Take the prompt from this file.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// In the prompt, \\n is a new line, \\t a tabulator, \\\\ a backslash.
+    #[arg(short, long)]
+    pub escape: bool,
+    /// Go on with a chat after the answer to the prompt.
+    #[arg(short, long, conflicts_with = "json")]
+    pub interactive: bool,
     /// System prompt.
-    #[arg(long, conflicts_with = "raw")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw", allow_hyphen_values = true)]
     pub system: Option<String>,
+    /// Take the system prompt from this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "system"])]
+    pub system_file: Option<PathBuf>,
     /// Most tokens of an answer [default: as many as fit].
     #[arg(short = 'n', long, aliases = ["num-predict", "n-predict"], value_parser = parse_count_u32)]
     pub max_tokens: Option<u32>,
@@ -192,6 +213,18 @@ pub struct RunArgs {
     /// Print load time, time to first token and both speeds to standard error.
     #[arg(short, long)]
     pub verbose: bool,
+    /// Show what the model thinks before it answers, between <think> and </think>, off a terminal too.
+    #[arg(long, overrides_with = "hide_thinking")]
+    pub show_thinking: bool,
+    /// Show only the answer, on a terminal too.
+    #[arg(long, overrides_with = "show_thinking")]
+    pub hide_thinking: bool,
+    /// Let the terminal break lines where it will, not at blanks.
+    #[arg(long)]
+    pub no_word_wrap: bool,
+    /// Arguments of the chat template, such as '{"enable_thinking": false}'.
+    #[arg(long, value_name = "JSON", value_parser = crate::args_serve::parse_object)]
+    pub chat_template_kwargs: Option<crate::args_serve::JsonObject>,
     /// Show the model this PNG, JPEG, WebP, GIF or BMP file with the prompt, or with a chat's first message; may be repeated.
     #[arg(long, value_name = "FILE", conflicts_with = "raw")]
     pub image: Vec<PathBuf>,
@@ -211,7 +244,7 @@ const RUN_EXAMPLES: &str = "Examples:
   undine run LFM2-1.2B-Q4_K_M.gguf                  chat
   undine run lfm2.5:1.2b                            the same with a model of the hub, fetched if need be
   undine run -hf LiquidAI/LFM2-1.2B-GGUF:Q4_K_M
-  undine run model.gguf -p \"Why is the sky blue?\"   one answer
+  undine run model.gguf \"Why is the sky blue?\"      one answer
   undine run LFM2-VL-450M-Q4_0.gguf --image cat.png -p \"What is this?\"
   cat notes.txt | undine run model.gguf -p \"Summarise:\"
   undine run ./LFM2-350M --raw -p \"Once upon a time\" --max-tokens 100
@@ -304,12 +337,31 @@ pub struct BenchArgs {
     /// that limit each test reaches.
     #[arg(long)]
     pub roofline: bool,
-    /// Print a JSON list, one object per test.
+    /// Print a JSON list, one object per test; the same as --output json.
     #[arg(long)]
     pub json: bool,
+    /// How to print results; md, csv, json and jsonl are llama-bench's, with its columns in md and csv.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: BenchOutput,
     /// How to run.
     #[command(flatten)]
     pub executor: ExecutorArgs,
+}
+
+/// How results of `undine bench` are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum BenchOutput {
+    /// A table for people.
+    #[default]
+    Table,
+    /// A table in Markdown.
+    Md,
+    /// Values separated by commas.
+    Csv,
+    /// A JSON list.
+    Json,
+    /// A JSON object a line.
+    Jsonl,
 }
 
 const BENCH_EXAMPLES: &str = "Examples:

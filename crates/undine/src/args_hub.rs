@@ -1,15 +1,8 @@
-//! The flags of `undine pull`, `list`, `show`, `rm` and `models`, and the words by which other programs name a model.
+//! The flags of `undine pull`, `list`, `show`, `rm` and `models`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-
-use crate::error::Error;
-
-/// Flags of llama.cpp that stand before a repository or a file; here a model's name needs none.
-const MODEL_FLAGS: [&str; 4] = ["-hf", "-hfr", "--hf-repo", "-m"];
-const HF_FLAG_WITH_VALUE: &str = "--hf-repo=";
 
 /// `undine pull`.
 #[derive(Debug, Args)]
@@ -33,6 +26,9 @@ pub struct PullArgs {
     /// Use this folder instead of the Hugging Face cache.
     #[arg(long, visible_alias = "cache-dir", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub download_dir: Option<PathBuf>,
+    /// Fetch it even if it would not run here.
+    #[arg(short, long)]
+    pub force: bool,
     /// Print what happens as JSON, one object per line; the last has the path.
     #[arg(long)]
     pub json: bool,
@@ -50,7 +46,11 @@ Files go to the cache that Hugging Face tools share: HF_HUB_CACHE, HF_HOME, or ~
 and private repositories, HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 forbids the network. An interrupted download \
 goes on where it ended, whenever the same command runs again. The path of the model is printed at the end.
 
-Without a quantization, the largest file of 4 to 8 bits is taken that needs at most half of the memory that is free.";
+Before the weights are fetched, the beginnings of their files tell whether Undine can run them here; what it cannot is refused, at \
+the cost of some kilobytes. What --include names is not looked at.
+
+Without a quantization, of the files of 4 to 8 bits that need at most half of the memory that is free, the largest of up to \
+2 GiB is taken, or Q4_K_M: a larger file waits longer for memory at every token.";
 
 /// `undine list`.
 #[derive(Debug, Args)]
@@ -111,13 +111,17 @@ Contents that another revision needs too are kept.";
 #[derive(Debug, Args)]
 #[command(after_help = MODELS_EXAMPLES)]
 pub struct ModelsArgs {
-    /// Print a JSON list.
+    /// List every model, not just those to begin with.
+    #[arg(long)]
+    pub all: bool,
+    /// Print a JSON list of all.
     #[arg(long)]
     pub json: bool,
 }
 
 const MODELS_EXAMPLES: &str = "Examples:
   undine models
+  undine models --all
   undine models --json | jq -r '.[].name'
 
 FITS: yes if the weights take at most half of the memory that is free now, barely if they fit, no if they do not.";
@@ -135,59 +139,4 @@ pub struct HubArgs {
     // Not `env`: the library reads it, with the other places that a token can be in.
     #[arg(long, value_name = "TOKEN")]
     pub hf_token: Option<String>,
-}
-
-/// The command line without the flags of llama.cpp that stand before a model: `-hf REPO` is the model REPO, `-m FILE` the
-/// model FILE.
-///
-/// # Errors
-/// If no model stands after such a flag: without one, another model would be taken.
-pub fn without_model_flags(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
-    let mut kept = Vec::with_capacity(words.len());
-    let mut words = words.into_iter().peekable();
-    while let Some(word) = words.next() {
-        let text = word.to_str().unwrap_or_default();
-        if text == "--" {
-            kept.push(word);
-            kept.extend(words);
-            break;
-        }
-        if let Some(value) = text.strip_prefix(HF_FLAG_WITH_VALUE) {
-            kept.push(value.into());
-        } else if MODEL_FLAGS.contains(&text) {
-            let is_model = |next: &OsString| !next.is_empty() && !next.to_string_lossy().starts_with('-');
-            if !words.peek().is_some_and(is_model) {
-                return Err(Error::usage(format!(
-                    "{text}: expected a model after it, such as {text} OWNER/NAME"
-                )));
-            }
-        } else {
-            kept.push(word);
-        }
-    }
-    Ok(kept)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_before_a_model_are_not_needed() {
-        for (line, expected) in [
-            ("undine run -hf a/b:Q4_0 -p hi", Some("undine run a/b:Q4_0 -p hi")),
-            ("undine serve --hf-repo a/b --port 1", Some("undine serve a/b --port 1")),
-            ("undine run --hf-repo=a/b", Some("undine run a/b")),
-            ("undine run -m m.gguf -p hi", Some("undine run m.gguf -p hi")),
-            ("undine run -- -hf", Some("undine run -- -hf")),
-            ("undine run m.gguf", Some("undine run m.gguf")),
-            ("undine run -hf", None),
-            ("undine run -hf -p hi", None),
-            ("undine run -m ", None),
-        ] {
-            let words = without_model_flags(line.split(' ').map(OsString::from).collect());
-            let joined = words.ok().map(|words| words.join(std::ffi::OsStr::new(" ")));
-            assert_eq!(joined, expected.map(OsString::from), "{line}");
-        }
-    }
 }

@@ -151,9 +151,11 @@ const CONVERT_EXAMPLES: &str = "Examples:
   undine convert ./LFM2-1.2B LFM2-1.2B-BF16.gguf
   undine convert LFM2-1.2B-BF16.gguf ./LFM2-1.2B
   undine convert LFM2-1.2B-Q4_0.gguf ./LFM2-1.2B-dequantized --dequantize --type bf16
+  undine convert ./LFM2-1.2B-MLX-4bit LFM2-1.2B-Q4_1.gguf
   undine convert ./LFM2-VL-450M LFM2-VL-450M-BF16.gguf
   undine convert LFM2-VL-450M-BF16.gguf ./LFM2-VL-450M --mmproj mmproj-LFM2-VL-450M-BF16.gguf
 
 A vision model is one folder, or two GGUF files: OUT and mmproj-OUT. Both ways the tower keeps its own float type. \
 Weights in float types come back as they were: IN to GGUF and back to a folder gives the same values. \
+A folder that another program quantized (MLX, GPTQ, AWQ, compressed-tensors) keeps its blocks in a GGUF file. \
 To write quantized types, see `undine quantize`.";

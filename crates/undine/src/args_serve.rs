@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::args::{ExecutorArgs, parse_bytes};
 use crate::args_media::MediaArgs;
-use crate::args_vllm::ForeignArgs;
+use crate::foreign::ForeignArgs;
 use crate::format::parse_count_u32;
 
 /// `undine serve`.
@@ -217,6 +217,9 @@ pub struct HttpArgs {
     /// Refuse requests with fields that undine does not know, instead of ignoring these with a line in the log and a header.
     #[arg(long)]
     pub strict_fields: bool,
+    /// Answer /tokenizer_info: special tokens, and the chat template, which may be secret.
+    #[arg(long)]
+    pub enable_tokenizer_info_endpoint: bool,
     /// Seconds that running requests may go on after SIGTERM; a second signal ends the server at once.
     #[arg(long, env = "UNDINE_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
     pub shutdown_timeout: u32,
@@ -368,7 +371,8 @@ fn parse_root_path(text: &str) -> Result<String, String> {
 
 /// A flag's JSON object.
 pub fn parse_object(text: &str) -> Result<JsonObject, String> {
-    serde_json::from_str(text).map(JsonObject).map_err(|error| format!("expected a JSON object: {error}"))
+    let object = serde_json::from_slice(&undine_text::exact::marked(text.as_bytes()));
+    object.map(JsonObject).map_err(|error| format!("expected a JSON object: {error}"))
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ async fn answer(
     let signals = Signals::new()?;
     let media = args.load.media.config()?;
     let config = ServerConfig { request_log: RequestLog::Off, media, ..ServerConfig::default() };
-    let load = Box::new(move || plan.load(Box::new(|| ())).map_err(Into::into));
+    let load = Box::new(move || plan.load(Box::new(|_| ())).map_err(Into::into));
     let api = InProcess::start(load, config).await?;
     let concurrency =
         args.concurrency.unwrap_or(args.load.limits.max_num_seqs.saturating_add(CONCURRENCY_BESIDE));

@@ -7,6 +7,7 @@
 //!
 //! `serve` measures any server over HTTP; `offline` drives the engine, for `throughput` and `latency`.
 
+mod formats;
 mod limits;
 mod offline;
 mod report;
@@ -21,10 +22,11 @@ use std::sync::Arc;
 use undine_cpu::{Isa, Roofline};
 use undine_model::Model;
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, BenchOutput};
 use crate::args_bench::BenchCommand;
 use crate::error::Error;
 use crate::open;
+use crate::progress::{self, Unit};
 use crate::session::{self, speed};
 use crate::shown;
 use report::{Subject, print_line};
@@ -68,29 +70,47 @@ fn executor(args: &BenchArgs) -> Result<(), Error> {
     let settings = Settings { ubatch: runner.ubatch(), ..settings };
     let subject = Subject { path: args.model.as_deref(), model: &model, settings, roofline };
     let mut out = shown::stdout();
-    if !args.json {
-        subject.print_header(&mut out)?;
+    let output = if args.json { BenchOutput::Json } else { args.output };
+    match output {
+        BenchOutput::Table => subject.print_header(&mut out)?,
+        BenchOutput::Md | BenchOutput::Csv => formats::head(&mut out, output)?,
+        BenchOutput::Json | BenchOutput::Jsonl => {}
     }
     let mut reports = Vec::new();
+    // A test is run once more in the end, to be compared.
+    let runs = tests.len() as u64 * u64::from(args.warmup + args.repetitions + 1);
+    let progress = progress::bar(runs, Unit::Count("runs"));
     for test in tests {
+        progress.set_message(test.to_string());
         for _ in 0..args.warmup {
             runner.warm_up(test)?;
+            progress.inc(1);
         }
         let (time, answers) = runner.run(test)?;
+        progress.inc(1);
         let mut samples = vec![speed(test.total() as usize, time)];
         for _ in 1..args.repetitions {
             let (time, again) = runner.run(test)?;
             compare(test, &again, &answers)?;
+            progress.inc(1);
             samples.push(speed(test.total() as usize, time));
         }
         let report = subject.report(test, samples);
-        if !args.json {
-            print_line(&mut out, &report)?;
-        }
+        let mut printed = Ok(());
+        progress::suspend(|| {
+            printed = match output {
+                BenchOutput::Table => print_line(&mut out, &report),
+                BenchOutput::Json => Ok(()),
+                _ => formats::line(&mut out, output, &report),
+            }
+        });
+        printed?;
         runner.check(test, &answers)?;
+        progress.inc(1);
         reports.push(report);
     }
-    if args.json {
+    progress.finish_and_clear();
+    if output == BenchOutput::Json {
         let json = serde_json::to_string_pretty(&reports).expect("numbers and texts are JSON");
         writeln!(out, "{json}")?;
     }

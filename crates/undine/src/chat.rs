@@ -6,33 +6,42 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use etcetera::BaseStrategy;
-use rustyline::error::ReadlineError;
-use rustyline::history::{FileHistory, History};
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Cmd, Completer, Config, Editor, EventHandler, Helper, Highlighter, Hinter, KeyEvent};
+use serde_json::json;
 
 use crate::answer;
 use crate::args::RunArgs;
 use crate::command::{self, Command, Line};
-use crate::conversation::{Attachment, Conversation};
+use crate::conversation::{Attachment, Conversation, Message, Role};
 use crate::dragged;
+use crate::editor::{Editor, Typed};
 use crate::error::Error;
-use crate::open::Prompt;
-use crate::output::{self, Printer};
-use crate::run::Ready;
+use crate::format::counted;
+use crate::open::{DEMO_NAME, Prompt};
+use crate::output::{self, Look, Printer};
+use crate::run::{Ready, why_cut};
 use crate::session::{End, Generated};
 use crate::shown::{self, say};
-use undine_core::FinishReason;
+use crate::text_file;
+use crate::wrap;
 
-/// What the user types after.
-const PROMPT: &str = ">>> ";
-/// Lines of history kept from chat to chat.
-const HISTORY_MAX: usize = 1000;
+/// Longest text file that is said.
+const READ_BYTES_MAX: u64 = 16 << 20;
+/// Characters of a message that `/load` shows.
+const EXCERPT_CHARS: usize = 300;
+
+/// What the demo model's chat begins with.
+const DEMO_GREETING: &str = "\
+This is undine-demo, a toy of 5 million parameters inside the program. It does small sums and calls, tells tiny stories and \
+talks about itself; of anything else it knows nothing.
+Try:  What is 17 + 25?
+      Tell me a story about a fox in the garden.
+      What can you do?
+A real model:  undine run lfm2.5:1.2b   (fetches 0.7 GB once; undine models lists more)
+/help lists commands, Ctrl-D leaves.";
 
 /// Prints a line; unlike `println!` it survives a reader that has left.
 fn tell(line: impl std::fmt::Display) -> Result<(), Error> {
-    Ok(writeln!(shown::stdout(), "{line}")?)
+    Ok(writeln!(shown::stdout(), "{}", wrap::wrapped(&line.to_string(), output::columns()))?)
 }
 
 /// Whether the chat goes on.
@@ -51,30 +60,24 @@ pub struct Chat {
     /// Whether lines are completed as they are, without a template.
     completes: bool,
     verbose: bool,
+    look: Look,
+    /// A file that is there, and was asked about.
+    to_replace: Option<String>,
     last: Option<Generated>,
     answers: usize,
     answer_tokens: usize,
 }
 
-/// Tells the editor when a line goes on.
-#[derive(Completer, Helper, Highlighter, Hinter)]
-struct Multiline;
-
-impl Validator for Multiline {
-    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let unfinished = command::is_unfinished(context.input());
-        Ok(if unfinished { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
-    }
-}
-
 impl Chat {
     /// A chat with an empty conversation.
-    pub fn new(args: &RunArgs, ready: Ready) -> Self {
+    pub fn new(args: &RunArgs, ready: Ready, system: Option<String>) -> Self {
         Self {
             completes: args.raw || ready.text.template.is_none(),
             pictures: Vec::new(),
-            conversation: Conversation { system: args.system.clone(), messages: Vec::new() },
+            conversation: Conversation { system, messages: Vec::new() },
             verbose: args.verbose,
+            look: Look::for_stdout(args),
+            to_replace: None,
             ready,
             last: None,
             answers: 0,
@@ -82,43 +85,39 @@ impl Chat {
         }
     }
 
-    /// Reads and answers until the user leaves. The first message shows `pictures`.
-    pub fn run(mut self, pictures: &[PathBuf]) -> Result<(), Error> {
-        let mut editor = editor()?;
-        let history = history_path();
-        if let Some(path) = &history {
-            // No history yet is not an error.
-            drop(editor.load_history(path));
-        }
-        let mut entered = Vec::new();
-        let mode =
-            if self.completes { "no chat template: it completes text" } else { "/help lists commands" };
-        tell(format_args!("{} ({mode}, Ctrl-D leaves)", self.ready.name))?;
+    /// Reads and answers until the user leaves. The first message shows `pictures`; it is `first`, if there is one.
+    pub fn run(mut self, pictures: &[PathBuf], first: Option<&str>) -> Result<(), Error> {
+        let mut editor = Editor::new()?;
+        tell(self.greeting())?;
         for path in pictures {
             self.attach(path)?;
         }
+        if let Some(first) = first {
+            self.say(first)?;
+        }
         let result = loop {
-            match editor.readline(PROMPT) {
-                Ok(line) => {
-                    // A history that cannot grow is no reason to stop.
-                    drop(editor.add_history_entry(line.trim_end()));
-                    entered.push(line.trim_end().to_owned());
-                    match self.take(&line) {
-                        Ok(Next::Line) => {}
-                        Ok(Next::Leave) => break Ok(()),
-                        Err(error) => break Err(error),
-                    }
-                }
-                Err(ReadlineError::Interrupted) => tell("(Ctrl-D or /bye leaves)")?,
-                Err(ReadlineError::Eof) => break Ok(()),
-                Err(ReadlineError::Io(error)) => break Err(error.into()),
-                Err(error) => break Err(Error::refused(format!("the line editor failed: {error}"))),
+            match editor.read() {
+                Ok(Typed::Text(line)) => match self.take(&line) {
+                    Ok(Next::Line) => {}
+                    Ok(Next::Leave) => break Ok(()),
+                    Err(error) => break Err(error),
+                },
+                Ok(Typed::Interrupt) => tell("(Ctrl-D or /bye leaves)")?,
+                Ok(Typed::End) => break Ok(()),
+                Err(error) => break Err(error),
             }
         };
-        if let Some(path) = &history {
-            drop(extend_history(path, entered));
-        }
+        editor.finish();
         result
+    }
+
+    fn greeting(&self) -> String {
+        let name = &self.ready.name;
+        match self.completes {
+            true => format!("{name} (no chat template: it completes text, Ctrl-D leaves)"),
+            false if name == DEMO_NAME => DEMO_GREETING.to_owned(),
+            false => format!("{name} (/help lists commands, Ctrl-D leaves)"),
+        }
     }
 
     /// Does what a line asks for. Errors that the user can mend are printed, and the chat goes on.
@@ -155,10 +154,16 @@ impl Chat {
 
     /// Adds the pictures whose files were dragged into a line to the next message; returns the rest if there are any.
     fn without_pictures(&mut self, line: &str) -> Result<Option<String>, Error> {
-        if self.completes || !self.ready.text.sees() || line.trim_start().starts_with(command::FENCE) {
+        if self.completes || line.trim_start().starts_with(command::FENCE) {
             return Ok(None);
         }
         let typed = dragged::split(line, Path::is_file);
+        if !typed.pictures.is_empty() && !self.ready.text.sees() {
+            let why = self.ready.text.pictures().err().map_or_else(String::new, |error| error.chain());
+            return Err(Error::refused(format!(
+                "{why}. The message is not sent; in \"\"\" it would be, as text"
+            )));
+        }
         for path in &typed.pictures {
             self.attach(path)?;
         }
@@ -191,31 +196,103 @@ impl Chat {
                     "text is completed without a chat template, so there is no system prompt",
                 ));
             }
-            Command::System(text) => self.conversation.system = (!text.is_empty()).then_some(text),
-            Command::ShowSettings => tell(self.ready.settings.describe())?,
-            Command::Set { name, value } => {
-                self.ready
-                    .settings
-                    .set(&name, &value)
-                    .map_err(|message| Error::usage(format!("{name}: {message}")))?;
+            Command::System(text) => {
+                let answer = if text.is_empty() {
+                    "(no system prompt any more)"
+                } else {
+                    "(the system prompt is set)"
+                };
+                self.conversation.system = (!text.is_empty()).then_some(text);
+                tell(answer)?;
             }
+            Command::ShowSettings => tell(self.ready.settings.describe())?,
+            Command::Set { name, value } => self.set(&name, &value)?,
+            Command::ShowModel => tell(self.describe())?,
+            Command::Read(path) => {
+                let text = text_file::read(&dragged::path(&path), READ_BYTES_MAX)?;
+                self.say(text.trim_end())?;
+            }
+            Command::Again => self.again()?,
             Command::Clear => {
                 self.conversation.messages.clear();
                 self.pictures.clear();
                 tell("(the conversation is empty)")?;
             }
             Command::Stats => tell(self.stats())?,
-            Command::Save(path) => {
-                self.conversation.save(Path::new(&path))?;
-                tell(format_args!("(saved {} messages to {path})", self.conversation.messages.len()))?;
-            }
+            Command::Save(path) => self.save(path)?,
             Command::Load(path) => {
                 self.conversation = Conversation::load(Path::new(&path), &self.ready.text)?;
-                tell(format_args!("(loaded {} messages from {path})", self.conversation.messages.len()))?;
+                let count = counted(self.conversation.messages.len(), "message");
+                tell(format_args!("(loaded {count} from {path})"))?;
+                let last = self.conversation.messages.iter().rev().take(2).collect::<Vec<_>>();
+                last.into_iter().rev().try_for_each(|message| tell(excerpt(message)))?;
             }
             Command::Bye => unreachable!("handled by the caller"),
         }
         Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        let switch = || match value {
+            "on" | "true" | "1" => Ok(true),
+            "off" | "false" | "0" => Ok(false),
+            _ => Err(Error::usage(format!("{name}: expected on or off, found {value:?}"))),
+        };
+        match name {
+            "verbose" => self.verbose = switch()?,
+            "wordwrap" => self.look.columns = output::columns().filter(|_| matches!(switch(), Ok(true))),
+            "think" => {
+                self.ready.kwargs.insert("enable_thinking".to_owned(), json!(switch()?));
+            }
+            _ => {
+                let wrong = |message| Error::usage(format!("{name}: {message}"));
+                self.ready.settings.set(name, value).map_err(wrong)?;
+            }
+        }
+        match value {
+            "" => tell(format_args!("({name} is as at the start)")),
+            _ => tell(format_args!("({name} is {value})")),
+        }
+    }
+
+    /// Writes the conversation to a file; to one that is there only if the same is asked a second time.
+    fn save(&mut self, path: String) -> Result<(), Error> {
+        let is_asked = self.to_replace.take().is_some_and(|asked| asked == path);
+        if !is_asked && Path::new(&path).exists() {
+            tell(format_args!("({path} exists; the same line again replaces it)"))?;
+            self.to_replace = Some(path);
+            return Ok(());
+        }
+        self.conversation.save(Path::new(&path))?;
+        let count = counted(self.conversation.messages.len(), "message");
+        tell(format_args!("(saved {count} to {path})"))
+    }
+
+    /// Takes the last answer back and gives another one.
+    fn again(&mut self) -> Result<(), Error> {
+        if self.conversation.messages.last().is_some_and(|last| last.role == Role::Assistant) {
+            self.conversation.pop();
+        }
+        match self.conversation.pop() {
+            Some(Message { role: Role::User, content, images, .. }) => {
+                self.pictures = images;
+                self.say(&content)
+            }
+            other => {
+                self.conversation.messages.extend(other);
+                Err(Error::usage("there is no message to answer again"))
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        let Ready { session, text, name, .. } = &self.ready;
+        let sees = if text.sees() { ", takes pictures" } else { "" };
+        let template = if self.completes { "no chat template" } else { "chat template" };
+        format!(
+            "{name}: context of {} tokens, {template}{sees}; `undine inspect` tells all of a model",
+            session.context()
+        )
     }
 
     fn stats(&self) -> String {
@@ -235,7 +312,8 @@ impl Chat {
     /// The prompt for what the user said, which is already part of the conversation.
     fn prompt(&self, text: &str) -> Result<Prompt, Error> {
         if !self.completes
-            && let Some(prompt) = self.ready.text.chat_prompt(&self.conversation.for_template())?
+            && let Some(prompt) =
+                self.ready.text.chat_prompt(&self.conversation.for_template(), &self.ready.kwargs)?
         {
             return Ok(prompt);
         }
@@ -261,8 +339,9 @@ impl Chat {
         if let Some(message) = answer::too_long(&prompt, &self.ready.session) {
             return Err(Error::refused(format!("{message}; /clear starts a new conversation")));
         }
-        let (style, control) = output::for_stdout();
-        let mut printer = Printer::new(io::stdout().lock(), style, control);
+        // The window may have another width by now.
+        let look = Look { columns: self.look.columns.and(output::columns()), ..self.look };
+        let mut printer = Printer::new(io::stdout().lock(), look);
         let Ready { session, text, settings, .. } = &mut self.ready;
         let answer = answer::answer(session, text, prompt, settings, |piece| Ok(printer.piece(piece)?))?;
         printer.finish()?;
@@ -270,12 +349,10 @@ impl Chat {
         self.answers += 1;
         self.answer_tokens += answer.numbers.completion_tokens;
         self.last = Some(answer.numbers);
-        match answer.numbers.end {
-            End::Interrupted => tell("(stopped)")?,
-            End::Finished(FinishReason::ContextFull) => tell(CONTEXT_FULL)?,
-            End::Finished(FinishReason::MaxTokens) if self.is_context_full(&answer.numbers) => {
-                tell(CONTEXT_FULL)?;
-            }
+        match (answer.numbers.end, why_cut(&answer.numbers, self.ready.session.context())) {
+            (End::Interrupted, _) => tell("(stopped)")?,
+            (_, Some(_)) if self.is_context_full(&answer.numbers) => tell(CONTEXT_FULL)?,
+            (_, Some(why)) => tell(format_args!("({why}; /set max_tokens -1 lets answers end)"))?,
             _ => {}
         }
         if self.verbose {
@@ -295,40 +372,10 @@ impl Chat {
 
 const CONTEXT_FULL: &str = "(the context is full; /clear starts a new conversation)";
 
-fn editor() -> Result<Editor<Multiline, FileHistory>, Error> {
-    let failed = |error: ReadlineError| Error::refused(format!("the line editor cannot start: {error}"));
-    let mut editor = Editor::with_config(history_config().map_err(failed)?).map_err(failed)?;
-    editor.set_helper(Some(Multiline));
-    editor.bind_sequence(KeyEvent::alt('\r'), EventHandler::Simple(Cmd::Newline));
-    Ok(editor)
-}
-
-fn history_config() -> Result<Config, ReadlineError> {
-    Ok(Config::builder().max_history_size(HISTORY_MAX)?.build())
-}
-
-/// Adds lines to the history on disk, where other chats may have added theirs meanwhile.
-fn extend_history(path: &Path, lines: Vec<String>) -> Result<(), ReadlineError> {
-    let lock = std::fs::File::create(path.with_extension("lock"))?;
-    lock.lock()?;
-    let mut history = FileHistory::with_config(&history_config()?);
-    if path.exists() {
-        history.load(path)?;
-    }
-    for line in lines {
-        history.add_owned(line)?;
-    }
-    history.save(path)
-}
-
-/// Where the history is kept; `None` if there is no place for it.
-fn history_path() -> Option<PathBuf> {
-    let strategy = etcetera::choose_base_strategy().ok()?;
-    let folder = strategy.state_dir().unwrap_or_else(|| strategy.data_dir()).join("undine");
-    // An empty HOME would make it a folder of wherever the program runs.
-    if !folder.is_absolute() {
-        return None;
-    }
-    std::fs::create_dir_all(&folder).ok()?;
-    Some(folder.join("history.txt"))
+/// A message in short.
+fn excerpt(message: &Message) -> String {
+    let mark = if message.role == Role::User { ">>> " } else { "" };
+    let text: String = message.content.chars().take(EXCERPT_CHARS).collect();
+    let dots = if text.len() < message.content.len() { " ..." } else { "" };
+    format!("{mark}{text}{dots}")
 }

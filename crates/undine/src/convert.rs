@@ -83,7 +83,10 @@ fn to_gguf(args: &ConvertArgs) -> Result<Vec<(PathBuf, u64)>, Error> {
     }
     let mut written = Vec::new();
     for (source, path) in files {
+        // Blocks made from another program's packing are as good as what they are made from.
+        let kept = source.is_packed() && !args.dequantize && wanted(args).is_none();
         let choose = |tensor: &SourceTensor| match tensor.is_matrix() {
+            true if kept => Ok(Recoding::plain(tensor.dtype())),
             true => float_of(args, &tensor.name, tensor.dtype()).map(Recoding::plain),
             false => Ok(Recoding::plain(tensor.kept_dtype())),
         };
@@ -141,7 +144,11 @@ fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
         stop()
     });
     match written {
-        Err(undine_weights::Error::Stopped) => return Err(Error::Interrupted),
+        Err(undine_weights::Error::Stopped) => {
+            bar.finish_and_clear();
+            say!("interrupted; {} is not written", out.display());
+            return Err(Error::Interrupted);
+        }
         other => other?,
     }
     bar.finish_and_clear();

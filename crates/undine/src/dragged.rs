@@ -15,14 +15,15 @@ pub struct Typed {
     pub pictures: Vec<PathBuf>,
 }
 
-/// Takes the paths of pictures that exist out of a line. Only absolute paths are looked at: those are what a terminal types.
+/// Takes the paths of pictures that exist out of a line. Only absolute paths, which are what a terminal types, and those that
+/// begin with `./`, `../` or `~/` are looked at: a name alone may be part of a sentence.
 pub fn split(line: &str, exists: impl Fn(&Path) -> bool) -> Typed {
     let (mut text, mut pictures) = (String::new(), Vec::new());
     let mut rest = line;
     let mut at_word = true;
     while let Some(first) = rest.chars().next() {
         let word = if at_word { word(rest) } else { None };
-        match word.filter(|word| word.path.is_absolute() && is_picture(&word.path) && exists(&word.path)) {
+        match word.filter(|word| is_explicit(&word.path) && is_picture(&word.path) && exists(&word.path)) {
             Some(word) => {
                 pictures.push(word.path);
                 rest = rest[word.len..].trim_start_matches(' ');
@@ -40,7 +41,10 @@ pub fn split(line: &str, exists: impl Fn(&Path) -> bool) -> Typed {
 /// The path that somebody means who types it as the only thing: as a terminal would, or as it is.
 pub fn path(typed: &str) -> PathBuf {
     let whole = word(typed).filter(|word| word.len == typed.len());
-    let path = whole.map_or_else(|| PathBuf::from(typed), |word| word.path);
+    at_home(whole.map_or_else(|| PathBuf::from(typed), |word| word.path))
+}
+
+fn at_home(path: PathBuf) -> PathBuf {
     match (path.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),
         _ => path,
@@ -70,7 +74,7 @@ fn word(text: &str) -> Option<Word> {
         Some(place) => percent_decoded(place.strip_prefix("localhost").unwrap_or(place))?,
         None => name,
     };
-    Some(Word { path: PathBuf::from(path), len })
+    Some(Word { path: at_home(PathBuf::from(path)), len })
 }
 
 /// A word in which a backslash takes the meaning from the character after it, and its bytes.
@@ -112,6 +116,10 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+fn is_explicit(path: &Path) -> bool {
+    path.is_absolute() || path.starts_with(".") || path.starts_with("..")
+}
+
 fn is_picture(path: &Path) -> bool {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
@@ -123,9 +131,9 @@ mod tests {
 
     #[test]
     fn paths_of_pictures_are_taken_out_of_a_line() {
-        let there = ["/a.png", "/my cat.JPG", "/it's.webp", "/é b.gif", "/d/a.png"];
+        let there = ["/a.png", "/my cat.JPG", "/it's.webp", "/é b.gif", "/d/a.png", "./b.png", "../c d.png"];
         let exists = |path: &Path| there.iter().any(|other| Path::new(other) == path);
-        let cases: [(&str, &str, &[&str]); 17] = [
+        let cases: [(&str, &str, &[&str]); 18] = [
             ("", "", &[]),
             ("what is /a.png", "what is", &["/a.png"]),
             ("/a.png", "", &["/a.png"]),
@@ -135,6 +143,7 @@ mod tests {
             ("file:///my%20cat.JPG", "", &["/my cat.JPG"]),
             ("file://localhost/%C3%A9%20b.gif", "", &["/é b.gif"]),
             ("compare /a.png  with 'file:///d/a.png'.", "compare with 'file:///d/a.png'.", &["/a.png"]),
+            ("what is ./b.png and '../c d.png'", "what is and", &["./b.png", "../c d.png"]),
             ("/b.png is missing", "/b.png is missing", &[]),
             ("a.png and x/a.png", "a.png and x/a.png", &[]),
             ("file://other/a.png", "file://other/a.png", &[]),

@@ -19,6 +19,9 @@ pub enum Error {
     /// The arguments make no sense together.
     #[error("{0}")]
     Usage(String),
+    /// The arguments are none that there are.
+    #[error(transparent)]
+    Arguments(clap::Error),
     /// The reader of the output went away: not a failure.
     #[error("the reader of the output is gone")]
     BrokenPipe,
@@ -126,7 +129,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
-            Self::Usage(_) | Self::Hub(undine_hub::Error::Name { .. }) => EXIT_USAGE,
+            Self::Usage(_) | Self::Arguments(_) | Self::Hub(undine_hub::Error::Name { .. }) => EXIT_USAGE,
             Self::Interrupted => EXIT_INTERRUPTED,
             _ => EXIT_FAILURE,
         }

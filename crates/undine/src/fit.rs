@@ -4,6 +4,8 @@
 //! `fit/devices.yaml`; speeds are in `fit/speed.rs`, which says what is an estimate and what a bound.
 
 mod devices;
+mod find;
+mod finetune;
 mod measure;
 mod memory;
 mod picture;
@@ -11,8 +13,12 @@ mod report;
 mod speed;
 mod subject;
 mod text;
+mod training_report;
+mod verdict;
 
 use std::io::Write;
+
+use undine_cpu::Roofline;
 
 use crate::args_fit::FitArgs;
 use crate::error::Error;
@@ -22,12 +28,18 @@ use memory::Load;
 use report::Report;
 use subject::Subject;
 
+pub use speed::BANDWIDTH_SHARE;
+
 /// Tokens of a sequence unless asked for otherwise.
 const CONTEXT_DEFAULT: u32 = 4096;
 
 /// Runs the command.
 pub fn run(args: &FitArgs) -> Result<(), Error> {
     let subject = Subject::find(args.model.as_deref(), args.mix)?;
+    let listed = find::find(&args.devices)?;
+    if let Some(method) = args.finetune {
+        return training_report::run(&subject, method, listed, args);
+    }
     let model = u32::try_from(subject.config.context_max).unwrap_or(u32::MAX);
     let context = match args.context {
         Some(asked) if asked > model => {
@@ -45,15 +57,17 @@ pub fn run(args: &FitArgs) -> Result<(), Error> {
         threads: session::threads(&args.executor),
         tower: subject.tower(&subject.chosen),
     };
-    let listed = devices::find(&args.device)?;
     let measured = args.measure.then(|| measure::measure(&subject, load)).transpose()?;
-    let roofline = measured.as_ref().map(|measured| &measured.roofline);
-    // Asked about other devices, this one is left out unless it has been measured.
-    let here = devices::here(roofline).filter(|_| args.device.is_empty() || args.measure);
+    // Asked about other devices, this one is left out unless it is to be measured.
+    let here = match &measured {
+        Some(measured) => devices::here(Some(&measured.roofline)),
+        None if args.devices.is_empty() => devices::here(Some(&Roofline::probe(load.threads)?)),
+        None => None,
+    };
+    let picture = args.svg.as_ref().map(|path| (path, picture::draw(&subject, load, here.as_ref())));
     let devices = here.into_iter().chain(listed).collect();
     let report = Report::new(&subject, load, devices, measured, args);
-    if let Some(path) = &args.svg {
-        let picture = picture::draw(&subject, load);
+    if let Some((path, picture)) = picture {
         std::fs::write(path, picture).map_err(|source| Error::file(path, source))?;
     }
     let mut out = shown::stdout();
@@ -63,6 +77,7 @@ pub fn run(args: &FitArgs) -> Result<(), Error> {
             writeln!(out, "{json}")?;
         }
         (_, true) => text::markdown(&mut out, &report)?,
+        _ if args.verbose => text::formulas(&mut out, &report)?,
         _ => text::terminal(&mut out, &report)?,
     }
     Ok(())

@@ -34,6 +34,12 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
+/// A number of things: `1 file`, `2 files`.
+pub fn counted(count: usize, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{} {thing}{ending}", grouped(count as u64))
+}
+
 /// Parses a count that may end in a unit: `k m g` are powers of 1000, `K M G` powers of 1024, as vLLM reads them.
 /// `25.6k` is 25,600 and `32K` is 32,768.
 pub fn parse_count(text: &str) -> Result<u64, String> {
@@ -105,5 +111,6 @@ mod tests {
         assert_eq!(Bytes(5 << 30).to_string(), "5.00 GiB");
         assert_eq!(grouped(1_170_340_608), "1,170,340,608");
         assert_eq!(grouped(12), "12");
+        assert_eq!([0, 1, 2].map(|count| counted(count, "file")), ["0 files", "1 file", "2 files"]);
     }
 }

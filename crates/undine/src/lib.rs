@@ -18,22 +18,27 @@ mod args_quantize;
 mod args_serve;
 mod args_target;
 mod args_vision;
-mod args_vllm;
+mod asked;
 mod batch;
 mod bench;
 mod calibrate;
+mod calls;
 mod chat;
 mod command;
+mod confirm;
 mod conversation;
 mod convert;
 mod doctor;
 mod dragged;
+mod editor;
 mod error;
 mod eval;
 mod fit;
+mod foreign;
 mod format;
 #[doc(hidden)]
 pub mod fuzzing;
+mod help;
 mod helpers;
 #[cfg(unix)]
 mod hidden_words;
@@ -54,6 +59,7 @@ mod runtime;
 mod sampling;
 mod serve;
 mod serve_config;
+mod serve_hello;
 mod serve_load;
 #[cfg(unix)]
 mod serve_socket;
@@ -64,15 +70,17 @@ mod target;
 mod template;
 mod text_file;
 mod work;
+mod wrap;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{FromArgMatches, Parser};
 
 use crate::args::{Cli, Command};
 use crate::error::Error;
+use crate::foreign::Rewritten;
 use crate::shown::say;
 
 /// The program: its exit code.
@@ -86,8 +94,10 @@ pub fn main() -> ExitCode {
     match run().and_then(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, Error::BrokenPipe | Error::Interrupted | Error::Advice) {
-                say!("error: {}", error.chain());
+            match &error {
+                Error::BrokenPipe | Error::Interrupted | Error::Advice => {}
+                Error::Arguments(error) => shown::tell_usage(error),
+                error => say!("error: {}", error.chain()),
             }
             ExitCode::from(error.exit_code())
         }
@@ -98,15 +108,30 @@ fn run() -> Result<(), Error> {
     let words: Vec<OsString> = std::env::args_os().collect();
     #[cfg(unix)]
     let words = hidden_words::reveal(words)?;
-    let cli = match Cli::try_parse_from(serve_config::expand(words)?) {
+    let Rewritten { words, mut notes } = foreign::rewrite(words)?;
+    let command = words.get(1).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    notes.extend(foreign::unheard(&command, names));
+    let mut words = serve_config::expand(words)?;
+    let parsed = match help::arranged(&mut words) {
+        Some(commands) => {
+            commands.try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches))
+        }
+        None => Cli::try_parse_from(words),
+    };
+    let cli = match parsed {
         Ok(cli) => cli,
-        // `exit` writes to standard error, and ends with its code; help and versions are output like any other.
-        Err(error) if error.use_stderr() => error.exit(),
+        Err(error) if error.use_stderr() => return Err(Error::Arguments(error)),
+        // Help and versions are output like any other.
         Err(error) => return error.print().map_err(Error::output),
     };
+    // The server has a log for them.
+    if !matches!(cli.command, Command::Serve(_)) {
+        notes.iter().for_each(|note| say!("note: {note}"));
+    }
     match cli.command {
         Command::Run(args) => run::run(&args),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, &notes),
         Command::Synth(args) => synth::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Convert(args) => convert::run(&args),
@@ -122,5 +147,6 @@ fn run() -> Result<(), Error> {
         Command::Show(args) => hub::run_show(&args),
         Command::Rm(args) => hub::run_rm(&args),
         Command::Models(args) => hub::run_models(&args),
+        Command::Completions { shell } => help::complete(shell),
     }
 }

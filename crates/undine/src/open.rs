@@ -166,10 +166,13 @@ impl ModelText {
     }
 
     /// Renders messages, or `None` for a model without a template.
-    pub fn chat_prompt(&self, messages: &[Json]) -> Result<Option<Prompt>, Error> {
+    pub fn chat_prompt(
+        &self,
+        messages: &[Json],
+        kwargs: &serde_json::Map<String, Json>,
+    ) -> Result<Option<Prompt>, Error> {
         let Some(template) = &self.template else { return Ok(None) };
-        let kwargs = serde_json::Map::new();
-        let input = ChatInput { messages, tools: None, add_generation_prompt: true, kwargs: &kwargs };
+        let input = ChatInput { messages, tools: None, add_generation_prompt: true, kwargs };
         let text = template.render(&input)?;
         let reasoning = if ends_in_think(&text) { Reasoning::SplitStartInside } else { Reasoning::Split };
         self.prompt(&text, reasoning).map(Some)

@@ -1,20 +1,31 @@
-//! An answer as it appears: streamed, reasoning dimmed on a terminal and between its markers elsewhere.
+//! An answer as it appears. On a terminal: what the model thinks, dim where there are colours, then the answer on a line of
+//! its own, words whole, nothing that steers. Elsewhere: the answer, as it is.
 
 use std::io::{self, IsTerminal, Write};
 
+use console::Term;
 use undine_text::Piece;
 use undine_text::stream::{THINK_END, THINK_START};
+
+use crate::args::RunArgs;
+use crate::calls::Calls;
+use crate::shown;
+use crate::wrap::Wrapper;
 
 const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
-/// How reasoning is told apart.
+/// How a thought is told from the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Style {
-    /// By a dim colour.
+pub enum Thought {
+    /// By a dim colour, and a line of its own.
     Dim,
-    /// By `<think>` and `</think>`.
+    /// By a line of its own.
+    Plain,
+    /// By `<think>` and `</think>`, as the model writes it.
     Markers,
+    /// It is not shown.
+    Hidden,
 }
 
 /// What happens to control characters.
@@ -22,26 +33,55 @@ pub enum Style {
 pub enum Control {
     /// They are written as they are.
     Keep,
-    /// They are dropped, so that no answer can steer the terminal.
-    Drop,
+    /// They are written as symbols, so that no answer can steer the terminal.
+    Show,
 }
 
-/// Writes the pieces of one answer.
-pub struct Printer<W: Write> {
-    out: W,
-    style: Style,
-    control: Control,
-    in_reasoning: bool,
-    /// Reasoning has just ended, in the middle of a line.
-    after_reasoning: bool,
-    ends_in_newline: bool,
+/// What happens to the syntax of tool calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallSyntax {
+    /// It stays.
+    Keep,
+    /// It is written for people.
+    Describe,
 }
 
-/// The style and the treatment of control characters that suit standard output.
-pub fn for_stdout() -> (Style, Control) {
-    let is_terminal = io::stdout().is_terminal();
-    let style = if is_terminal && colour_is_wanted() { Style::Dim } else { Style::Markers };
-    (style, if is_terminal { Control::Drop } else { Control::Keep })
+/// How an answer is to appear.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// What the model thinks.
+    pub thought: Thought,
+    /// Control characters.
+    pub control: Control,
+    /// Tool calls.
+    pub calls: CallSyntax,
+    /// Columns to break lines for; `None` breaks none.
+    pub columns: Option<usize>,
+}
+
+impl Look {
+    /// What suits standard output and these arguments.
+    pub fn for_stdout(args: &RunArgs) -> Self {
+        let is_terminal = io::stdout().is_terminal();
+        let thought = match (args.hide_thinking, is_terminal, args.show_thinking) {
+            (true, ..) | (_, false, false) => Thought::Hidden,
+            (_, true, _) if colour_is_wanted() => Thought::Dim,
+            (_, true, _) => Thought::Plain,
+            (_, false, true) => Thought::Markers,
+        };
+        Self {
+            thought,
+            control: if is_terminal { Control::Show } else { Control::Keep },
+            calls: if args.raw { CallSyntax::Keep } else { CallSyntax::Describe },
+            columns: columns().filter(|_| is_terminal && !args.no_word_wrap),
+        }
+    }
+}
+
+/// Columns of the terminal that is standard output, if it is one and says so.
+pub fn columns() -> Option<usize> {
+    let term = Term::stdout();
+    term.is_term().then(|| term.size_checked()).flatten().map(|(_, columns)| columns.into())
 }
 
 /// Whether the environment lets a terminal show colours (no-color.org).
@@ -50,66 +90,145 @@ pub fn colour_is_wanted() -> bool {
     !no_color && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Where an answer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// Nothing has come.
+    Start,
+    /// A thought has come in which there is nothing so far.
+    Emptiness,
+    /// Within a thought, of which something has been shown.
+    Thought,
+    /// A thought has ended; nothing of the answer has been shown.
+    AfterThought,
+    /// In the answer.
+    Answer,
+}
+
+/// Writes the pieces of one answer.
+pub struct Printer<W: Write> {
+    out: Wrapper<W>,
+    look: Look,
+    calls: Option<Calls>,
+    place: Place,
+    /// Ends of lines in a thought, which are written if it goes on.
+    newlines: usize,
+}
+
 impl<W: Write> Printer<W> {
     /// Starts an answer.
-    pub fn new(out: W, style: Style, control: Control) -> Self {
-        Self { out, style, control, in_reasoning: false, after_reasoning: false, ends_in_newline: true }
+    pub fn new(out: W, look: Look) -> Self {
+        let calls = (look.calls == CallSyntax::Describe).then(Calls::default);
+        Self { out: Wrapper::new(out, look.columns), look, calls, place: Place::Start, newlines: 0 }
     }
 
     /// Writes one piece, at once.
     pub fn piece(&mut self, piece: &Piece) -> io::Result<()> {
-        let text = match piece {
-            Piece::Reasoning(text) => {
-                self.enter_reasoning()?;
-                text
-            }
+        match piece {
+            Piece::Reasoning(text) => self.reason(text)?,
             Piece::Content(text) => {
-                self.leave_reasoning()?;
-                // A colour alone would run thought and answer together on one line.
-                if self.style == Style::Dim && self.after_reasoning && !text.starts_with('\n') {
-                    self.out.write_all(b"\n")?;
-                }
-                self.after_reasoning = false;
-                text
+                let shown = self.calls.as_mut().map(|calls| calls.push(text));
+                self.answer(shown.as_deref().unwrap_or(text))?;
             }
-            // No tools are declared here, so calls stay as they are written.
-            Piece::ToolCall { .. } | Piece::ToolArguments { .. } | Piece::ToolAborted { .. } => return Ok(()),
-        };
-        match self.control {
-            Control::Keep => self.out.write_all(text.as_bytes())?,
-            Control::Drop => {
-                let safe: String =
-                    text.chars().filter(|&c| c == '\n' || c == '\t' || !c.is_control()).collect();
-                self.out.write_all(safe.as_bytes())?;
-            }
+            // No tools are declared here, so calls are in the text.
+            Piece::ToolCall { .. }
+            | Piece::ToolArguments { .. }
+            | Piece::ToolCut { .. }
+            | Piece::ToolAborted { .. } => return Ok(()),
         }
-        self.ends_in_newline = text.ends_with('\n');
         self.out.flush()
     }
 
     /// Ends the answer, and its last line.
     pub fn finish(&mut self) -> io::Result<()> {
-        self.leave_reasoning()?;
-        if !self.ends_in_newline {
-            self.out.write_all(b"\n")?;
+        let left = self.calls.as_mut().map(Calls::finish).unwrap_or_default();
+        self.answer(&left)?;
+        self.leave_thought()?;
+        self.out.finish()?;
+        if !self.out.ends_in_newline() {
+            self.out.text("\n")?;
         }
-        self.out.flush()
+        self.out.finish()
     }
 
-    fn enter_reasoning(&mut self) -> io::Result<()> {
-        if std::mem::replace(&mut self.in_reasoning, true) {
-            return Ok(());
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        match self.look.control {
+            Control::Keep => self.out.text(text),
+            Control::Show => self.out.text(&shown::symbols(text)),
         }
-        self.out.write_all(if self.style == Style::Dim { DIM } else { THINK_START }.as_bytes())
     }
 
-    fn leave_reasoning(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.in_reasoning, false) {
+    fn reason(&mut self, text: &str) -> io::Result<()> {
+        if self.look.thought == Thought::Markers {
+            if self.place != Place::Thought {
+                self.out.text(THINK_START)?;
+                self.place = Place::Thought;
+            }
+            return self.write(text);
+        }
+        // A thought is shown without empty lines around it.
+        let text = if self.place == Place::Thought { text } else { text.trim_start() };
+        if text.is_empty() {
+            if self.place == Place::Start {
+                self.place = Place::Emptiness;
+            }
             return Ok(());
         }
-        self.after_reasoning = !self.ends_in_newline;
-        self.ends_in_newline = false;
-        self.out.write_all(if self.style == Style::Dim { RESET } else { THINK_END }.as_bytes())
+        if self.look.thought == Thought::Hidden {
+            self.place = Place::Thought;
+            return Ok(());
+        }
+        if self.place != Place::Thought {
+            self.place = Place::Thought;
+            if self.look.thought == Thought::Dim {
+                self.out.mark(DIM)?;
+            }
+        }
+        let inner = text.trim_end_matches('\n');
+        if !inner.is_empty() {
+            let before = "\n".repeat(std::mem::take(&mut self.newlines));
+            self.write(&before)?;
+            self.write(inner)?;
+        }
+        self.newlines += text.len() - inner.len();
+        Ok(())
+    }
+
+    fn leave_thought(&mut self) -> io::Result<()> {
+        if self.place != Place::Thought {
+            return Ok(());
+        }
+        self.newlines = 0;
+        self.place = Place::AfterThought;
+        match self.look.thought {
+            Thought::Dim => self.out.mark(RESET),
+            Thought::Markers => self.out.text(THINK_END),
+            Thought::Plain | Thought::Hidden => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, text: &str) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.leave_thought()?;
+        let is_marked = self.look.thought == Thought::Markers;
+        let text = match self.place {
+            Place::Start | Place::Answer => text,
+            _ if is_marked => text,
+            // Nor has the answer after a thought, or after an empty one.
+            _ => text.trim_start_matches('\n'),
+        };
+        if text.is_empty() {
+            return Ok(());
+        }
+        let is_below =
+            self.place == Place::AfterThought && !is_marked && self.look.thought != Thought::Hidden;
+        if is_below {
+            self.out.text("\n")?;
+        }
+        self.place = Place::Answer;
+        self.write(text)
     }
 }
 
@@ -117,25 +236,47 @@ impl<W: Write> Printer<W> {
 mod tests {
     use super::*;
 
-    fn printed(style: Style, control: Control, pieces: &[Piece]) -> String {
+    fn printed(thought: Thought, control: Control, pieces: &[Piece]) -> String {
         let mut out = Vec::new();
-        let mut printer = Printer::new(&mut out, style, control);
+        let look = Look { thought, control, calls: CallSyntax::Describe, columns: None };
+        let mut printer = Printer::new(&mut out, look);
         pieces.iter().for_each(|piece| printer.piece(piece).expect("memory takes all"));
         printer.finish().expect("memory takes all");
         String::from_utf8(out).expect("text")
     }
 
     #[test]
-    fn reasoning_is_told_apart() {
+    fn thoughts_are_told_apart() {
         let pieces = [
-            Piece::Reasoning("two ".to_owned()),
-            Piece::Reasoning("and two".to_owned()),
-            Piece::Content("4\x1b[31m".to_owned()),
+            Piece::Reasoning("\ntwo ".to_owned()),
+            Piece::Reasoning("and two\n".to_owned()),
+            Piece::Content("\n\n4\x1b[31m\u{9b}\u{202e}".to_owned()),
         ];
-        let dim = printed(Style::Dim, Control::Drop, &pieces);
-        assert_eq!(dim, "\x1b[2mtwo and two\x1b[0m\n4[31m\n");
-        let markers = printed(Style::Markers, Control::Keep, &pieces);
-        assert_eq!(markers, "<think>two and two</think>4\x1b[31m\n");
-        assert_eq!(printed(Style::Dim, Control::Drop, &pieces[..1]), "\x1b[2mtwo \x1b[0m\n");
+        for (thought, control, expected) in [
+            (Thought::Dim, Control::Show, "\x1b[2mtwo and two\x1b[0m\n4␛[31m\\u009b\\u202e\n"),
+            (Thought::Plain, Control::Show, "two and two\n4␛[31m\\u009b\\u202e\n"),
+            (Thought::Hidden, Control::Keep, "4\x1b[31m\u{9b}\u{202e}\n"),
+            (Thought::Markers, Control::Keep, "<think>\ntwo and two\n</think>\n\n4\x1b[31m\u{9b}\u{202e}\n"),
+        ] {
+            assert_eq!(printed(thought, control, &pieces), expected, "{thought:?}");
+        }
+        let cut = &pieces[..1];
+        assert_eq!(printed(Thought::Dim, Control::Show, cut), "\x1b[2mtwo \x1b[0m\n");
+        assert_eq!(printed(Thought::Hidden, Control::Keep, cut), "");
+    }
+
+    #[test]
+    fn an_empty_thought_leaves_no_trace() {
+        let pieces = [Piece::Reasoning("\n\n".to_owned()), Piece::Content("\n\nHello".to_owned())];
+        for thought in [Thought::Dim, Thought::Plain, Thought::Hidden] {
+            assert_eq!(printed(thought, Control::Show, &pieces), "Hello\n", "{thought:?}");
+        }
+    }
+
+    #[test]
+    fn calls_are_described() {
+        let pieces = ["<|tool_call_", "start|>[f(x=1)]<|tool_call_end|>"];
+        let pieces = pieces.map(|text| Piece::Content(text.to_owned()));
+        assert_eq!(printed(Thought::Hidden, Control::Keep, &pieces), "(calls f(x=1))\n");
     }
 }

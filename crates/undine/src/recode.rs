@@ -104,7 +104,11 @@ pub fn write_with(
             }
         })
         .map_err(|error| match error {
-            undine_weights::Error::Stopped => Error::Interrupted,
+            undine_weights::Error::Stopped => {
+                bar.finish_and_clear();
+                say!("interrupted; {} is not written", output.display());
+                Error::Interrupted
+            }
             other => other.into(),
         })
 }

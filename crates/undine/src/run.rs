@@ -1,26 +1,28 @@
 //! `undine run`: one answer, or a chat when there is a terminal and no prompt.
 
-use std::io::{self, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
+use undine_core::FinishReason;
 
 use crate::answer::{self, Answer};
 use crate::args::RunArgs;
+use crate::asked::Asked;
 use crate::chat::Chat;
 use crate::conversation::{Attachment, Conversation};
+use crate::dragged;
 use crate::error::Error;
+use crate::format::counted;
 use crate::open::{self, ModelText, Prompt};
-use crate::output::{self, Printer};
+use crate::output::{Look, Printer};
 use crate::sampling::{self, Settings};
 use crate::session::{self, End, Session};
 use crate::shown::{self, say};
+use crate::synth::plan::RANDOM_WEIGHTS;
 use crate::{helpers, interrupt, session::Generated};
-
-/// Most bytes of piped input: far more than any context holds.
-const STDIN_BYTES_MAX: u64 = 64 << 20;
 
 /// A model ready to answer.
 pub struct Ready {
@@ -30,6 +32,8 @@ pub struct Ready {
     pub text: ModelText,
     /// How to answer.
     pub settings: Settings,
+    /// What the chat template is told beside the messages.
+    pub kwargs: Map<String, Json>,
     /// What to call the model.
     pub name: String,
     /// How long loading took.
@@ -39,21 +43,39 @@ pub struct Ready {
 /// Runs the command.
 pub fn run(args: &RunArgs) -> Result<(), Error> {
     // Before loading: an empty prompt need not wait for the model to be refused.
-    let prompt = prompt_text(args)?;
-    let ready = load(args)?;
+    let asked = Asked::new(args)?;
+    if args.json && asked.prompt.is_none() {
+        return Err(Error::usage("--json needs a prompt: -p TEXT, or piped input"));
+    }
+    let ready = load(args, asked.model.as_deref()).map_err(|error| or_said(error, asked.model.as_deref()))?;
     interrupt::install()?;
-    match prompt {
-        Some(prompt) => answer_once(args, ready, &prompt),
-        None if args.json => Err(Error::usage("--json needs a prompt: -p TEXT, or piped input")),
-        None => Chat::new(args, ready).run(&args.image),
+    let is_chat = asked.prompt.is_none() || (args.interactive && io::stdin().is_terminal());
+    match asked.prompt.as_deref().filter(|_| !is_chat) {
+        Some(prompt) => answer_once(args, ready, &asked, prompt),
+        None => Chat::new(args, ready, asked.system).run(&args.image, asked.prompt.as_deref()),
     }
 }
 
-fn load(args: &RunArgs) -> Result<Ready, Error> {
+/// A single word that is no model may have been something to say.
+fn or_said(error: Error, model: Option<&Path>) -> Error {
+    let word = model.and_then(Path::to_str).unwrap_or_default();
+    let is_word =
+        !word.is_empty() && word.chars().all(|sign| sign.is_alphabetic() || matches!(sign, '\'' | ','));
+    match error {
+        Error::Hub(unknown @ undine_hub::Error::Unknown { .. }) if is_word => {
+            Error::refused(format!("{unknown}. To say it to the demo model: undine run -p {word}"))
+        }
+        other => other,
+    }
+}
+
+fn load(args: &RunArgs, model: Option<&Path>) -> Result<Ready, Error> {
     let started = Instant::now();
     helpers::warm();
-    let model = args.model.as_deref();
     let checkpoint = open::open_with(model, args.vision.mmproj.as_deref())?;
+    if checkpoint.name().ends_with(RANDOM_WEIGHTS) {
+        say!("note: the weights of this model are random, so its answers are noise; it is for measuring");
+    }
     let mapping = open::MappingAhead::start(&checkpoint);
     let text = ModelText::new(&checkpoint)?;
     if let Some(note) = text.note.as_ref().filter(|_| !args.raw) {
@@ -72,48 +94,13 @@ fn load(args: &RunArgs) -> Result<Ready, Error> {
         say!("loaded {name} in {:.3} s, context {context} tokens", load_time.as_secs_f64());
         say!("sampling: {}", settings.describe().replace('\n', ", "));
     }
-    Ok(Ready { session, text, settings, name, load_time })
+    let kwargs = args.chat_template_kwargs.as_ref().map(|kwargs| kwargs.0.clone()).unwrap_or_default();
+    Ok(Ready { session, text, settings, kwargs, name, load_time })
 }
 
-/// The prompt from `-p` and piped input; `None` asks for a chat.
-fn prompt_text(args: &RunArgs) -> Result<Option<String>, Error> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        return match &args.prompt {
-            Some(prompt) if prompt.is_empty() => Err(Error::usage("the prompt is empty")),
-            prompt => Ok(prompt.clone()),
-        };
-    }
-    let mut piped = Vec::new();
-    stdin.lock().take(STDIN_BYTES_MAX + 1).read_to_end(&mut piped)?;
-    if piped.len() as u64 > STDIN_BYTES_MAX {
-        return Err(Error::refused(format!("more than {STDIN_BYTES_MAX} bytes of piped input")));
-    }
-    let piped = String::from_utf8(piped)
-        .map_err(|error| Error::refused(format!("piped input is not UTF-8 text: {}", error.utf8_error())))?;
-    let text = joined(args.prompt.as_deref().unwrap_or_default(), &piped);
-    if text.is_empty() {
-        return Err(Error::usage(
-            "the prompt is empty: expected -p TEXT, piped input, or a terminal to chat in",
-        ));
-    }
-    Ok(Some(text))
-}
-
-/// Piped input after the prompt, with an empty line between.
-fn joined(prompt: &str, piped: &str) -> String {
-    // A file ends in a newline; a prompt does not.
-    let piped = piped.strip_suffix('\n').unwrap_or(piped);
-    match (prompt.is_empty(), piped.is_empty()) {
-        (false, false) => format!("{prompt}\n\n{piped}"),
-        _ => format!("{prompt}{piped}"),
-    }
-}
-
-fn answer_once(args: &RunArgs, mut ready: Ready, text: &str) -> Result<(), Error> {
-    let prompt = make_prompt(args, &ready.text, text)?;
-    let (style, control) = output::for_stdout();
-    let mut printer = Printer::new(io::stdout().lock(), style, control);
+fn answer_once(args: &RunArgs, mut ready: Ready, asked: &Asked, text: &str) -> Result<(), Error> {
+    let prompt = make_prompt(args, &ready, asked, text)?;
+    let mut printer = Printer::new(io::stdout().lock(), Look::for_stdout(args));
     let Ready { session, text, settings, .. } = &mut ready;
     let answer = answer::answer(session, text, prompt, settings, |piece| {
         if !args.json {
@@ -128,6 +115,10 @@ fn answer_once(args: &RunArgs, mut ready: Ready, text: &str) -> Result<(), Error
         writeln!(shown::stdout(), "{json}")?;
     } else {
         printer.finish()?;
+        drop(printer);
+        if let Some(why) = why_cut(&answer.numbers, ready.session.context()) {
+            say!("note: {why}");
+        }
     }
     if args.verbose {
         say!("{}", answer::describe(&answer.numbers));
@@ -141,22 +132,52 @@ fn answer_once(args: &RunArgs, mut ready: Ready, text: &str) -> Result<(), Error
     }
 }
 
+/// Why an answer ends before the model would end it, if it does.
+pub fn why_cut(numbers: &Generated, context: u32) -> Option<String> {
+    let Generated { prompt_tokens, completion_tokens, end, .. } = *numbers;
+    let is_full = prompt_tokens + completion_tokens >= context as usize;
+    match end {
+        End::Finished(FinishReason::MaxTokens | FinishReason::ContextFull) if is_full => Some(format!(
+            "the answer is cut: the context of {context} tokens is full (-c, which is --max-model-len)"
+        )),
+        End::Finished(FinishReason::MaxTokens) => Some(format!(
+            "the answer is cut after {} (-n, which is --max-tokens)",
+            counted(completion_tokens, "token")
+        )),
+        _ => None,
+    }
+}
+
 /// Through the chat template, unless there is none or the text is wanted raw.
-fn make_prompt(args: &RunArgs, text: &ModelText, prompt: &str) -> Result<Prompt, Error> {
+fn make_prompt(args: &RunArgs, ready: &Ready, asked: &Asked, prompt: &str) -> Result<Prompt, Error> {
+    let text = &ready.text;
+    let (paths, prompt) = with_dragged(args, text, prompt);
     if !args.raw {
-        let mut conversation = Conversation { system: args.system.clone(), messages: Vec::new() };
-        conversation.push_user(prompt, attach(text, &args.image)?);
-        if let Some(prompt) = text.chat_prompt(&conversation.for_template())? {
+        let mut conversation = Conversation { system: asked.system.clone(), messages: Vec::new() };
+        conversation.push_user(&prompt, attach(text, &paths)?);
+        if let Some(prompt) = text.chat_prompt(&conversation.for_template(), &ready.kwargs)? {
             return Ok(prompt);
         }
-        if args.system.is_some() {
+        if asked.system.is_some() {
             return Err(Error::refused("this model has no chat template, so it takes no --system prompt"));
         }
         say!("note: this is a base model without a chat template: the prompt is completed as raw text");
     }
-    let pictures: String =
-        attach(text, &args.image)?.into_iter().map(|picture| picture.placeholder).collect();
-    text.raw_prompt(&(pictures + prompt))
+    let pictures: String = attach(text, &paths)?.into_iter().map(|picture| picture.placeholder).collect();
+    text.raw_prompt(&(pictures + &prompt))
+}
+
+/// The pictures to show, those whose paths stand in the prompt of a model that sees among them, and the rest of it.
+fn with_dragged(args: &RunArgs, text: &ModelText, prompt: &str) -> (Vec<PathBuf>, String) {
+    let typed = dragged::split(prompt, Path::is_file);
+    if args.raw || typed.pictures.is_empty() {
+        return (args.image.clone(), prompt.to_owned());
+    }
+    if !text.sees() {
+        say!("note: this model takes no pictures, so it sees the name of the file and no more");
+        return (args.image.clone(), prompt.to_owned());
+    }
+    (args.image.iter().cloned().chain(typed.pictures).collect(), typed.text)
 }
 
 fn attach(text: &ModelText, paths: &[PathBuf]) -> Result<Vec<Attachment>, Error> {
@@ -184,21 +205,4 @@ fn as_json(ready: &Ready, answer: &Answer) -> serde_json::Value {
             "decode_tokens_per_second": answer.numbers.decode_speed(),
         },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn piped_input_follows_the_prompt() {
-        for (prompt, piped, expected) in [
-            ("Summarise:", "notes\n", "Summarise:\n\nnotes"),
-            ("", "notes\n", "notes"),
-            ("hi", "", "hi"),
-            ("", "\n", ""),
-        ] {
-            assert_eq!(joined(prompt, piped), expected);
-        }
-    }
 }

@@ -11,6 +11,7 @@ use undine_weights::Checkpoint;
 use crate::args::{
     SamplingArgs, parse_fraction, parse_non_negative, parse_penalty, parse_positive, parse_top_p,
 };
+use crate::command::nearest;
 use crate::format::parse_count_u32;
 
 /// How to answer.
@@ -47,6 +48,23 @@ pub fn defaults(checkpoint: &Checkpoint, name: &str) -> SamplingParams {
 /// The names of a generation_config.json that are defaults of sampling.
 pub const DEFAULTS: [&str; 7] =
     ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"];
+
+/// Everything that `/set` changes, in the order of the list.
+pub const SETTINGS: [&str; 13] = [
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "max_tokens",
+    "stop",
+    "verbose",
+    "wordwrap",
+    "think",
+];
 
 /// `params` with the entries of a JSON object, under the names of [`DEFAULTS`], in their place.
 pub fn override_defaults(params: SamplingParams, map: &Map<String, Json>) -> Result<SamplingParams, String> {
@@ -91,24 +109,29 @@ impl Settings {
         let whole = || value.parse().map_err(|_| format!("expected a whole number, found {value:?}"));
         let params = &mut self.params;
         match name.replace('-', "_").as_str() {
-            "temperature" => params.temperature = parse_non_negative(value)?,
+            "temperature" | "temp" => params.temperature = parse_non_negative(value)?,
             "top_k" => {
                 params.top_k =
                     value.parse().map_err(|_| format!("expected a whole number, found {value:?}"))?;
             }
             "top_p" => params.top_p = parse_top_p(value)?,
             "min_p" => params.min_p = parse_fraction(value)?,
-            "repetition_penalty" => params.repetition_penalty = parse_positive(value)?,
+            "repetition_penalty" | "repeat_penalty" => params.repetition_penalty = parse_positive(value)?,
             "presence_penalty" => params.presence_penalty = parse_penalty(value)?,
             "frequency_penalty" => params.frequency_penalty = parse_penalty(value)?,
             "seed" if value.is_empty() => self.seed = None,
             "seed" => self.seed = Some(whole()?),
-            "max_tokens" if value.is_empty() => self.max_tokens = None,
-            "max_tokens" => self.max_tokens = Some(parse_count_u32(value)?),
+            "max_tokens" | "num_predict" if matches!(value, "" | "-1" | "-2") => self.max_tokens = None,
+            "max_tokens" | "num_predict" => self.max_tokens = Some(parse_count_u32(value)?),
             "stop" if value.is_empty() => self.stop.clear(),
             "stop" => self.stop.push(value.to_owned()),
-            _ => {
-                return Err(format!("there is no setting {name:?}; /set alone lists them"));
+            "num_ctx" | "max_model_len" => {
+                return Err("the context is chosen at the start: undine run MODEL -c TOKENS".to_owned());
+            }
+            other => {
+                let guess = nearest(other, &SETTINGS)
+                    .map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
+                return Err(format!("there is no setting {name:?}{guess}; /set alone lists them"));
             }
         }
         Ok(())
@@ -152,6 +175,8 @@ mod tests {
         ] {
             assert_eq!(settings.set(name, value).is_ok(), accepted, "{name} {value}");
         }
+        let error = settings.set("temprature", "1").expect_err("misspelt");
+        assert!(error.contains("did you mean temperature?"), "{error}");
         assert_eq!((settings.params.temperature, settings.params.top_k), (0.2, 50));
         assert_eq!((settings.seed, settings.max_tokens), (Some(7), Some(1024)));
         assert_eq!(settings.for_answer().seed, 7);

@@ -1,6 +1,5 @@
 //! `undine serve`: the CPU backend behind the HTTP server.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,18 +13,23 @@ use crate::args_access::{AccessArgs, parse_key};
 use crate::args_serve::{HttpArgs, ServeArgs};
 use crate::error::{EXIT_INTERRUPTED, Error};
 use crate::logging;
+use crate::serve_hello::{self, Place};
 use crate::serve_load::LoadPlan;
-use crate::shown;
 use crate::{runtime, session, text_file};
 
 /// Longest file of API keys.
 const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Ports after one that is taken, of which the first free one is suggested.
+const PORTS_TRIED: u16 = 20;
 /// Where vLLM looks for a key when no flag has one.
 const VLLM_API_KEY: &str = "VLLM_API_KEY";
 
-/// Runs the command.
-pub fn run(args: &ServeArgs) -> Result<(), Error> {
+/// Runs the command. `notes` are on flags and variables of other programs.
+pub fn run(args: &ServeArgs, notes: &[String]) -> Result<(), Error> {
     logging::start(&args.log);
+    for note in notes {
+        tracing::warn!("{note}");
+    }
     for warning in args.foreign.judge().map_err(Error::usage)? {
         tracing::warn!("{warning}");
     }
@@ -54,6 +58,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         drain_timeout: Duration::from_secs(args.http.shutdown_timeout.into()),
         media: args.load.media.config()?,
         strict_fields: args.http.strict_fields,
+        tokenizer_info: args.http.enable_tokenizer_info_endpoint,
         request_log: if args.log.disable_log_requests { RequestLog::Off } else { RequestLog::On },
         ..ServerConfig::default()
     };
@@ -78,15 +83,15 @@ async fn serve(
     }
     let shutdown = shutdown_signal()?;
     let name = plan.name().to_owned();
-    let line = match (&args.http.uds, listener.local_address()) {
-        (None, Some(address)) => {
-            let scheme = if tls.is_some() { "https" } else { "http" };
-            format!("serving {name} at {scheme}://{address}{}/v1", config.root_path)
-        }
-        (path, _) => format!("serving {name} at unix:{}", path.as_deref().unwrap_or(Path::new("")).display()),
+    let place = Place {
+        scheme: if tls.is_some() { "https" } else { "http" },
+        address: listener.local_address().filter(|_| args.http.uds.is_none()),
+        socket: args.http.uds.clone(),
+        root_path: config.root_path.clone(),
+        has_key: !config.api_keys.is_empty(),
     };
     // Nobody may be reading; that is no reason to stop serving.
-    let announce = Box::new(move || drop(writeln!(shown::stdout(), "{line}")));
+    let announce = Box::new(move |capacity| drop(serve_hello::announce(&name, &place, capacity)));
     let load = Box::new(move || plan.load(announce).map_err(Into::into));
     let listener = match tls {
         Some(tls) => listener.with_tls(tls),
@@ -107,8 +112,22 @@ async fn listen(args: &HttpArgs) -> Result<(Listener, Option<SocketFile>), Error
     }
     let place = (args.host.as_str(), args.port);
     let listener = TcpListener::bind(place).await;
-    let refused = |source| Error::refused(format!("cannot listen on {}:{}: {source}", args.host, args.port));
+    let refused = |source: std::io::Error| {
+        let free = if source.kind() == std::io::ErrorKind::AddrInUse {
+            next_free(&args.host, args.port)
+        } else {
+            None
+        };
+        let advice = free.map_or_else(String::new, |port| format!("; --port {port} is free"));
+        Error::refused(format!("cannot listen on {}:{}: {source}{advice}", args.host, args.port))
+    };
     Ok((listener.map_err(refused)?.into(), None))
+}
+
+/// A port near one that is taken.
+fn next_free(host: &str, port: u16) -> Option<u16> {
+    let near = (1..=PORTS_TRIED).filter_map(|step| port.checked_add(step));
+    near.into_iter().find(|&port| std::net::TcpListener::bind((host, port)).is_ok())
 }
 
 #[cfg(unix)]

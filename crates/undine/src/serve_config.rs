@@ -9,7 +9,6 @@ use clap::{Arg, CommandFactory};
 use serde_json::{Map, Value as Json};
 
 use crate::args::Cli;
-use crate::args_hub::without_model_flags;
 use crate::error::Error;
 use crate::text_file;
 
@@ -31,7 +30,7 @@ const COMMANDS: [&str; 2] = ["serve", "batch"];
 
 /// The command line to parse. Any other command's stays as it is.
 pub fn expand(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Error> {
-    let mut words = without_model_flags(words.into_iter().collect())?;
+    let mut words: Vec<OsString> = words.into_iter().collect();
     let Some(name) = COMMANDS.into_iter().find(|name| words.get(1).is_some_and(|word| word == name)) else {
         return Ok(words);
     };

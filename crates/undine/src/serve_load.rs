@@ -50,6 +50,19 @@ pub struct LoadPlan {
     sampling: SamplingSource,
 }
 
+/// What a server that is ready has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capacity {
+    /// That compute.
+    pub threads: usize,
+    /// Most tokens of a conversation.
+    pub context: u32,
+    /// Conversations that are computed at once.
+    pub sequences: u32,
+    /// Most bytes of keys and values.
+    pub kv_bytes: u64,
+}
+
 /// How much memory keys and values may take.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum KvMemory {
@@ -164,7 +177,7 @@ impl LoadPlan {
     }
 
     /// Loads; takes as long as the file needs. `on_ready` is called when requests are answered.
-    pub fn load(self, on_ready: Box<dyn FnOnce() + Send>) -> Result<Loaded, Error> {
+    pub fn load(self, on_ready: Box<dyn FnOnce(Capacity) + Send>) -> Result<Loaded, Error> {
         helpers::warm();
         let checkpoint = open::open_with(self.model.as_deref(), self.mmproj.as_deref())?;
         let tokenizer = open::tokenizer(&checkpoint)?;
@@ -186,7 +199,7 @@ impl LoadPlan {
         let bytes = self.kv_memory.bytes(checkpoint.file_bytes())?;
         let blocks = blocks(checkpoint.config(), kv, &engine, bytes)?;
         let pages = Bytes(blocks.bytes);
-        tracing::info!(
+        tracing::debug!(
             "keys and values: {} pages of {BLOCK_SIZE} tokens, {pages}, taken as used",
             blocks.count
         );
@@ -206,6 +219,13 @@ impl LoadPlan {
             ),
             isa: Isa::detect(),
         };
+        let capacity = Capacity {
+            threads: options.threads,
+            context,
+            sequences: engine.max_num_seqs,
+            kv_bytes: blocks.bytes,
+        };
+        let on_ready = Box::new(move || on_ready(capacity));
         let tower = checkpoint.vision_config().map(|_| Arc::clone(&checkpoint));
         let vision = tower.map(|checkpoint| vision(checkpoint, options.threads));
         let files = model_files::check(&checkpoint);

@@ -70,6 +70,10 @@ pub fn huge_pages(
     kv: KvType,
     [sequences, context]: [u32; 2],
 ) -> bool {
+    // They are in memory of this process already, in huge pages where the system gives them.
+    if checkpoint.is_packed() {
+        return false;
+    }
     let weights = checkpoint.file_bytes();
     let tokens = u64::from(sequences) * u64::from(context);
     let kv_bytes = tokens.saturating_mul(kv.token_bytes(checkpoint.config()) as u64);

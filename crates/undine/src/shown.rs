@@ -9,6 +9,8 @@ use std::fmt;
 use std::io::{self, StdoutLock, Write};
 use std::panic::PanicHookInfo;
 
+use crate::wrap;
+
 /// Characters of a text that has a line, or a part of one, to itself: some at the beginning, and some at the end.
 const LINE_CHARS: (usize, usize) = (300, 100);
 /// The same of a message, which may have lines.
@@ -34,6 +36,30 @@ fn escaped(text: &str, kept: impl Fn(char) -> bool) -> Cow<'_, str> {
             shown.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
             shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// A text of a model for a terminal: lines and tabulators stay, other control characters are shown as the symbols that stand
+/// for them, and what has no symbol as `\u009b`.
+pub fn symbols(text: &str) -> Cow<'_, str> {
+    let stays = |character: char| matches!(character, '\n' | '\t');
+    if !text.contains(|character| is_hidden(character) && !stays(character)) {
+        return Cow::Borrowed(text);
+    }
+    let symbol = |character: char| match u32::from(character) {
+        code @ 0..0x20 => char::from_u32(0x2400 + code),
+        0x7f => Some('\u{2421}'),
+        _ => None,
+    };
+    let mut shown = String::with_capacity(text.len() + 16);
+    // The end of a line as Windows writes it is one.
+    for character in text.replace("\r\n", "\n").chars() {
+        match symbol(character) {
+            _ if stays(character) || !is_hidden(character) => shown.push(character),
+            Some(symbol) => shown.push(symbol),
+            None => shown.push_str(&format!("\\u{:04x}", u32::from(character))),
         }
     }
     Cow::Owned(shown)
@@ -70,11 +96,45 @@ pub fn message(text: &str) -> String {
     shown
 }
 
+/// Columns of the terminal that is standard error, if it is one and says so.
+fn columns() -> Option<usize> {
+    let term = console::Term::stderr();
+    term.is_term().then(|| term.size_checked()).flatten().map(|(_, columns)| columns.into())
+}
+
 /// Writes a message to standard error; use [`say!`].
 pub fn write_message(arguments: fmt::Arguments<'_>) {
-    let text = message(&arguments.to_string()) + "\n";
+    let text = wrap::wrapped(&message(&arguments.to_string()), columns()) + "\n";
     // A reader that has left, or a full disk, is no reason to stop.
     drop(io::stderr().lock().write_all(text.as_bytes()));
+}
+
+/// Tells what is wrong with the arguments, in the parser's own words. It quotes them as they are, so they are hidden first;
+/// its colours stay where nothing had to be.
+pub fn tell_usage(error: &clap::Error) {
+    let rendered = error.render().to_string();
+    let text = usage(&rendered);
+    let wrapped = wrap::wrapped(&text, columns());
+    let printed = match matches!(text, Cow::Borrowed(_)) && wrapped == rendered {
+        true => error.print(),
+        false => io::stderr().lock().write_all(wrapped.as_bytes()),
+    };
+    // As for messages: nobody may be reading.
+    drop(printed);
+}
+
+/// The parser's message as it may be shown. An argument may hold a line that looks like another message: then none but the first
+/// begins at the margin.
+fn usage(text: &str) -> Cow<'_, str> {
+    const PARTS: [&str; 4] = ["Usage:", "For more information", "Commands:", "Options:"];
+    let is_own = |line: &str| {
+        line.is_empty() || line.starts_with(' ') || PARTS.iter().any(|part| line.starts_with(part))
+    };
+    let is_clean = !text.contains(|character| is_hidden(character) && character != '\n');
+    if is_clean && text.chars().count() <= MESSAGE_CHARS.0 && text.lines().skip(1).all(is_own) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(message(text) + "\n")
 }
 
 /// `eprintln!` for messages that may have texts from outside in them.
@@ -191,6 +251,21 @@ mod tests {
             ("a\n\n", "a"),
         ] {
             assert_eq!(message(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn messages_of_the_parser_keep_their_form_unless_they_quote_something_hostile() {
+        let plain = "error: unexpected argument '--x' found\n\n  tip: y\n\nUsage: undine run [MODEL]\n\nFor more information, try '--help'.\n";
+        assert!(matches!(usage(plain), Cow::Borrowed(_)));
+        for hostile in [
+            "error: 'a\u{1b}]52;c;x\u{7}' found\n",
+            "error: 'a\nerror: fake' found\n",
+            "error: '\u{9b}\u{202e}'\n",
+        ] {
+            let shown = usage(hostile);
+            assert!(!shown.contains(|c| is_hidden(c) && c != '\n'), "{shown:?}");
+            assert!(!shown.lines().skip(1).any(|line| line.starts_with("error:")), "{shown:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use super::http::Target;
 /// The key that clients have.
 const KEY: &str = "soak-key";
 /// Memory for keys and values: less than eight sequences of [`CONTEXT`] take, so that some are preempted.
-pub const KV_BYTES: &str = "96M";
+pub const KV_BYTES: &str = "32M";
 /// Tokens of prompt and answer.
 pub const CONTEXT: &str = "2K";
 /// Sequences at once.

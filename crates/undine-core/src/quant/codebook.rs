@@ -273,7 +273,8 @@ fn signed<const D: usize>(point: &[f32; D], signs: u8, scale: f32) -> [f32; D] {
 }
 
 /// The sign bits of seven values with that of the eighth, which makes the number of minuses even.
-fn with_parity(bits: u8) -> u8 {
+#[inline(always)]
+pub(super) fn with_parity(bits: u8) -> u8 {
     bits | (((bits.count_ones() & 1) as u8) << 7)
 }
 

@@ -20,19 +20,26 @@
 //! `tests/quant_roundtrip.rs` holds every format below its "nearest" figure, and measures speed on request.
 
 mod codebook;
+mod codebook_read;
 mod correlations;
+mod expanded;
 mod fit;
 mod iq4;
 mod k_quants;
 mod legacy;
 mod planes;
 mod points;
+mod points_iq1;
+mod random;
 mod scales;
 mod two_level;
 
 pub use codebook::{iq2_xxs_values, iq3_s_values};
+pub use codebook_read::{IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ3_XXS};
 pub use correlations::{CORRELATED_COLUMNS, Correlations};
+pub use expanded::{Expanded, FP4_VALUES, GROUP_SCALES, MXFP4, NVFP4, TQ1_0, TQ2_0};
 pub use iq4::IQ4_VALUES;
+pub use random::RandomBlocks;
 pub use scales::{unpack_scales_6bit, unpack_scales_q3};
 
 use half::slice::HalfFloatSliceExt;
@@ -107,6 +114,15 @@ pub fn decode(dtype: DType, blocks: &[u8], out: &mut [f32]) {
         DType::IQ3_S => decode_blocks(blocks, out, Iq3S::decode),
         DType::IQ4_NL => decode_coded::<iq4::Iq4Nl, _, _>(blocks, out),
         DType::IQ4_XS => decode_coded::<iq4::Iq4Xs, _, _>(blocks, out),
+        DType::IQ2_XS => expanded::decode::<IQ2_XS>(blocks, out),
+        DType::IQ2_S => expanded::decode::<IQ2_S>(blocks, out),
+        DType::IQ3_XXS => expanded::decode::<IQ3_XXS>(blocks, out),
+        DType::IQ1_S => expanded::decode::<IQ1_S>(blocks, out),
+        DType::IQ1_M => expanded::decode::<IQ1_M>(blocks, out),
+        DType::TQ1_0 => expanded::decode::<TQ1_0>(blocks, out),
+        DType::TQ2_0 => expanded::decode::<TQ2_0>(blocks, out),
+        DType::MXFP4 => expanded::decode::<MXFP4>(blocks, out),
+        DType::NVFP4 => expanded::decode::<NVFP4>(blocks, out),
     }
 }
 
@@ -117,7 +133,7 @@ pub fn decode(dtype: DType, blocks: &[u8], out: &mut [f32]) {
 /// weigh the errors of large values more.
 ///
 /// # Panics
-/// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`.
+/// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`, or `dtype` is not [written](DType::is_written).
 pub fn encode(dtype: DType, values: &[f32], blocks: &mut [u8]) {
     assert_eq!(
         dtype.row_bytes(values.len()),
@@ -135,7 +151,7 @@ pub fn encode(dtype: DType, values: &[f32], blocks: &mut [u8]) {
 ///
 /// # Panics
 /// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`, `values` are not whole rows of whole blocks, or
-/// correlations are those of another number of columns.
+/// correlations are those of another number of columns; as [`encode`].
 pub fn encode_weighted(
     dtype: DType,
     values: &[f32],
@@ -192,6 +208,15 @@ fn encode_rows(
         DType::IQ3_S => encode_grouped::<Iq3S, _, _>(to, correlations),
         DType::IQ4_NL => encode_coded::<iq4::Iq4Nl, _, _>(to, correlations),
         DType::IQ4_XS => encode_coded::<iq4::Iq4Xs, _, _>(to, correlations),
+        DType::IQ2_XS
+        | DType::IQ2_S
+        | DType::IQ3_XXS
+        | DType::IQ1_S
+        | DType::IQ1_M
+        | DType::TQ1_0
+        | DType::TQ2_0
+        | DType::MXFP4
+        | DType::NVFP4 => panic!("{dtype} is read, not written"),
     }
 }
 

@@ -27,8 +27,8 @@ pub struct Scales<S: Simd> {
 
 /// A quantized format.
 pub trait Format: Copy + Send + Sync + 'static {
-    /// Which.
-    const DTYPE: DType;
+    /// Values and bytes of a block.
+    const BLOCK: [usize; 2];
     /// The largest `q` of a small format; [`SIGNED`] for signed ones.
     const MAX: u32;
     /// What a stored zero weight is.
@@ -38,7 +38,7 @@ pub trait Format: Copy + Send + Sync + 'static {
     /// Whether the two halves of a block have scales of their own.
     const HALVES: bool;
     /// Bytes of a group of 256 values.
-    const GROUP_BYTES: usize = 256 / Self::DTYPE.block_elems() * Self::DTYPE.block_bytes();
+    const GROUP_BYTES: usize = 256 / Self::BLOCK[0] * Self::BLOCK[1];
 
     /// The 32 values of block `block` of the group at `group`.
     /// # Safety
@@ -128,7 +128,7 @@ impl Place {
 /// # Safety
 /// As [`Format::pack`].
 #[inline(always)]
-unsafe fn pack_natural<S: Native, F: Format>(s: S, rows: &[*const u8; ROWS_MAX], to: &Place) {
+pub(super) unsafe fn pack_natural<S: Native, F: Format>(s: S, rows: &[*const u8; ROWS_MAX], to: &Place) {
     for first in (0..S::ROWS).step_by(LANES) {
         each_block!(B, {
             let mut q = [s.b_splat(0); LANES];
@@ -188,7 +188,7 @@ macro_rules! format {
         pub struct $name;
 
         impl Format for $name {
-            const DTYPE: DType = DType::$name;
+            const BLOCK: [usize; 2] = [DType::$name.block_elems(), DType::$name.block_bytes()];
             const MAX: u32 = $max;
             const OFFSET: i32 = $offset;
             const HAS_MIN: bool = $min;

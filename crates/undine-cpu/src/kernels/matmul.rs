@@ -6,6 +6,7 @@ use std::ops::Range;
 use undine_core::DType;
 
 use super::activations::Activations;
+use super::expanded::{EXPANDED_ROWS, Wide, expanded_bytes, expander};
 use super::floats::{self, FloatKernel};
 use super::formats::{self, Format};
 use super::panels::{Panel, PanelKernel};
@@ -61,6 +62,7 @@ impl MatMul<'_> {
             DType::IQ2_XXS => self.quantized::<formats::IQ2_XXS>(isa, memory),
             DType::IQ3_S => self.quantized::<formats::IQ3_S>(isa, memory),
             DType::IQ4_XS => self.quantized::<formats::IQ4_XS>(isa, memory),
+            _ => self.expanded(isa, memory),
         }
     }
 
@@ -71,6 +73,31 @@ impl MatMul<'_> {
             let inputs = first..(first + block).min(inputs.end);
             isa.run(FloatKernel { weight, cols, rows: rows.clone(), x, inputs, bias, out, float });
         }
+    }
+
+    /// Some rows after the other, which no output can tell.
+    fn expanded(self, isa: Isa, memory: &mut Panel) {
+        let expand = expander(self.dtype).expect("every type has kernels or is expanded");
+        let from = self.dtype.row_bytes(self.cols).expect("matrices have whole blocks");
+        let to = expanded_bytes(self.cols);
+        let mut expanded = std::mem::take(&mut memory.expanded);
+        expanded.resize(expanded.len().max(EXPANDED_ROWS * to), 0);
+        for first in self.rows.clone().step_by(EXPANDED_ROWS) {
+            let rows = first..(first + EXPANDED_ROWS).min(self.rows.end);
+            for (row, out) in rows.clone().zip(expanded.chunks_exact_mut(to)) {
+                expand(&self.weight[row * from..][..from], self.cols, out);
+            }
+            let part = MatMul {
+                weight: &expanded,
+                rows: 0..rows.len(),
+                inputs: self.inputs.clone(),
+                bias: self.bias.map(|bias| &bias[rows]),
+                out: Output { start: self.out.start.wrapping_add(first), ..self.out },
+                ..self
+            };
+            part.quantized::<Wide>(isa, memory);
+        }
+        memory.expanded = expanded;
     }
 
     fn quantized<F: Format>(self, isa: Isa, memory: &mut Panel) {

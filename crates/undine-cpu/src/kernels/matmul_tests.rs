@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use undine_core::DType;
 use undine_core::dtype::QK;
-use undine_core::quant::{decode, encode};
+use undine_core::quant::{RandomBlocks, decode, encode};
 
 use super::activations::{ActivationKinds, Activations, GROUP, QuantizeRow, groups};
 use super::matmul::MatMul;
@@ -32,7 +32,13 @@ impl Case {
         let mut random = fastrand::Rng::with_seed(7);
         let values: Vec<f32> = (0..rows * cols).map(|_| random.f32() - 0.5).collect();
         let mut weight = vec![0; rows * dtype.row_bytes(cols).expect("whole blocks")];
-        encode(dtype, &values, &mut weight);
+        if dtype.is_written() {
+            encode(dtype, &values, &mut weight);
+        } else {
+            let blocks = RandomBlocks::new(dtype, 0.3, |bytes| random.fill(bytes));
+            random.fill(&mut weight);
+            blocks.mend(&mut weight);
+        }
         let kinds = ActivationKinds::of([dtype]);
         let x = Activations::new(inputs, cols, kinds, cols);
         // SAFETY: nobody else has the buffer.
@@ -81,6 +87,7 @@ fn odd_width(dtype: DType) -> usize {
     match dtype.block_elems() {
         1 => 1301,
         QK => 41 * QK,
+        block if block < GROUP => 21 * block,
         block => 5 * block,
     }
 }

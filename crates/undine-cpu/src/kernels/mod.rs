@@ -15,6 +15,7 @@
 pub mod activations;
 pub mod attention;
 pub mod elementwise;
+pub mod expanded;
 pub mod floats;
 pub mod formats;
 pub mod matmul;

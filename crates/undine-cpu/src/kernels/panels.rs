@@ -79,6 +79,8 @@ pub struct Panel {
     lanes: Vec<Line<f32>>,
     /// `[half][input row][block]`: what the integer sums of the chunk begin with, where weights have an offset.
     starts: Vec<Line<i32>>,
+    /// Rows of rare formats.
+    pub(super) expanded: Vec<u8>,
 }
 
 impl Panel {

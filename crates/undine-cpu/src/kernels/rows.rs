@@ -33,7 +33,7 @@ const NEAR: usize = 768;
 /// Bytes of a cache line.
 pub const LINE: usize = 64;
 /// Bytes of the largest group.
-pub const GROUP_BYTES_MAX: usize = 272;
+pub const GROUP_BYTES_MAX: usize = 320;
 
 /// Where the results of a product go: row `t`, output `n` at `t * stride + n`.
 #[derive(Clone, Copy)]
@@ -93,7 +93,7 @@ pub struct Quantized<'a, F> {
 impl<F: Format> Quantized<'_, F> {
     /// Bytes of a weight row.
     pub fn row_bytes(&self) -> usize {
-        F::DTYPE.row_bytes(self.cols).expect("matrices have whole blocks")
+        self.cols.div_ceil(F::BLOCK[0]) * F::BLOCK[1]
     }
 
     /// Panics unless all weights and inputs are there.
@@ -102,9 +102,9 @@ impl<F: Format> Quantized<'_, F> {
         assert!(self.inputs.end * groups(self.cols) * GROUP <= self.x.q.len());
     }
 
-    /// Bytes of the last group of a row if it is not whole, else 0. Only formats with blocks of 32 have such.
+    /// Bytes of the last group of a row if it is not whole, else 0. Only formats with small blocks have such.
     pub fn tail_bytes(&self) -> usize {
-        self.cols % GROUP / QK * F::DTYPE.block_bytes()
+        (self.cols % GROUP).div_ceil(F::BLOCK[0]) * F::BLOCK[1]
     }
 }
 
@@ -123,7 +123,7 @@ pub unsafe fn weights<S: Simd, F: Format>(s: S, group: *const u8, block: usize) 
     if F::MAX == SIGNED { s.b_signed(q) } else { q }
 }
 
-/// A group that is not whole, with zeros behind it. Their scales are 0 in the formats that have such groups.
+/// A group that is not whole, with zeros behind it. Their scales or their values are 0 in the formats that have such groups.
 /// # Safety
 /// `bytes` bytes are readable at `group`.
 #[inline(always)]

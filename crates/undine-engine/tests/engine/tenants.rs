@@ -168,6 +168,33 @@ fn newcomers_do_not_keep_others_waiting() {
     driver.check_events();
 }
 
+/// Two tenants come back with one request as soon as the last was answered, and there is one seat. A third, which has several in the
+/// queue, is not behind them each time: its turn comes after one of each, although all have waited until they had most credit.
+#[test]
+fn who_comes_back_is_no_newcomer() {
+    let mut driver = Driver::new(Setup::with(|capacity, config| {
+        (capacity.rows, config.max_num_seqs) = (8, 1);
+    }));
+    let own: Vec<_> = (0..6).map(|seed| driver.add(&of(1, request(seed, 6, 20))).unwrap()).collect();
+    let mut others = Vec::new();
+    while own.iter().any(|&id| !driver.finished(id)) {
+        for tenant in [2, 3] {
+            let is_away =
+                others.iter().rfind(|(one, _)| *one == tenant).is_none_or(|&(_, id)| driver.finished(id));
+            if is_away {
+                let id = driver.add(&of(tenant, request(100 + others.len() as u64, 6, 20))).unwrap();
+                others.push((tenant, id));
+            }
+        }
+        driver.step();
+        let had = own.iter().filter(|&&id| driver.finished(id)).count();
+        let have = others.iter().filter(|&&(_, id)| driver.finished(id)).count();
+        assert!(have <= 2 * (had + 1), "after {have} answers of the others {had} of its own");
+    }
+    driver.run();
+    driver.check_events();
+}
+
 /// When blocks are short, the tenant that holds most gives some up, although another one came later.
 #[test]
 fn blocks_come_from_whoever_holds_most() {
@@ -211,7 +238,9 @@ fn nobody_fills_the_queue_for_all() {
 /// Lower values first, equal ones in order of arrival; among the requests of one tenant only.
 #[test]
 fn priorities_order_a_tenants_own_requests() {
-    let mut driver = Driver::new(Setup::with(|_, config| config.max_num_seqs = 1));
+    let mut driver = Driver::new(Setup::with(|capacity, config| {
+        (capacity.rows, config.max_num_seqs) = (8, 1);
+    }));
     let mut ids = Vec::new();
     for (seed, priority) in [(1, 5), (2, 0), (3, -1), (4, 0), (5, 5), (6, -1)] {
         let mut request = request(seed, 4, 2);

@@ -29,6 +29,7 @@ pub struct Checks {
     accepted: u64,
     steps: u64,
     silence_max: u32,
+    tenants: u32,
     /// The longest silence there was.
     pub longest_silence: u32,
 }
@@ -64,6 +65,7 @@ impl Checks {
             accepted: 0,
             steps: 0,
             silence_max: silence_max(plan),
+            tenants: plan.tenants() as u32,
             longest_silence: 0,
         }
     }
@@ -178,8 +180,8 @@ impl Checks {
                 silence.steps += 1;
                 self.longest_silence = self.longest_silence.max(silence.steps);
             }
-            // While those before it in its own queue come on, it waits for them.
-            let most = self.silence_max + silence.ahead;
+            // While those before it in its own queue come on, it waits for them; and for each of their steps every other tenant has one.
+            let most = self.silence_max + silence.ahead * self.tenants;
             if silence.steps > most {
                 let steps = silence.steps;
                 return Err(format!("{id:?} has come no further for {steps} steps while later ones did"));

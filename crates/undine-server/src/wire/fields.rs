@@ -4,10 +4,22 @@
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
+use undine_text::exact;
 
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::weight;
 
+/// Fields of a body that reach prompts and grammars, where numbers keep all their digits.
+const EXACT: [&str; 8] = [
+    "messages",
+    "tools",
+    "documents",
+    "chat_template_kwargs",
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "json_schema",
+];
 /// Longest excerpt of a wrong value that an error repeats, in characters.
 const EXCERPT_CHARS: usize = 40;
 /// Most fields that are named as not known.
@@ -24,7 +36,7 @@ impl Fields {
     /// Parses a request body.
     pub(crate) fn parse(body: &[u8]) -> ApiResult<Self> {
         weight::check(body)?;
-        let value: Value = serde_json::from_slice(body)
+        let value: Value = exact::from_body(body, &EXACT)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))?;
         match value {
             Value::Object(map) => Ok(Self { map, prefix: String::new() }),
@@ -266,7 +278,10 @@ pub(crate) fn describe(value: &Value) -> String {
         Value::Number(number) => format!("the number {number}"),
         Value::String(text) => format!("the string {:?}", excerpt(text)),
         Value::Array(list) => format!("a list of {}", list.len()),
-        Value::Object(_) => "an object".to_owned(),
+        Value::Object(map) => match exact::of_fields(map) {
+            Some(digits) => format!("the number {}", excerpt(digits)),
+            None => "an object".to_owned(),
+        },
     }
 }
 

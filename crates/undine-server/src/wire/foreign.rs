@@ -1,4 +1,4 @@
-//! Fields by which llama.cpp's, SGLang's, Hugging Face's, Anthropic's and OpenRouter's dialects say what this one says with others.
+//! Fields by which llama.cpp's, Ollama's, SGLang's, Hugging Face's, Anthropic's, Qwen's and OpenRouter's dialects say what this one says with others.
 //!
 //! They are translated before anything is read. A field of this dialect wins over its translation.
 
@@ -11,21 +11,27 @@ use crate::wire::fields::Fields;
 const RENAMED: &[(&str, &str)] = &[
     ("repeat_penalty", "repetition_penalty"),
     ("n_predict", "max_tokens"),
+    ("num_predict", "max_tokens"),
     ("max_new_tokens", "max_tokens"),
     ("min_new_tokens", "min_tokens"),
 ];
 
 /// What both generating endpoints have.
 pub(crate) fn translate(fields: &mut Fields) {
+    // Ollama's: what it does not know there is not known here either.
+    if let Some(Value::Object(options)) = fields.take_foreign_if("options", Value::is_object) {
+        options.into_iter().for_each(|(name, value)| fields.give(&name, value));
+    }
     for (foreign, own) in RENAMED {
         if let Some(value) = fields.take_foreign(foreign) {
             fields.give(own, value);
         }
     }
-    if let Some(grammar) =
-        fields.take_foreign_if("grammar", |grammar| grammar.as_str().is_some_and(|text| !text.is_empty()))
-    {
-        fields.give("structured_outputs", json!({"grammar": grammar}));
+    for (foreign, own) in [("grammar", "grammar"), ("ebnf", "grammar"), ("regex", "regex")] {
+        let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+        if let Some(text) = fields.take_foreign_if(foreign, is_text) {
+            fields.give("structured_outputs", json!({ own: text }));
+        }
     }
     if let Some(schema) = fields
         .take_foreign_if("json_schema", |schema| schema.as_object().is_some_and(|schema| !schema.is_empty()))
@@ -44,6 +50,15 @@ pub(crate) fn translate(fields: &mut Fields) {
 /// What only chats have: how long the model thinks, and whether its thoughts are told.
 pub(crate) fn translate_chat(fields: &mut Fields) -> ApiResult<()> {
     let mut switch = fields.take_foreign("enable_thinking");
+    match fields.take_foreign("think") {
+        Some(effort @ Value::String(_)) => fields.give("reasoning_effort", effort),
+        think => switch = switch.or(think),
+    }
+    for foreign in ["thinking_budget", "reasoning_budget"] {
+        if let Some(budget) = fields.take_foreign(foreign) {
+            fields.give("thinking_token_budget", budget);
+        }
+    }
     if let Some(Value::Object(mut thinking)) = fields.take_foreign_if("thinking", Value::is_object) {
         switch = match thinking.get("type").and_then(Value::as_str) {
             Some("disabled") => Some(false.into()),
@@ -79,7 +94,10 @@ pub(crate) fn translate_chat(fields: &mut Fields) -> ApiResult<()> {
 /// SGLang's switches, which its router sends with every request. It can only be chosen whether reasoning is told apart.
 pub(crate) fn splits_reasoning(fields: &mut Fields) -> bool {
     fields.take_foreign("stream_reasoning");
+    // llama.cpp's word for it.
+    let format = fields.take_foreign("reasoning_format");
     fields.take_foreign("separate_reasoning") != Some(Value::Bool(false))
+        && format.is_none_or(|format| format != "none")
 }
 
 #[cfg(test)]
@@ -103,6 +121,17 @@ mod tests {
             (json!({"n_predict": 5}), json!({"max_tokens": 5})),
             (json!({"n_predict": -1}), json!({})),
             (json!({"max_new_tokens": 5}), json!({"max_tokens": 5})),
+            (json!({"num_predict": 5}), json!({"max_tokens": 5})),
+            (
+                json!({"options": {"num_predict": 5, "repeat_penalty": 1.1, "temperature": 0.5}, "temperature": 0}),
+                json!({"max_tokens": 5, "repetition_penalty": 1.1, "temperature": 0}),
+            ),
+            (json!({"ebnf": "root ::= \"a\""}), json!({"structured_outputs": {"grammar": "root ::= \"a\""}})),
+            (json!({"regex": "a+"}), json!({"structured_outputs": {"regex": "a+"}})),
+            (json!({"think": false}), json!({"chat_template_kwargs": {"enable_thinking": false}})),
+            (json!({"think": "low"}), json!({"reasoning_effort": "low"})),
+            (json!({"thinking_budget": 9}), json!({"thinking_token_budget": 9})),
+            (json!({"reasoning_budget": -1}), json!({"thinking_token_budget": -1})),
             (json!({"max_tokens": -1}), json!({"max_tokens": null})),
             (json!({"max_completion_tokens": -1, "max_tokens": 3}), json!({})),
             (json!({"min_new_tokens": 5}), json!({"min_tokens": 5})),
@@ -135,6 +164,8 @@ mod tests {
             assert_eq!(chat(&foreign), chat(&own), "{foreign}");
         }
         assert!(!chat(&json!({"separate_reasoning": false})).conversation.split);
+        assert!(!chat(&json!({"reasoning_format": "none"})).conversation.split);
+        assert_eq!(chat(&json!({"options": {"num_ctx": 9}})).common.ignored, ["num_ctx"]);
         let salts = [(); 2].map(|()| chat(&json!({"cache_prompt": false})).common.cache_salt);
         assert!(salts[0].is_some() && salts[0] != salts[1]);
     }

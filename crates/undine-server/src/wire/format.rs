@@ -1,7 +1,9 @@
 //! The form an answer must have: OpenAI's `response_format`, vLLM's `structured_outputs` and its older `guided_*`.
 
 use serde_json::Value;
+use undine_text::exact;
 use undine_text::grammar::AnswerFormat;
+use undine_text::tools::Strictness;
 
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::{Fields, describe, mismatch};
@@ -57,39 +59,76 @@ pub(crate) fn read_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
 }
 
 fn read_response_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
-    let Some(value) = fields.take("response_format") else { return Ok(None) };
-    let mut format = Fields::nested("response_format", value)?;
-    let rule = match format.string("type")?.as_deref() {
+    const PATH: &str = "response_format";
+    let Some(value) = fields.take(PATH) else { return Ok(None) };
+    if is_schema(&value) {
+        let rule = schema_of(PATH, value, Strictness::BestEffort)?;
+        return Ok(Some(Format { rule, path: PATH.to_owned() }));
+    }
+    let mut format = Fields::nested(PATH, value)?;
+    let kind = format.string("type")?;
+    let format_of = |rule, path: &str| Some(Format { rule, path: path.to_owned() });
+    let rule = match kind.as_deref() {
         Some("text") => None,
-        Some("json_object") => Some(match format.take("schema") {
-            // As llama-server and others have it.
-            Some(schema) => (schema_of("response_format.schema", schema)?, "response_format.schema"),
-            None => (AnswerFormat::JsonObject, "response_format"),
-        }),
-        Some("json_schema") => {
-            const PATH: &str = "response_format.json_schema.schema";
-            let inner = format.take("json_schema").unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-            let mut inner = Fields::nested("response_format.json_schema", inner)?;
-            let schema = inner.take("schema");
-            // The answer always follows the schema, strict or not.
-            inner.boolean("strict")?;
-            inner.ignore(&["name", "description"]);
-            inner.finish()?;
-            let schema = schema.ok_or_else(|| ApiError::field(PATH, "missing; expected a JSON schema"))?;
-            Some((schema_of(PATH, schema)?, PATH))
-        }
+        // As llama-server and others have it.
+        Some("json_object") if format.has("schema") => Some(read_json_schema(&mut format)?),
+        Some("json_object") => format_of(AnswerFormat::JsonObject, PATH),
+        Some("json_schema") => Some(read_json_schema(&mut format)?),
+        None if format.has("schema") || format.has("json_schema") => Some(read_json_schema(&mut format)?),
         Some("structural_tag") => {
             let advice = "use type \"json_schema\" or `structured_outputs`";
             return Err(ApiError::unsupported("response_format.type", advice));
         }
         other => {
             let found = other.map_or("nothing".to_owned(), |kind| describe(&kind.into()));
-            let message = format!("expected \"text\", \"json_object\" or \"json_schema\", found {found}");
+            let message = format!(
+                "expected \"text\", \"json_object\", \"json_schema\" or a JSON schema, found {found}"
+            );
             return Err(ApiError::field("response_format.type", message));
         }
     };
     format.finish()?;
-    Ok(rule.map(|(rule, path)| Format { rule, path: path.to_owned() }))
+    Ok(rule)
+}
+
+/// `{"json_schema": {"schema": …, "strict": …}}`, the same without the inner object, as in the Responses API, or with the schema in place
+/// of it.
+fn read_json_schema(format: &mut Fields) -> ApiResult<Format> {
+    const PATH: &str = "response_format.json_schema";
+    let (path, schema, strict) = match format.take("json_schema") {
+        Some(schema) if is_schema(&schema) => (PATH.to_owned(), Some(schema), None),
+        inner => {
+            let mut nested = None;
+            let fields = match inner {
+                Some(inner) => nested.insert(Fields::nested(PATH, inner)?),
+                None => &mut *format,
+            };
+            let path = if fields.has("schema") { fields.path("schema") } else { format!("{PATH}.schema") };
+            let schema = fields.take("schema");
+            let strict = fields.boolean("strict")?;
+            fields.ignore(&["name", "description"]);
+            if let Some(nested) = nested {
+                nested.finish()?;
+            }
+            (path, schema, strict)
+        }
+    };
+    let schema = schema.ok_or_else(|| ApiError::field(&path, "missing; expected a JSON schema"))?;
+    let strictness = if strict == Some(true) { Strictness::Strict } else { Strictness::BestEffort };
+    Ok(Format { rule: schema_of(&path, schema, strictness)?, path })
+}
+
+/// Whether a value is a JSON schema, and not an object that has one.
+fn is_schema(value: &Value) -> bool {
+    const TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
+    const KEYWORDS: [&str; 10] =
+        ["properties", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "enum", "const", "items"];
+    match value.get("type") {
+        Some(Value::String(kind)) => TYPES.contains(&kind.as_str()),
+        Some(Value::Array(_)) => true,
+        Some(_) => false,
+        None => KEYWORDS.iter().any(|keyword| value.get(*keyword).is_some()),
+    }
 }
 
 /// Reads the fields that name a format, each with `prefix` in front.
@@ -99,7 +138,10 @@ fn read_kinds(fields: &mut Fields, prefix: &str, kinds: &[&str]) -> ApiResult<Ve
         let name = format!("{prefix}{kind}");
         let path = fields.path(&name);
         let rule = match kind {
-            "json" => fields.take(&name).map(|schema| schema_of(&path, schema)).transpose()?,
+            "json" => {
+                let schema = fields.take(&name);
+                schema.map(|schema| schema_of(&path, schema, Strictness::BestEffort)).transpose()?
+            }
             "regex" => fields.string(&name)?.map(AnswerFormat::Regex),
             "grammar" => fields.string(&name)?.map(AnswerFormat::Grammar),
             "choice" => {
@@ -114,15 +156,17 @@ fn read_kinds(fields: &mut Fields, prefix: &str, kinds: &[&str]) -> ApiResult<Ve
 }
 
 /// A schema as an object, as `true` or `false`, or as the text of one.
-fn schema_of(path: &str, value: Value) -> ApiResult<AnswerFormat> {
+fn schema_of(path: &str, value: Value, strictness: Strictness) -> ApiResult<AnswerFormat> {
     let value = match value {
-        Value::String(text) => serde_json::from_str(&text).map_err(|error| {
+        Value::String(text) => exact::from_str(&text).map_err(|error| {
             ApiError::field(path, format!("expected a JSON schema, found text that is not JSON: {error}"))
         })?,
         value => value,
     };
     match value {
-        Value::Object(_) | Value::Bool(_) => Ok(AnswerFormat::JsonSchema(without_strangers(value))),
+        Value::Object(_) | Value::Bool(_) => {
+            Ok(AnswerFormat::JsonSchema(without_strangers(value), strictness))
+        }
         other => Err(mismatch(path, "a JSON schema", &other)),
     }
 }
@@ -139,7 +183,12 @@ fn without_strangers(mut schema: Value) -> Value {
 
 fn has_all_of(value: &Value) -> bool {
     match value {
-        Value::Object(map) => map.contains_key("allOf") || map.values().any(has_all_of),
+        // One part alone is a reference with a remark, as pydantic once wrote it.
+        Value::Object(map) => {
+            let is_alone = |list: &Value| list.as_array().is_some_and(|list| list.len() == 1);
+            map.get("allOf").is_some_and(|list| !is_alone(list) || map.contains_key("properties"))
+                || map.values().any(has_all_of)
+        }
         Value::Array(list) => list.iter().any(has_all_of),
         _ => false,
     }
@@ -167,7 +216,9 @@ fn close(schema: &mut Value) {
             }
             ("items" | "additionalProperties", schema) => close(schema),
             ("prefixItems", Value::Array(schemas)) => schemas.iter_mut().for_each(close),
-            ("anyOf" | "oneOf", Value::Array(schemas)) if !declares => schemas.iter_mut().for_each(close),
+            ("anyOf" | "oneOf" | "allOf", Value::Array(schemas)) if !declares => {
+                schemas.iter_mut().for_each(close);
+            }
             _ => {}
         }
     }
@@ -216,7 +267,11 @@ mod tests {
             (object(json!({"patternProperties": {}})), object(json!({"patternProperties": {}}))),
             (object(json!({"anyOf": [object(json!({}))]})), object(json!({"anyOf": [object(json!({}))]}))),
             (json!({"anyOf": [object(json!({}))]}), json!({"anyOf": [closed()]})),
-            (json!({"allOf": [object(json!({}))]}), json!({"allOf": [object(json!({}))]})),
+            (json!({"allOf": [object(json!({}))]}), json!({"allOf": [closed()]})),
+            (
+                json!({"allOf": [object(json!({})), object(json!({}))]}),
+                json!({"allOf": [object(json!({})), object(json!({}))]}),
+            ),
             (
                 json!({"$ref": "#/$defs/x", "$defs": {"x": object(json!({}))}}),
                 json!({"$ref": "#/$defs/x", "$defs": {"x": closed()}}),
@@ -230,7 +285,8 @@ mod tests {
     #[test]
     fn every_dialect_is_read() {
         let schema = json!({"type": "object"});
-        let of_schema = || AnswerFormat::JsonSchema(json!({"type": "object"}));
+        let of_schema = || AnswerFormat::JsonSchema(json!({"type": "object"}), Strictness::BestEffort);
+        let strict = || AnswerFormat::JsonSchema(json!({"type": "object"}), Strictness::Strict);
         let choice = || AnswerFormat::Choice(vec!["a".to_owned(), "b".to_owned()]);
         let cases = [
             (json!({}), None),
@@ -242,8 +298,22 @@ mod tests {
             ),
             (
                 json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}}}),
+                Some((strict(), "response_format.json_schema.schema")),
+            ),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema": {"schema": schema, "strict": null}}}),
                 Some((of_schema(), "response_format.json_schema.schema")),
             ),
+            (
+                json!({"response_format": {"type": "json_schema", "name": "n", "strict": true, "schema": schema}}),
+                Some((strict(), "response_format.schema")),
+            ),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema": schema}}),
+                Some((of_schema(), "response_format.json_schema")),
+            ),
+            (json!({"response_format": {"schema": schema}}), Some((of_schema(), "response_format.schema"))),
+            (json!({"response_format": schema}), Some((of_schema(), "response_format"))),
             (
                 json!({"response_format": {"type": "json_object", "schema": schema}}),
                 Some((of_schema(), "response_format.schema")),

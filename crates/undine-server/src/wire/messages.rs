@@ -1,10 +1,12 @@
 //! The messages and tools of a chat, checked and brought into the form chat templates expect.
 
 use serde_json::{Map, Value};
+use undine_text::exact;
 
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::fields::{Fields, describe, excerpt};
+use crate::wire::fields::{Fields, excerpt};
 use crate::wire::parts::{ImagePart, read_content};
+use crate::wire::tool_result;
 
 /// Most messages of one request.
 pub(crate) const MESSAGES_MAX: usize = 4096;
@@ -60,6 +62,7 @@ fn read_message(path: &str, value: Value, images: &mut Vec<ImagePart>) -> ApiRes
     let content_path = fields.path("content");
     let content = fields.take("content");
     let tool_calls = read_tool_calls(&mut fields)?;
+    let content = if role == "tool" { Some(tool_result::read(content)) } else { content };
     let content = match content {
         Some(content) => read_content(&content_path, content, images)?,
         // A turn of tool calls only, as OpenAI's clients send it back.
@@ -113,22 +116,23 @@ fn read_tool_calls(fields: &mut Fields) -> ApiResult<Vec<Value>> {
         let arguments = match function.get("arguments") {
             None | Some(Value::Null) => Value::Object(Map::new()),
             Some(Value::String(text)) if text.trim().is_empty() => Value::Object(Map::new()),
-            Some(Value::String(text)) => serde_json::from_str(text).map_err(|error| {
-                ApiError::field(
-                    format!("{path}.arguments"),
-                    format!("expected a JSON object as text: {error}"),
-                )
-            })?,
-            Some(other) => other.clone(),
+            Some(Value::String(text)) => match exact::from_str(text) {
+                Ok(arguments @ Value::Object(_)) => arguments,
+                Ok(_) | Err(_) => as_text(text),
+            },
+            Some(arguments @ Value::Object(_)) if exact::digits(arguments).is_none() => arguments.clone(),
+            Some(other) => as_text(&exact::to_string(other)),
         };
-        if !arguments.is_object() {
-            let message = format!("expected a JSON object as text, found {}", describe(&arguments));
-            return Err(ApiError::field(format!("{path}.arguments"), message));
-        }
         function.insert("arguments".to_owned(), arguments);
         read.push(call);
     }
     Ok(read)
+}
+
+/// Arguments that are no object, such as those of a call that was cut: as text, in the one argument that there is then. The chat has to go
+/// on, and the model sees what became of its call.
+pub(crate) fn as_text(arguments: &str) -> Value {
+    serde_json::json!({ "arguments": arguments })
 }
 
 #[cfg(test)]
@@ -159,6 +163,20 @@ mod tests {
                     [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]}]),
                 json!([{"role": "assistant", "content": "", "tool_calls":
                     [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}]),
+            ),
+            (
+                json!([{"role": "assistant", "tool_calls": [
+                    {"function": {"name": "f", "arguments": "{\"a\":\"cut of"}}, {"function": {"name": "g", "arguments": "[1]"}},
+                    {"function": {"name": "h", "arguments": 7}}, {"function": {"name": "i", "arguments": " "}}]}]),
+                json!([{"role": "assistant", "content": "", "tool_calls": [
+                    {"function": {"name": "f", "arguments": {"arguments": "{\"a\":\"cut of"}}},
+                    {"function": {"name": "g", "arguments": {"arguments": "[1]"}}},
+                    {"function": {"name": "h", "arguments": {"arguments": "7"}}}, {"function": {"name": "i", "arguments": {}}}]}]),
+            ),
+            (
+                json!([{"role": "tool", "content": {"degrees": 3.5}}, {"role": "tool", "content": null}, {"role": "tool"}]),
+                json!([{"role": "tool", "content": "{\"degrees\": 3.5}"}, {"role": "tool", "content": "null"},
+                    {"role": "tool", "content": "null"}]),
             ),
             (
                 json!([{"role": "assistant", "content": "4", "reasoning": "", "reasoning_content": "2+2"}]),
@@ -201,10 +219,6 @@ mod tests {
             (
                 json!([{"role": "user", "content": [{"type": "text"}]}]),
                 "`messages[0].content[0].text`: missing",
-            ),
-            (
-                json!([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]),
-                "`messages[0].tool_calls[0].function.arguments`: expected a JSON object as text",
             ),
         ];
         for (given, want) in cases {

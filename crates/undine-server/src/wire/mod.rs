@@ -12,5 +12,6 @@ pub(crate) mod messages;
 pub(crate) mod parts;
 pub(crate) mod response;
 pub(crate) mod thinking;
+pub(crate) mod tool_result;
 pub(crate) mod tools;
 pub(crate) mod weight;

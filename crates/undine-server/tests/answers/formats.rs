@@ -69,12 +69,51 @@ fn every_format_holds_in_chats_and_completions() {
     }
 }
 
+/// Nobody is refused for what no grammar can follow, unless all of it was demanded.
+#[test]
+fn schemas_are_relaxed_unless_they_are_strict() {
+    let server = Setup::saying(&[encode("I would rather say something else.")]).start();
+    let schema = json!({"type": "object", "properties": {"tags": {"type": "array", "items": {"enum": ["a"]}, "maxItems": 2, "uniqueItems": true}},
+        "required": ["tags"]});
+    for (format, strict) in [
+        (json!({"type": "json_schema", "json_schema": {"schema": schema}}), false),
+        (json!({"type": "json_schema", "json_schema": {"schema": schema, "strict": true}}), true),
+        (json!({"type": "json_schema", "schema": schema}), false),
+        (json!({"schema": schema}), false),
+        (schema.clone(), false),
+    ] {
+        for (path, body) in both(&json!({"response_format": format})) {
+            let answer = post(server.address, path, &body);
+            if strict {
+                let error = answer.json()["error"].clone();
+                assert_eq!(
+                    (answer.status, &error["param"]),
+                    (400, &json!("response_format.json_schema.schema"))
+                );
+                assert!(
+                    error["message"].as_str().unwrap().contains("properties.tags.uniqueItems"),
+                    "{error}"
+                );
+                continue;
+            }
+            assert_eq!(
+                answer.header("x-undine-relaxed-schemas"),
+                Some("properties.tags.uniqueItems"),
+                "{format}"
+            );
+            let text = text_of(&answer.json()["choices"][0]);
+            let value: Value = serde_json::from_str(&text).unwrap();
+            assert!(value["tags"].as_array().unwrap().iter().all(|tag| tag == "a"), "{text}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_compiled_is_refused_with_the_reason() {
     let server = Setup::default().start();
     for (extra, param) in [
         (
-            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "objekt"}}}}),
+            json!({"response_format": {"type": "json_schema", "json_schema": {"strict": true, "schema": {"type": "objekt"}}}}),
             "response_format.json_schema.schema",
         ),
         (json!({"guided_regex": "(a"}), "guided_regex"),

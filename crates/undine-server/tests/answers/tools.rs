@@ -58,11 +58,14 @@ fn joined(chunks: &[Value]) -> (Value, Value) {
                 message[field].as_str().unwrap().to_owned() + delta[field].as_str().unwrap_or_default();
             message[field] = text.into();
         }
-        for call in delta["tool_calls"].as_array().into_iter().flatten() {
+        let parts = delta["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
+        let mut indices: Vec<&Value> = parts.iter().map(|part| &part["index"]).collect();
+        indices.dedup();
+        assert_eq!(indices.len(), parts.len(), "one entry for each call: {delta}");
+        for call in parts {
             let calls = message["tool_calls"].as_array_mut().unwrap();
             let index = call["index"].as_u64().unwrap() as usize;
             if index == calls.len() {
-                assert_eq!(call["function"]["arguments"], "", "a call begins with its name");
                 calls.push(json!({"id": call["id"], "type": call["type"], "function": call["function"]}));
                 continue;
             }
@@ -179,13 +182,100 @@ fn calls_stay_text_where_they_are_not_read() {
     assert_eq!((response.status, &response.json()["error"]["param"]), (400, &json!("tool_choice")));
 }
 
+/// Whoever ran the call would run half of it: it says "length" whatever cut it, and its arguments are those so far.
 #[test]
-fn a_call_that_is_cut_off_is_no_call() {
-    let server = Setup::saying(&[encode("<|tool_call_start|>[get_weather(city=\"Paris\", days=3)]")]).start();
-    let answer = ask(server.address, PATH, &body(&json!({"max_tokens": 8})));
-    let choice = &answer["choices"][0];
-    assert_eq!(choice["finish_reason"], "length");
-    assert!(calls(&choice["message"]).is_empty(), "{choice}");
+fn a_call_that_is_cut_is_the_call_so_far() {
+    let said = "Hm.<|tool_call_start|>[get_weather(city=\"Paris in spring\", days=3), light(on=True)]<|tool_call_end|>";
+    let tokens = |text: &str| encode(text).len();
+    let server = Setup::saying(&[encode(said)]).start();
+    for (extra, want) in [
+        (json!({"max_tokens": tokens("Hm.<|tool_call_start|>[get_wea")}), vec![]),
+        (
+            json!({"max_tokens": tokens("Hm.<|tool_call_start|>[get_weather(city=\"Paris in")}),
+            vec!["{\"city\":\"Paris in"],
+        ),
+        (json!({"stop": "in spr"}), vec!["{\"city\":\"Paris "]),
+        (json!({"stop": " light"}), vec!["{\"city\":\"Paris in spring\",\"days\":3}"]),
+        (json!({"stop": "rue"}), vec!["{\"city\":\"Paris in spring\",\"days\":3}", ""]),
+    ] {
+        let answer = ask(server.address, PATH, &body(&extra));
+        let choice = &answer["choices"][0];
+        let arguments = |message: &Value| -> Vec<Value> {
+            let calls = message["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
+            calls.iter().map(|call| call["function"]["arguments"].clone()).collect()
+        };
+        assert_eq!(choice["message"]["content"], "Hm.", "{extra}");
+        assert_eq!(arguments(&choice["message"]), want, "{extra}");
+        let is_whole = want.last().is_some_and(|json| json.ends_with('}'));
+        assert_eq!(choice["finish_reason"], if is_whole { "tool_calls" } else { "length" }, "{extra}");
+        let (message, finish) = joined(&ask_stream(server.address, PATH, &body(&extra)));
+        assert_eq!((&message["content"], &finish), (&json!("Hm."), &choice["finish_reason"]), "{extra}");
+        assert_eq!(arguments(&message), want, "{extra}");
+    }
+    // What was cut comes back as text, and the chat goes on.
+    let broken =
+        json!({"id": "call_1", "type": "function", "function": {"name": "light", "arguments": "{\"on\":tr"}});
+    let messages = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": null, "tool_calls": [broken]},
+        {"role": "tool", "tool_call_id": "call_1", "content": {"error": "not JSON"}}]);
+    assert_eq!(ask(server.address, PATH, &body(&json!({"messages": messages})))["object"], "chat.completion");
+}
+
+#[test]
+fn calls_in_the_spellings_of_other_models_are_calls() {
+    for said in [
+        "{\"name\": \"light\", \"arguments\": {\"on\": true}}",
+        "```json\n[{\"name\": \"light\", \"parameters\": {\"on\": true}}]\n```",
+        "<tool_call>\n{\"name\": \"light\", \"arguments\": {\"on\": true}}\n</tool_call>",
+    ] {
+        let server = Setup::saying(&[encode(said)]).start();
+        let want = vec![("light".to_owned(), json!({"on": true}))];
+        let answer = ask(server.address, PATH, &body(&json!({})));
+        assert_eq!(calls(&answer["choices"][0]["message"]), want, "{said}");
+        let (message, finish) = joined(&ask_stream(server.address, PATH, &body(&json!({}))));
+        assert_eq!((calls(&message), &message["content"], finish), (want, &json!(""), json!("tool_calls")));
+        let answer = ask(server.address, PATH, &body(&json!({"tools": null})));
+        assert_eq!(answer["choices"][0]["message"]["content"], said, "nothing is declared");
+    }
+}
+
+/// Tools carry schemas from everywhere: they are relaxed, and the response says where.
+#[test]
+fn what_a_schema_of_a_tool_asks_too_much_is_left_out_and_named() {
+    const HEADER: &str = "x-undine-relaxed-schemas";
+    let server = Setup::saying(&[encode("<|tool_call_start|>[f(a=[1])]<|tool_call_end|>")]).start();
+    let with = |properties: Value, strict: bool| {
+        let function = json!({"name": "f", "strict": strict, "parameters": {"type": "object", "properties": properties}});
+        body(&json!({"tools": [{"type": "function", "function": function}]}))
+    };
+    for (properties, left_out) in [
+        (json!({"a": {"type": "array", "uniqueItems": true}}), Some("f: properties.a.uniqueItems")),
+        (json!({"a": {"type": "array", "uniqueItems": false}}), None),
+        (
+            json!({"a": {"type": "array", "items": [{"type": "integer"}]}, "b": false, "c": {"format": "money"}}),
+            None,
+        ),
+        (json!({"a": "a list of numbers"}), Some("f: properties.a")),
+        (
+            json!({"a": {"type": "numbers"}, "b": {"if": {}, "then": {}}}),
+            Some("f: properties.a.type, f: properties.b.if"),
+        ),
+        (json!({"a": {"pattern": "(?<=x)y"}}), Some("f: properties.a.pattern")),
+    ] {
+        let answer = post(server.address, PATH, &with(properties.clone(), false));
+        assert_eq!((answer.status, answer.header(HEADER)), (200, left_out), "{properties}");
+        let again = post(server.address, PATH, &with(properties.clone(), false));
+        assert_eq!(again.header(HEADER), left_out, "also when it is known: {properties}");
+        let strict = post(server.address, PATH, &with(properties.clone(), true));
+        let Some(left_out) = left_out else {
+            assert_eq!(strict.status, 200, "{properties}");
+            continue;
+        };
+        let error = strict.json()["error"].clone();
+        assert_eq!((strict.status, &error["param"]), (400, &json!("tools")), "{properties}");
+        for place in left_out.split(", ").filter_map(|place| place.strip_prefix("f: ")) {
+            assert!(error["message"].as_str().unwrap().contains(place), "{error}");
+        }
+    }
 }
 
 #[test]

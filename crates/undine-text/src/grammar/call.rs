@@ -4,15 +4,17 @@
 //! not written. Values are Python literals. What Python's spelling has no rules for here (lengths, patterns, ranges,
 //! references, alternatives) is written as JSON by llguidance's rules for schemas, which the parser of calls reads just
 //! as well; a tool whose arguments depend on each other is called in the JSON variant as a whole.
+//!
+//! Tools carry schemas from everywhere, and a valid call with a doubtful argument is better than none: what of a schema cannot be
+//! enforced is left out and named, unless the tool is strict.
 
-use llguidance::{GrammarBuilder, JsonCompileOptions};
 use serde_json::{Map, Value as Json, json};
 
 use super::Parallel;
-use super::lark::{relaxed, spaced, string};
-use super::library::limits;
-use crate::TextError;
-use crate::tools::{Strictness, Tool, is_name_char};
+use super::lark::{compiles, spaced, string};
+use super::schema::{DEFINITIONS, Fitted, LeftOut, fit, outline, relax};
+use crate::{TextError, exact};
+use crate::tools::{Tool, is_name_char};
 
 /// Values within values for which Python rules are made; deeper ones, and free ones beyond this depth, are scalars.
 const DEPTH_MAX: usize = 6;
@@ -21,47 +23,66 @@ const DEPTH_MAX: usize = 6;
 const COMMON: &str = r#"
 SEPARATOR: /, ?/
 COLON: /: ?/
-STRING: /"([^"\\\x00-\x1f\x7f]|\\["\\nrt])*"/ | /'([^'\\\x00-\x1f\x7f]|\\['\\nrt])*'/
 KEY: /"([^"\\\x00-\x1f\x7f]|\\["\\nrt]){1,64}"/
 INTEGER: /-?(0|[1-9][0-9]{0,17})/
 NUMBER: /-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?/
+"#;
+
+/// What Python writes in several ways.
+const PYTHON_WORDS: &str = r#"
+STRING: /"([^"\\\x00-\x1f\x7f]|\\["\\nrt])*"/ | /'([^'\\\x00-\x1f\x7f]|\\['\\nrt])*'/
 BOOLEAN: "True" | "False" | "true" | "false"
 NULL: "None" | "null"
 "#;
 
-/// Keywords that say nothing about which values are allowed.
-const ANNOTATIONS: [&str; 12] = [
-    "title",
-    "description",
-    "default",
-    "examples",
-    "example",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "$comment",
-    "$schema",
-    "$defs",
-    "definitions",
-];
+/// The same in JSON.
+const JSON_WORDS: &str = r#"
+STRING: /"([^"\\\x00-\x1f\x7f]|\\["\\nrt])*"/
+BOOLEAN: "true" | "false"
+NULL: "null"
+"#;
 
 /// Keywords that there are rules for.
 const SHAPE: [&str; 4] = ["items", "properties", "required", "additionalProperties"];
 
-/// The rule `calls` and what it needs.
-pub fn lark(tools: &[&Tool], parallel: Parallel) -> Result<String, TextError> {
-    let strictness = Strictness::BestEffort;
-    let mut rules = Rules { text: String::new(), count: 0, any: Vec::new(), strictness };
+/// The rule `calls` and what it needs, and what of each tool it leaves out. Of the schemas of the tools named in `outlined` it keeps the
+/// outlines.
+pub fn lark(
+    tools: &[&Tool],
+    parallel: Parallel,
+    outlined: &[String],
+) -> Result<(String, Vec<LeftOut>), TextError> {
+    let mut rules = Rules::new(Spelling::Python);
     let mut calls = Vec::with_capacity(tools.len());
+    let mut left_out = Vec::with_capacity(tools.len());
     for tool in tools {
-        rules.strictness = tool.strictness();
-        calls.push(rules.tool(tool)?);
+        let mut fitted = fit(tool.parameters());
+        if outlined.iter().any(|name| name == tool.name()) {
+            fitted = outline(&fitted);
+        }
+        calls.push(rules.tool(tool.name(), fitted)?);
+        left_out.push(std::mem::take(&mut rules.left_out));
     }
     let list = match parallel {
         Parallel::Allowed => r#""[" call (SEPARATOR call)* "]""#,
         Parallel::One => r#""[" call "]""#,
     };
-    Ok(format!("calls: {list}\ncall: {}\n{}{COMMON}", calls.join(" | "), rules.text))
+    Ok((format!("calls: {list}\ncall: {}\n{}{COMMON}{PYTHON_WORDS}", calls.join(" | "), rules.text), left_out))
+}
+
+/// A grammar for the JSON that a schema allows, with constants as literal text; `None` if it says more than there are rules for.
+pub fn json_lark(schema: &Fitted) -> Option<String> {
+    let mut rules = Rules::new(Spelling::Json);
+    rules.definitions = schema.definitions.clone();
+    let start = rules.python(&schema.schema, "", 0).ok()??;
+    rules.left_out.0.is_empty().then(|| format!("start: {start}\n{}{COMMON}{JSON_WORDS}", rules.text))
+}
+
+/// How values are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    Python,
+    Json,
 }
 
 /// Rules made so far, as text.
@@ -70,11 +91,18 @@ struct Rules {
     count: usize,
     /// The rules for any value, by depth, once they are needed.
     any: Vec<String>,
-    /// Of the tool in work.
-    strictness: Strictness,
+    /// Those of the tool in work.
+    definitions: Map<String, Json>,
+    left_out: LeftOut,
+    spelling: Spelling,
 }
 
 impl Rules {
+    fn new(spelling: Spelling) -> Self {
+        let (text, any, definitions) = (String::new(), Vec::new(), Map::new());
+        Self { text, count: 0, any, definitions, left_out: LeftOut::default(), spelling }
+    }
+
     /// A rule with a name of its own.
     fn add(&mut self, body: &str) -> String {
         let name = format!("r{}", self.count);
@@ -83,16 +111,18 @@ impl Rules {
         name
     }
 
-    fn tool(&mut self, tool: &Tool) -> Result<String, TextError> {
-        let parameters = tool.parameters();
-        let Some(object) = Object::read(parameters) else { return self.json_call(tool) };
+    fn tool(&mut self, tool: &str, parameters: Fitted) -> Result<String, TextError> {
+        let Fitted { schema: parameters, definitions, left_out } = parameters;
+        self.definitions = definitions;
+        self.left_out = left_out;
+        let Some(object) = Object::read(&parameters) else { return self.json_call(tool, &parameters) };
         let named_only = matches!(object.extra, Extra::Unsaid | Extra::No);
         if !named_only && object.properties.is_empty() {
-            return self.json_call(tool);
+            return self.json_call(tool, &parameters);
         }
         let mut arguments = Vec::with_capacity(object.properties.len());
         for (name, schema, required) in object.properties {
-            let value = self.value(schema, parameters, 0)?;
+            let value = self.value(schema, &format!("properties.{name}"), 0)?;
             let spelled = if name.is_empty() || !name.chars().all(is_name_char) {
                 string(&format!("{}=", Json::from(name)))
             } else {
@@ -101,46 +131,35 @@ impl Rules {
             arguments.push((format!("{spelled} {value}"), required));
         }
         let arguments = self.sequence(&arguments);
-        let call = format!("{} {arguments} \")\"", string(&format!("{}(", tool.name())));
+        let call = format!("{} {arguments} \")\"", string(&format!("{tool}(")));
         // Arguments that no property names are possible in JSON only.
-        let call = if named_only { call } else { format!("{call} | {}", self.json_call(tool)?) };
+        let call = if named_only { call } else { format!("{call} | {}", self.json_call(tool, &parameters)?) };
         Ok(self.add(&call))
     }
 
     /// `{"name": .., "arguments": ..}`.
-    fn json_call(&mut self, tool: &Tool) -> Result<String, TextError> {
-        let call = json!({
+    fn json_call(&mut self, name: &str, parameters: &Json) -> Result<String, TextError> {
+        let mut parameters = relax(parameters, &self.definitions, "", &mut self.left_out, compiles);
+        let mut call = json!({
             "type": "object",
-            "properties": {"name": {"const": tool.name()}, "arguments": {"$ref": "#/$defs/root"}},
-            "required": ["name", "arguments"],
-            "additionalProperties": false,
-            "$defs": {"root": rooted(&as_object(tool.parameters()))},
-        });
-        let form = json!({
-            "type": "object",
-            "properties": {"name": {"const": tool.name()}, "arguments": {"type": "object"}},
+            "properties": {"name": {"const": name}},
             "required": ["name", "arguments"],
             "additionalProperties": false,
         });
-        self.json(&call, &form)
+        if let Some(object) = parameters.as_object_mut() {
+            object.entry("type").or_insert_with(|| Json::from("object"));
+            if let Some(definitions) = object.shift_remove(DEFINITIONS) {
+                call[DEFINITIONS] = definitions;
+            }
+        }
+        call["properties"]["arguments"] = parameters;
+        Ok(self.add(&format!("%json {}", spaced(&call)?)))
     }
 
-    /// A rule for JSON of a schema, or at least of a form. What grammars cannot enforce is an error for a strict tool. For others the schema is relaxed:
-    /// tools carry schemas from everywhere, and a valid call with a doubtful argument is better than none.
-    fn json(&mut self, schema: &Json, form: &Json) -> Result<String, TextError> {
-        let strict = spaced(schema)?;
-        let schema = match (compiles(&strict), self.strictness) {
-            (Ok(()), _) => strict,
-            (Err(why), Strictness::Strict) => {
-                return Err(TextError::Grammar(format!(
-                    "a strict tool has a schema that cannot be enforced: {why}"
-                )));
-            }
-            (Err(_), Strictness::BestEffort) => Some(relaxed(schema)?)
-                .filter(|schema| compiles(schema).is_ok())
-                .map_or_else(|| spaced(form), Ok)?,
-        };
-        Ok(self.add(&format!("%json {schema}")))
+    /// A rule for JSON of a schema, as far as grammars can enforce it.
+    fn json(&mut self, schema: &Json, place: &str) -> Result<String, TextError> {
+        let schema = relax(schema, &self.definitions, place, &mut self.left_out, compiles);
+        Ok(self.add(&format!("%json {}", spaced(&schema)?)))
     }
 
     /// A rule for a list of parts in order, with separators; those not required may be missing.
@@ -163,21 +182,21 @@ impl Rules {
     }
 
     /// An expression for the values a schema allows.
-    fn value(&mut self, schema: &Json, root: &Json, depth: usize) -> Result<String, TextError> {
-        match self.python(schema, root, depth)? {
+    fn value(&mut self, schema: &Json, place: &str, depth: usize) -> Result<String, TextError> {
+        match self.python(schema, place, depth)? {
             Some(rule) => Ok(rule),
-            None => self.json(&with_root(schema, root), &json!({})),
+            None => self.json(schema, place),
         }
     }
 
     /// The same in Python's spelling; `None` if the schema says more than there are rules for.
-    fn python(&mut self, schema: &Json, root: &Json, depth: usize) -> Result<Option<String>, TextError> {
+    fn python(&mut self, schema: &Json, place: &str, depth: usize) -> Result<Option<String>, TextError> {
         let object = match schema {
             Json::Object(object) => object,
             Json::Bool(true) => return Ok(Some(self.any(depth))),
             _ => return Ok(None),
         };
-        if let Some(values) = fixed_values(object) {
+        if let Some(values) = fixed_values(object, self.spelling) {
             return Ok(values.map(|values| self.add(&values.join(" | "))));
         }
         let kinds: Vec<&str> = match object.get("type") {
@@ -197,12 +216,12 @@ impl Rules {
                 "number" => "NUMBER".to_owned(),
                 "boolean" => "BOOLEAN".to_owned(),
                 "null" => "NULL".to_owned(),
-                "array" if depth < DEPTH_MAX => {
-                    let item =
-                        self.value(object.get("items").unwrap_or(&Json::Bool(true)), root, depth + 1)?;
+                "array" if depth < DEPTH_MAX && object.get("items") != Some(&Json::Bool(false)) => {
+                    let items = object.get("items").unwrap_or(&Json::Bool(true));
+                    let item = self.value(items, &format!("{place}.items"), depth + 1)?;
                     self.add(&format!(r#""[" ({item} (SEPARATOR {item})*)? "]""#))
                 }
-                "object" if depth < DEPTH_MAX => match self.dict(schema, root, depth)? {
+                "object" if depth < DEPTH_MAX => match self.dict(schema, place, depth)? {
                     Some(rule) => rule,
                     None => return Ok(None),
                 },
@@ -213,7 +232,7 @@ impl Rules {
         Ok(Some(format!("({})", alternatives.join(" | "))))
     }
 
-    fn dict(&mut self, schema: &Json, root: &Json, depth: usize) -> Result<Option<String>, TextError> {
+    fn dict(&mut self, schema: &Json, place: &str, depth: usize) -> Result<Option<String>, TextError> {
         let Some(object) = Object::read(schema) else { return Ok(None) };
         if object.properties.is_empty() {
             return match object.extra {
@@ -232,7 +251,7 @@ impl Rules {
         }
         let mut entries = Vec::with_capacity(object.properties.len());
         for (name, schema, required) in object.properties {
-            let value = self.value(schema, root, depth + 1)?;
+            let value = self.value(schema, &format!("{place}.properties.{name}"), depth + 1)?;
             entries.push((format!("{} COLON {value}", string(&Json::from(name).to_string())), required));
         }
         let entries = self.sequence(&entries);
@@ -291,11 +310,13 @@ impl<'a> Object<'a> {
             None => &empty,
             Some(required) => required.as_array()?,
         };
-        let properties = match object.get("properties") {
+        let properties: Vec<_> = match object.get("properties") {
             None => Vec::new(),
             Some(properties) => properties
                 .as_object()?
                 .iter()
+                // What may not be there is not written.
+                .filter(|(_, schema)| **schema != false)
                 .map(|(name, schema)| {
                     let is_required = required.iter().any(|other| other == name);
                     (name.as_str(), schema, if is_required { Required::Yes } else { Required::No })
@@ -316,15 +337,13 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Whether a schema has no keywords but its type, annotations and these.
+/// Whether a schema has no keywords but its type and these.
 fn says_only(schema: &Map<String, Json>, known: &[&str]) -> bool {
-    schema
-        .keys()
-        .all(|key| key == "type" || ANNOTATIONS.contains(&key.as_str()) || known.contains(&key.as_str()))
+    schema.keys().all(|key| key == "type" || known.contains(&key.as_str()))
 }
 
 /// The values of `enum` or `const` as alternatives; the inner `None` if there are other restrictions beside them.
-fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
+fn fixed_values(schema: &Map<String, Json>, spelling: Spelling) -> Option<Option<Vec<String>>> {
     let values = match (schema.get("enum"), schema.get("const")) {
         (Some(Json::Array(values)), None) => values.clone(),
         (None, Some(value)) => vec![value.clone()],
@@ -334,8 +353,8 @@ fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
     let fits = |value: &Json| match schema.get("type").map(|kind| (kind.as_str(), value)) {
         None => true,
         Some((Some("string"), value)) => value.is_string(),
-        Some((Some("integer"), value)) => value.is_i64() || value.is_u64(),
-        Some((Some("number"), value)) => value.is_number(),
+        Some((Some("integer"), value)) => value.is_i64() || value.is_u64() || is_whole(value),
+        Some((Some("number"), value)) => value.is_number() || exact::digits(value).is_some(),
         Some((Some("boolean"), value)) => value.is_boolean(),
         Some(_) => false,
     };
@@ -345,6 +364,7 @@ fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
     let mut alternatives = Vec::with_capacity(values.len());
     for value in &values {
         match value {
+            value if spelling == Spelling::Json => alternatives.push(string(&exact::to_string(value))),
             Json::Bool(true) => alternatives.push(r#""True" | "true""#.to_owned()),
             Json::Bool(false) => alternatives.push(r#""False" | "false""#.to_owned()),
             Json::Null => alternatives.push(r#""None" | "null""#.to_owned()),
@@ -355,51 +375,13 @@ fn fixed_values(schema: &Map<String, Json>) -> Option<Option<Vec<String>>> {
                     string(&format!("'{text}'"))
                 ));
             }
-            value => alternatives.push(string(&value.to_string())),
+            value => alternatives.push(string(&exact::to_string(value))),
         }
     }
     Some(Some(alternatives))
 }
 
-fn compiles(schema: &Json) -> Result<(), String> {
-    let builder = GrammarBuilder::new(None, limits());
-    let result = JsonCompileOptions::default().json_to_llg_with_overrides(builder, schema.clone());
-    result.map(drop).map_err(|error| format!("{error:#}"))
-}
-
-/// A schema of arguments that says it is an object.
-fn as_object(parameters: &Json) -> Json {
-    let mut parameters = parameters.clone();
-    if let Some(object) = parameters.as_object_mut() {
-        object.entry("type").or_insert_with(|| Json::from("object"));
-    }
-    parameters
-}
-
-/// A part of a schema on its own, with the whole beside it for its references.
-fn with_root(schema: &Json, root: &Json) -> Json {
-    let mut part = rooted(schema);
-    let needs_root = part.to_string().contains("\"$ref\"");
-    if let (true, Some(object)) = (needs_root, part.as_object_mut()) {
-        object.insert("$defs".to_owned(), json!({"root": rooted(root)}));
-    }
-    part
-}
-
-/// A schema whose local references start at `$defs/root`.
-fn rooted(schema: &Json) -> Json {
-    match schema {
-        Json::Object(object) => {
-            let entry = |(key, value): (&String, &Json)| match (key.as_str(), value) {
-                ("$ref", Json::String(reference)) if reference.starts_with('#') => {
-                    let place = reference[1..].trim_end_matches('/');
-                    (key.clone(), Json::from(format!("#/$defs/root{place}")))
-                }
-                _ => (key.clone(), rooted(value)),
-            };
-            Json::Object(object.iter().map(entry).collect())
-        }
-        Json::Array(values) => Json::Array(values.iter().map(rooted).collect()),
-        value => value.clone(),
-    }
+/// Whether it is a whole number beyond 64 bits.
+fn is_whole(value: &Json) -> bool {
+    exact::digits(value).is_some_and(|digits| !digits.contains(['.', 'e', 'E']))
 }

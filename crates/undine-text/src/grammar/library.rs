@@ -8,10 +8,11 @@ use llguidance::toktrie::TokEnv;
 use llguidance::{Matcher, ParserFactory};
 use serde::{Deserialize, Serialize};
 
-use super::lark;
+use super::lark::{self, Detail, Outlined};
 use super::vocabulary::{CallMarkers, TokenTrie, Words};
-use super::{AnswerFormat, ToolRules};
+use super::{AnswerFormat, ToolChoice, ToolRules};
 use crate::TextError;
+use crate::tools::{Tool, ToolSet};
 
 /// Work of one mask: parser items, and steps of the lexer (50 ms and 15 ms at the rates llguidance documents).
 const MASK_ITEMS_MAX: usize = 50_000;
@@ -49,6 +50,14 @@ pub enum Grammars {
     Whole(TopLevelGrammar),
 }
 
+/// Grammars, and what of the schemas that they were made of they do not enforce.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Made {
+    pub grammars: Grammars,
+    /// Places in schemas, with the name of the tool in front if it is one's.
+    pub left_out: Vec<String>,
+}
+
 /// A grammar that is ready to work, and about how much memory it takes.
 pub struct Compiled {
     pub matcher: Matcher,
@@ -71,19 +80,54 @@ impl Library {
         Ok(Self { factory, markers: words.markers })
     }
 
-    /// The grammars of an answer. The library is asked on the way which schemas it takes.
-    pub fn grammars(&self, format: &AnswerFormat, tools: Option<&ToolRules>) -> Result<Grammars, TextError> {
-        lark::grammars(format, tools, self.markers)
+    /// The grammars of an answer, seen to compile. Schemas that nobody demands as a whole are simplified until they do.
+    pub fn try_out(&self, format: &AnswerFormat, tools: Option<&ToolRules>) -> Result<Made, TextError> {
+        let make = |outlined: &Outlined| {
+            let made = lark::grammars(format, tools, self.markers, outlined)?;
+            self.check(&made.grammars).map(|()| made)
+        };
+        match make(&Outlined::default()) {
+            Err(TextError::Grammar(why)) => {
+                let outlined = self.too_much(format, tools);
+                if outlined == Outlined::default() {
+                    return Err(TextError::Grammar(why));
+                }
+                make(&outlined).map_err(|_| TextError::Grammar(why))
+            }
+            result => result,
+        }
     }
 
-    /// The same, seen to compile.
-    pub fn try_out(&self, format: &AnswerFormat, tools: Option<&ToolRules>) -> Result<Grammars, TextError> {
-        let grammars = self.grammars(format, tools)?;
-        match &grammars {
-            Grammars::Free => {}
-            Grammars::Calls(grammar) | Grammars::Whole(grammar) => drop(self.compile(grammar.clone())?),
+    fn check(&self, grammars: &Grammars) -> Result<(), TextError> {
+        match grammars {
+            Grammars::Free => Ok(()),
+            Grammars::Calls(grammar) | Grammars::Whole(grammar) => self.compile(grammar.clone()).map(drop),
         }
-        Ok(grammars)
+    }
+
+    /// Whose schemas do not compile alone; all of them, if each does.
+    fn too_much(&self, format: &AnswerFormat, tools: Option<&ToolRules>) -> Outlined {
+        let is_too_much = |format: &AnswerFormat, tools: Option<&ToolRules>| {
+            let made = lark::grammars(format, tools, self.markers, &Outlined::default());
+            made.and_then(|made| self.check(&made.grammars)).is_err()
+        };
+        let has_schema = matches!(format, AnswerFormat::JsonSchema(..));
+        let all = tools.map_or(&[][..], |tools| tools.set.tools());
+        let alone = |tool: &&Tool| {
+            let set = Arc::new(ToolSet::of_one((*tool).clone()));
+            let tools = tools.map(|tools| ToolRules { set, choice: ToolChoice::Required, ..tools.clone() });
+            is_too_much(&AnswerFormat::Free, tools.as_ref())
+        };
+        let names = |tools: Vec<&Tool>| tools.iter().map(|tool| tool.name().to_owned()).collect();
+        let found = Outlined {
+            answer: if has_schema && is_too_much(format, None) { Detail::Outline } else { Detail::All },
+            tools: names(all.iter().filter(alone).collect()),
+        };
+        if found != Outlined::default() {
+            return found;
+        }
+        let answer = if has_schema { Detail::Outline } else { Detail::All };
+        Outlined { answer, tools: names(all.iter().collect()) }
     }
 
     pub fn compile(&self, grammar: TopLevelGrammar) -> Result<Compiled, TextError> {

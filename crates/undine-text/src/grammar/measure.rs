@@ -22,7 +22,7 @@ const NAME_CHARS: usize = 40;
 pub fn check(rules: &AnswerRules) -> Result<(), TextError> {
     match &rules.format {
         AnswerFormat::Free | AnswerFormat::JsonObject | AnswerFormat::Choice(_) => {}
-        AnswerFormat::JsonSchema(schemas) => schema(schemas, "the schema")?,
+        AnswerFormat::JsonSchema(schemas, _) => schema(schemas, "the schema")?,
         AnswerFormat::Regex(regex) => {
             measure_text::regex(regex).map_err(|why| limit("the expression", why))?
         }
@@ -178,7 +178,7 @@ fn shortened(place: String) -> String {
 }
 
 /// A fragment of a URL as text.
-fn percent_decoded(text: &str) -> String {
+pub fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

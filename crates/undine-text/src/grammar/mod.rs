@@ -16,6 +16,8 @@ mod lark;
 mod library;
 mod measure;
 mod measure_text;
+mod numbers;
+mod schema;
 mod vocabulary;
 mod worker;
 
@@ -32,10 +34,11 @@ use undine_helper::{Budget, Cancel, Helpers, Program, Urgency, in_background};
 
 use crate::helper::{self, JobRef, Reply};
 use crate::stream::{THINK_END, THINK_START};
-use crate::tools::{TOOL_CALL_START, ToolSet};
+use crate::tools::{Strictness, TOOL_CALL_START, ToolSet};
 use crate::{Bos, TextError, Tokenizer};
 use answer::{AnswerConstraint, Plan, Thinking};
-pub(crate) use library::{Grammars, Library};
+use library::Grammars;
+pub(crate) use library::{Library, Made};
 pub(crate) use vocabulary::Words;
 pub use worker::MaskWorker;
 
@@ -90,8 +93,8 @@ pub enum AnswerFormat {
     Free,
     /// A JSON object.
     JsonObject,
-    /// JSON that a schema describes.
-    JsonSchema(Json),
+    /// JSON that a schema describes, and whether all of it must be enforced.
+    JsonSchema(Json, Strictness),
     /// Text that a regular expression matches as a whole.
     Regex(String),
     /// One of these texts.
@@ -168,6 +171,7 @@ pub struct CompiledRules {
     plan: Plan,
     thinking: Option<Thinking>,
     over: Vec<TokenId>,
+    left_out: Arc<[String]>,
 }
 
 impl GrammarCompiler {
@@ -222,7 +226,8 @@ impl GrammarCompiler {
 
     /// The same for any number of answers: rules with large schemas take their time.
     pub fn prepare(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<CompiledRules, TextError> {
-        let plan = match self.prepared(rules, cancel)? {
+        let (prepared, left_out) = self.prepared(rules, cancel)?;
+        let plan = match prepared {
             Prepared::Free => Plan::Free { calls: None },
             Prepared::Calls(calls) => {
                 let start = self.call_start.ok_or_else(|| {
@@ -249,17 +254,19 @@ impl GrammarCompiler {
             plan,
             thinking,
             over: self.thinking_over.clone(),
+            left_out,
         })
     }
 
     /// The grammars of an answer, from those kept if these rules came lately: an agent sends its tools with every turn.
-    fn prepared(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<Prepared, TextError> {
-        if let Some(prepared) = self.find(rules) {
-            return Ok(prepared);
+    fn prepared(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<(Prepared, Arc<[String]>), TextError> {
+        if let Some(found) = self.find(rules) {
+            return Ok(found);
         }
         measure::check(rules)?;
-        let (prepared, bytes) = match self.grammars(rules, cancel)? {
-            Grammars::Free => return Ok(Prepared::Free),
+        let Made { grammars, left_out } = self.grammars(rules, cancel)?;
+        let (prepared, bytes) = match grammars {
+            Grammars::Free => return Ok((Prepared::Free, Arc::default())),
             Grammars::Calls(calls) => {
                 let compiled = self.compile_apart(calls)?;
                 (Prepared::Calls(compiled.matcher), compiled.bytes)
@@ -270,23 +277,26 @@ impl GrammarCompiler {
             }
         };
         let fresh = prepared.fresh();
-        let kept = Kept { format: rules.format.clone(), tools: rules.tools.clone(), prepared, bytes };
+        let left_out: Arc<[String]> = left_out.into();
+        let (format, tools) = (rules.format.clone(), rules.tools.clone());
+        let kept = Kept { format, tools, prepared, left_out: Arc::clone(&left_out), bytes };
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(kept);
-        Ok(fresh)
+        Ok((fresh, left_out))
     }
 
-    fn find(&self, rules: &AnswerRules) -> Option<Prepared> {
+    fn find(&self, rules: &AnswerRules) -> Option<(Prepared, Arc<[String]>)> {
         let is_same = |kept: &&Kept| kept.format == rules.format && kept.tools == rules.tools;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.0.iter().find(is_same).map(|kept| kept.prepared.fresh())
+        let found = kept.0.iter().find(is_same)?;
+        Some((found.prepared.fresh(), Arc::clone(&found.left_out)))
     }
 
-    fn grammars(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<Grammars, TextError> {
+    fn grammars(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<Made, TextError> {
         let AnswerRules { format, tools, .. } = rules;
-        let Some(helpers) = &self.helpers else { return self.library.grammars(format, tools.as_ref()) };
+        let Some(helpers) = &self.helpers else { return self.library.try_out(format, tools.as_ref()) };
         let job = JobRef::Rules { format, tools: tools.as_ref() };
         match helper::call(helpers, &job, cancel).map_err(TextError::of_grammar)?? {
-            Reply::Rules(grammars) => Ok(grammars),
+            Reply::Rules(made) => Ok(made),
             _ => Err(TextError::confused()),
         }
     }
@@ -301,9 +311,15 @@ impl GrammarCompiler {
 }
 
 impl CompiledRules {
+    /// What of the schemas is not enforced, because no grammar can follow it: places such as `properties.tags.uniqueItems`, with the
+    /// name of the tool in front if it is one's.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     /// The constraint of one answer.
     pub fn constraint(&self) -> Box<dyn Constraint> {
-        let Self { worker, plan, thinking, over } = self;
+        let Self { worker, plan, thinking, over, .. } = self;
         Box::new(AnswerConstraint::new(Arc::clone(worker), plan.clone(), *thinking, over))
     }
 }
@@ -331,6 +347,7 @@ struct Kept {
     format: AnswerFormat,
     tools: Option<ToolRules>,
     prepared: Prepared,
+    left_out: Arc<[String]>,
     /// About.
     bytes: usize,
 }

@@ -4,10 +4,9 @@
 //! into all there is. So templates of model files and requests run in helper processes ([`ChatTemplate::isolated`]);
 //! where there are none, and in tests, in this one ([`ChatTemplate::new`]).
 
-mod generation_tags;
 mod jinja;
 pub mod own;
-pub mod python_json;
+mod python_json;
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use undine_helper::{Budget, Cancel, Helpers};
 
-use crate::TextError;
+use crate::{TextError, exact};
 use crate::helper::{self, JobRef, Reply, TemplateJob, TemplateRef};
 use crate::stream::THINK_START;
 use jinja::Jinja;
@@ -53,6 +52,7 @@ pub struct ChatInput<'a> {
 /// A chat template that has been compiled once, so that its form is right.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    source: String,
     place: Place,
     traits: TemplateTraits,
     /// Variables of every rendering. Those of a request win over them.
@@ -90,11 +90,11 @@ impl ChatTemplate {
         check_length(source)?;
         let jinja = caught(|| Jinja::new(source, bos, eos))?;
         let traits = caught(|| Ok(jinja.probe()))?;
-        Ok(Self::of(Place::Here(Box::new(jinja)), traits))
+        Ok(Self::of(source.to_owned(), Place::Here(Box::new(jinja)), traits))
     }
 
-    fn of(place: Place, traits: TemplateTraits) -> Self {
-        Self { place, traits, variables: serde_json::Map::new(), with_tools: None }
+    fn of(source: String, place: Place, traits: TemplateTraits) -> Self {
+        Self { source, place, traits, variables: serde_json::Map::new(), with_tools: None }
     }
 
     /// The same with variables that every rendering has, such as the texts of special tokens.
@@ -130,7 +130,8 @@ impl ChatTemplate {
         let call = JobRef::Template { template: TemplateRef::of(&job), input: None };
         match helper::call(helpers, &call, cancel).map_err(TextError::of_template)?? {
             Reply::Traits(traits) => {
-                Ok(Self::of(Place::Helpers { helpers: Arc::clone(helpers), job }, traits))
+                let source = source.to_owned();
+                Ok(Self::of(source, Place::Helpers { helpers: Arc::clone(helpers), job }, traits))
             }
             _ => Err(TextError::confused()),
         }
@@ -165,6 +166,11 @@ impl ChatTemplate {
                 }
             }
         }
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// What it does with tools, calls and thoughts.
@@ -239,6 +245,12 @@ fn fits_in(value: &Json, levels: usize) -> bool {
         (Json::Object(fields), _) => fields.values().all(|field| fits_in(field, levels - 1)),
         _ => true,
     }
+}
+
+/// A value as Python's `json.dumps(value, ensure_ascii=False)` writes it.
+pub fn json_dumps(value: &Json) -> String {
+    // What nests too deep for a template is written all the same.
+    jinja::dumps(value).unwrap_or_else(|_| exact::to_string(value))
 }
 
 /// A panic of the library as an error: innocent templates have met some.

@@ -4,110 +4,103 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+use super::jinja::order;
+use super::jinja::value::{Key, Value};
+use super::jinja::{number, print};
 
-/// Nesting beyond this is an error; Python stops near 1000.
-pub const DEPTH_MAX: usize = 128;
 /// Spaces per level that a template may ask for.
 pub const INDENT_MAX: usize = 64;
 
-/// The `tojson` filter: `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub fn tojson(value: &Value, ensure_ascii: Option<Value>, options: Kwargs) -> Result<Value, Error> {
-    let ensure_ascii = match ensure_ascii {
-        Some(flag) => flag.is_true(),
-        None => options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-    };
-    let indent = match options.get::<Option<Value>>("indent")? {
-        None => None,
-        Some(indent) if indent.kind() == ValueKind::String => Some(indent.to_string()),
-        Some(indent) if indent.is_none() => None,
-        Some(indent) => Some(" ".repeat(usize::try_from(indent)?.min(INDENT_MAX))),
-    };
-    let mut item = if indent.is_some() { "," } else { ", " }.to_owned();
-    let mut key = ": ".to_owned();
-    if let Some(separators) = options.get::<Option<Value>>("separators")?.filter(|given| !given.is_none()) {
-        item = separators.get_item_by_index(0)?.to_string();
-        key = separators.get_item_by_index(1)?.to_string();
+/// What a template can ask for.
+pub struct Options {
+    pub ensure_ascii: bool,
+    /// The text of one level.
+    pub indent: Option<String>,
+    /// Between items.
+    pub item: String,
+    /// Between a key and its value.
+    pub key: String,
+    pub sort_keys: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (item, key) = (", ".to_owned(), ": ".to_owned());
+        Self { ensure_ascii: false, indent: None, item, key, sort_keys: false }
     }
-    let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    options.assert_all_used()?;
-    let mut writer = Writer { out: String::new(), ensure_ascii, indent, item, key, sort_keys };
+}
+
+/// `json.dumps(value, …)`.
+pub fn dumps(value: &Value, options: Options) -> Result<String, String> {
+    let mut writer = Writer { out: String::new(), options };
     writer.value(value, 0)?;
-    Ok(Value::from(writer.out))
+    Ok(writer.out)
 }
 
 struct Writer {
     out: String,
-    ensure_ascii: bool,
-    /// The text of one level.
-    indent: Option<String>,
-    item: String,
-    key: String,
-    sort_keys: bool,
+    options: Options,
 }
 
 impl Writer {
-    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        if depth > DEPTH_MAX {
-            return Err(Error::new(
-                ErrorKind::BadSerialization,
-                format!("JSON nested deeper than {DEPTH_MAX} levels"),
-            ));
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), String> {
+        if self.out.len() > print::BYTES_MAX {
+            return Err(format!("JSON longer than {} bytes", print::BYTES_MAX));
         }
-        match value.kind() {
-            ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number if value.is_integer() => self.out.push_str(&value.to_string()),
-            ValueKind::Number => push_float(f64::try_from(value.clone())?, &mut self.out),
-            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
-            ValueKind::Seq | ValueKind::Iterable => {
-                let items: Vec<Value> = value.try_iter()?.collect();
-                self.container(['[', ']'], items.len(), depth, |writer, index| {
-                    writer.value(&items[index], depth + 1)
+        match value {
+            Value::None => self.out.push_str("null"),
+            Value::Bool(flag) => self.out.push_str(if *flag { "true" } else { "false" }),
+            Value::Int(number) => write!(self.out, "{number}").expect("a String takes everything"),
+            Value::Big(number) => write!(self.out, "{number}").expect("a String takes everything"),
+            Value::Float(number) => self.float(*number),
+            Value::Text(text) | Value::Markup(text) => self.string(text),
+            Value::List(items) | Value::Tuple(items) => {
+                self.container(['[', ']'], items, depth, |writer, item| writer.value(item, depth + 1))?;
+            }
+            Value::Dict(dict) => {
+                let pairs: Vec<(&Key, &Value)> = dict.map.iter().collect();
+                let pairs = match self.options.sort_keys {
+                    true => order::sorted(pairs, &|(key, _): &(&Key, &Value)| &key.0)?,
+                    false => pairs,
+                };
+                self.container(['{', '}'], &pairs, depth, |writer, (key, value)| {
+                    writer.map_key(&key.0)?;
+                    let Self { out, options } = writer;
+                    out.push_str(&options.key);
+                    writer.value(value, depth + 1)
                 })?;
             }
-            ValueKind::Map => {
-                let mut keys: Vec<Value> = value.try_iter()?.collect();
-                if self.sort_keys {
-                    keys.sort();
-                }
-                self.container(['{', '}'], keys.len(), depth, |writer, index| {
-                    writer.map_key(&keys[index])?;
-                    let separator = std::mem::take(&mut writer.key);
-                    writer.out.push_str(&separator);
-                    writer.key = separator;
-                    writer.value(&value.get_item(&keys[index])?, depth + 1)
-                })?;
-            }
-            kind => {
-                return Err(Error::new(
-                    ErrorKind::BadSerialization,
-                    format!("a value of type {kind} has no JSON form"),
-                ));
-            }
+            value => return Err(format!("Object of type {} is not JSON serializable", value.type_name())),
         }
         Ok(())
     }
 
-    fn container(
+    fn float(&mut self, number: f64) {
+        match number {
+            _ if number.is_nan() => self.out.push_str("NaN"),
+            f64::INFINITY => self.out.push_str("Infinity"),
+            f64::NEG_INFINITY => self.out.push_str("-Infinity"),
+            _ => number::push_float(number, &mut self.out),
+        }
+    }
+
+    fn container<T>(
         &mut self,
         [open, close]: [char; 2],
-        items: usize,
+        items: &[T],
         depth: usize,
-        mut write: impl FnMut(&mut Self, usize) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        mut write: impl FnMut(&mut Self, &T) -> Result<(), String>,
+    ) -> Result<(), String> {
         self.out.push(open);
-        for index in 0..items {
+        for (index, item) in items.iter().enumerate() {
             if index > 0 {
-                let separator = std::mem::take(&mut self.item);
-                self.out.push_str(&separator);
-                self.item = separator;
+                let Self { out, options } = self;
+                out.push_str(&options.item);
             }
             self.new_line(depth + 1);
-            write(self, index)?;
+            write(self, item)?;
         }
-        if items > 0 {
+        if !items.is_empty() {
             self.new_line(depth);
         }
         self.out.push(close);
@@ -115,20 +108,23 @@ impl Writer {
     }
 
     fn new_line(&mut self, depth: usize) {
-        if let Some(indent) = &self.indent {
+        if let Some(indent) = &self.options.indent {
             self.out.push('\n');
             (0..depth).for_each(|_| self.out.push_str(indent));
         }
     }
 
     /// Keys that are not strings take their JSON spelling.
-    fn map_key(&mut self, key: &Value) -> Result<(), Error> {
-        match key.as_str() {
-            Some(text) => self.string(text),
-            None => {
+    fn map_key(&mut self, key: &Value) -> Result<(), String> {
+        match key {
+            Value::Text(text) | Value::Markup(text) => self.string(text),
+            Value::None | Value::Bool(_) | Value::Int(_) | Value::Big(_) | Value::Float(_) => {
                 self.out.push('"');
-                self.value(key, DEPTH_MAX)?;
+                self.value(key, 0)?;
                 self.out.push('"');
+            }
+            key => {
+                return Err(format!("keys must be str, int, float, bool or None, not {}", key.type_name()));
             }
         }
         Ok(())
@@ -136,7 +132,16 @@ impl Writer {
 
     fn string(&mut self, text: &str) {
         self.out.push('"');
-        for character in text.chars() {
+        let mut rest = text;
+        let plain =
+            |byte: u8, ascii: bool| !matches!(byte, b'"' | b'\\' | 0..=0x1f) && (!ascii || byte < 0x80);
+        while !rest.is_empty() {
+            // What needs no escape is copied whole.
+            let ascii = self.options.ensure_ascii;
+            let end = rest.bytes().position(|byte| !plain(byte, ascii)).unwrap_or(rest.len());
+            self.out.push_str(&rest[..end]);
+            rest = &rest[end..];
+            let Some(character) = rest.chars().next() else { break };
             match character {
                 '"' => self.out.push_str("\\\""),
                 '\\' => self.out.push_str("\\\\"),
@@ -145,41 +150,14 @@ impl Writer {
                 '\t' => self.out.push_str("\\t"),
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
-                '\0'..='\u{1f}' => self.escape(character),
-                '\u{7f}' => self.out.push(character),
-                _ if self.ensure_ascii && !character.is_ascii() => self.escape(character),
-                _ => self.out.push(character),
+                character => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        write!(self.out, "\\u{unit:04x}").expect("a String takes everything");
+                    }
+                }
             }
+            rest = &rest[character.len_utf8()..];
         }
         self.out.push('"');
     }
-
-    fn escape(&mut self, character: char) {
-        for unit in character.encode_utf16(&mut [0; 2]) {
-            write!(self.out, "\\u{unit:04x}").expect("a String takes everything");
-        }
-    }
-}
-
-/// Python's `repr` of a float: shortest digits, an exponent below 1e-4 and from 1e16 on.
-fn push_float(number: f64, out: &mut String) {
-    if number.is_nan() {
-        return out.push_str("NaN");
-    }
-    if number.is_infinite() {
-        return out.push_str(if number > 0.0 { "Infinity" } else { "-Infinity" });
-    }
-    let scientific = format!("{number:e}");
-    let (digits, exponent) = scientific.split_once('e').expect("{:e} writes an exponent");
-    let exponent: i32 = exponent.parse().expect("{:e} writes a decimal exponent");
-    if number == 0.0 || (-4..16).contains(&exponent) {
-        let plain = number.to_string();
-        out.push_str(&plain);
-        if !plain.contains('.') {
-            out.push_str(".0");
-        }
-        return;
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    write!(out, "{digits}e{sign}{:02}", exponent.abs()).expect("a String takes everything");
 }

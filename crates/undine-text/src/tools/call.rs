@@ -77,7 +77,7 @@ pub fn read_calls(text: &str, within: Within) -> Option<Vec<Call>> {
 }
 
 /// One reading, and how many strings it began.
-fn attempt(text: &str, within: Within, skips: &[usize]) -> (Option<Vec<Call>>, usize) {
+pub fn attempt(text: &str, within: Within, skips: &[usize]) -> (Option<Vec<Call>>, usize) {
     let mut scanner = Scanner::new(text, skips);
     let calls = read_list(&mut scanner, within).ok();
     let strings = scanner.strings();

@@ -15,6 +15,7 @@ use serde_json::Value as Json;
 
 use super::literal::{Literal, Scanner, Value};
 use super::number;
+use crate::exact;
 
 /// References followed and alternatives entered on the way to one type.
 const SCHEMA_DEPTH_MAX: usize = 16;
@@ -56,7 +57,11 @@ impl Kind {
             Json::Number(_) => Kind::Number,
             Json::String(_) => Kind::String,
             Json::Array(_) => Kind::Array,
-            Json::Object(_) => Kind::Object,
+            Json::Object(fields) => match exact::of_fields(fields) {
+                Some(digits) if digits.contains(['.', 'e', 'E']) => Kind::Number,
+                Some(_) => Kind::Integer,
+                None => Kind::Object,
+            },
         }
     }
 

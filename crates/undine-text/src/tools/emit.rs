@@ -95,6 +95,13 @@ impl Emitter {
         out.arguments(call.index.unwrap_or(0), &json);
     }
 
+    /// Puts out the text of an argument that was cut, as far as it has not been shown.
+    pub fn show_rest(&mut self, name: &str, text: &str, out: &mut Pieces<'_>) {
+        let shown =
+            self.call.as_ref().and_then(|call| call.shown.as_ref()).map_or(0, |(_, shown)| shown.len());
+        self.show(name, text.get(shown..).unwrap_or_default(), out);
+    }
+
     /// Puts out an argument, or the rest of one that was shown.
     pub fn argument(&mut self, name: &str, value: &Value, out: &mut Pieces<'_>) {
         self.announce(out);
@@ -124,6 +131,19 @@ impl Emitter {
         if let Some(OpenCall { index: Some(index), names, .. }) = self.call.take() {
             out.arguments(index, if names.is_empty() { "{}" } else { "}" });
         }
+    }
+
+    /// Leaves the call as it is: the answer was cut within it.
+    pub fn cut(&mut self, out: &mut Pieces<'_>) {
+        self.announce(out);
+        if let Some(OpenCall { index: Some(index), .. }) = self.call.take() {
+            out.push(Piece::ToolCut { index });
+        }
+    }
+
+    /// Whether a tool of this name is declared.
+    pub fn knows(&self, name: &str) -> bool {
+        self.set.get(name).is_some()
     }
 
     /// Gives the call up.

@@ -5,12 +5,14 @@
 
 mod call;
 mod coerce;
+mod cut;
 mod emit;
 mod lexer;
 mod literal;
 mod number;
 mod parser;
 mod stream;
+mod unmarked;
 
 pub(crate) use call::is_name_char;
 pub use parser::ToolParser;
@@ -38,8 +40,13 @@ pub const TOOL_CALL_END: &str = "<|tool_call_end|>";
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ToolFormat {
     /// `<|tool_call_start|>[f(a="x", b=1), g()]<|tool_call_end|>`, or the same as JSON between the same markers.
+    ///
+    /// And as models do that were tuned elsewhere, if every name in it is declared: such a list or such JSON as all of the answer, in a
+    /// fence or not, and JSON between `<tool_call>` and `</tool_call>` anywhere.
     #[default]
     Lfm2,
+    /// The same between the model's own markers alone: where the answer itself may be such a text.
+    Lfm2Marked,
 }
 
 /// What happens to a call whose schema says more than grammars can enforce.
@@ -104,6 +111,11 @@ impl ToolSet {
             set.tools.push(tool);
         }
         Ok(set)
+    }
+
+    /// A tool that has been read.
+    pub(crate) fn of_one(tool: Tool) -> Self {
+        Self { tools: vec![tool] }
     }
 
     /// The tools, as declared.

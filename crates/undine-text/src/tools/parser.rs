@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::call::{self, Within};
 use super::stream::CallStream;
+use super::unmarked::{self, TAG, TAG_END};
 use super::{TOOL_CALL_END, TOOL_CALL_START, ToolFormat, ToolSet};
 use crate::piece::{Piece, Pieces};
 
@@ -17,6 +17,8 @@ enum Place {
     Start { space: String },
     /// In a list without a start marker: a call only if the answer ends with it and knows all its names.
     Bare { text: String },
+    /// After [`TAG`], with which the text begins after the white space before it.
+    Tagged { text: String },
     /// In text.
     Text,
     /// Between the markers.
@@ -29,6 +31,7 @@ enum Place {
 /// The calls of one answer.
 pub struct ToolParser {
     set: Arc<ToolSet>,
+    format: ToolFormat,
     place: Place,
     /// The longest end of the text so far that a marker could begin with.
     held: String,
@@ -38,8 +41,7 @@ pub struct ToolParser {
 impl ToolParser {
     /// Starts an answer to a request with these tools.
     pub fn new(set: Arc<ToolSet>, format: ToolFormat) -> Self {
-        let ToolFormat::Lfm2 = format;
-        Self { set, place: Place::Start { space: String::new() }, held: String::new(), next_index: 0 }
+        Self { set, format, place: Place::Start { space: String::new() }, held: String::new(), next_index: 0 }
     }
 
     /// Appends the pieces that more content makes certain. Reasoning must have been split off; markers must be visible.
@@ -50,6 +52,11 @@ impl ToolParser {
     /// Ends the answer: a list without its end marker is complete, half a marker is text.
     pub fn finish(&mut self, out: &mut Vec<Piece>) {
         self.end(&mut Pieces::new(out));
+    }
+
+    /// Ends an answer that was cut, by its length or a stop string: of a call that is not complete there is the beginning.
+    pub fn finish_cut(&mut self, out: &mut Vec<Piece>) {
+        self.cut(&mut Pieces::new(out));
     }
 
     /// Whether the text so far ends between the markers.
@@ -73,7 +80,9 @@ impl ToolParser {
             } else if self.held == TOOL_CALL_END {
                 self.held.clear();
                 self.end_marker(out);
-            } else if [TOOL_CALL_START, TOOL_CALL_END].iter().any(|marker| marker.starts_with(&self.held)) {
+            } else if self.takes_tags() && self.held == TAG {
+                self.start_tag(out);
+            } else if self.is_marker_begun() {
                 return;
             } else {
                 let first = self.held.remove(0);
@@ -82,13 +91,34 @@ impl ToolParser {
         }
     }
 
+    fn is_marker_begun(&self) -> bool {
+        [TOOL_CALL_START, TOOL_CALL_END].iter().any(|marker| marker.starts_with(&self.held))
+            || (self.takes_tags() && TAG.starts_with(&self.held))
+    }
+
+    /// Whether a tag is one here, and not part of a text.
+    fn takes_tags(&self) -> bool {
+        self.format == ToolFormat::Lfm2
+            && matches!(self.place, Place::Start { .. } | Place::Text | Place::After { .. })
+    }
+
+    fn start_tag(&mut self, out: &mut Pieces<'_>) {
+        let mut text = std::mem::take(&mut self.held);
+        match std::mem::replace(&mut self.place, Place::Text) {
+            Place::Start { space } => text.insert_str(0, &space),
+            Place::After { held, matched, .. } if matched > 0 => out.content(&held),
+            _ => {}
+        }
+        self.place = Place::Tagged { text };
+    }
+
     pub(crate) fn end(&mut self, out: &mut Pieces<'_>) {
         for character in std::mem::take(&mut self.held).chars() {
             self.consume(character, out);
         }
         match std::mem::replace(&mut self.place, Place::Text) {
             Place::Start { space } => out.content(&space),
-            Place::Bare { text } => self.end_bare(&text, out),
+            Place::Bare { text } | Place::Tagged { text } => self.end_bare(&text, out),
             Place::Text => {}
             Place::Call(mut calls) => drop(calls.finish(out)),
             Place::After { held, matched, .. } => {
@@ -99,13 +129,46 @@ impl ToolParser {
         }
     }
 
+    pub(crate) fn cut(&mut self, out: &mut Pieces<'_>) {
+        /// What no text has but a marker.
+        const SURE_BYTES: usize = "<tool".len();
+        let held = std::mem::take(&mut self.held);
+        if matches!(self.place, Place::Call(_)) || held.len() <= SURE_BYTES {
+            held.chars().for_each(|character| self.consume(character, out));
+        }
+        let text = match std::mem::replace(&mut self.place, Place::Text) {
+            Place::Call(mut calls) => return calls.cut(out),
+            // The call comes again as it was.
+            Place::After { .. } => return,
+            Place::Bare { text } => text,
+            Place::Tagged { text } if inner(&text).trim().is_empty() => return,
+            Place::Tagged { text } => text,
+            place @ (Place::Start { .. } | Place::Text) => {
+                self.place = place;
+                return self.end(out);
+            }
+        };
+        let mut calls = self.new_call();
+        let mut pieces = Vec::new();
+        let mut kept = Pieces::new(&mut pieces);
+        inner(&text).chars().for_each(|character| calls.push(character, &mut kept));
+        let is_open = calls.is_open();
+        calls.cut(&mut kept);
+        if is_open && calls.next_index() > self.next_index {
+            pieces.into_iter().for_each(|piece| out.push(piece));
+        } else {
+            self.end_bare(&text, out);
+        }
+    }
+
     fn consume(&mut self, character: char, out: &mut Pieces<'_>) {
+        let unmarked = self.format == ToolFormat::Lfm2;
         match &mut self.place {
             Place::Start { space } if character.is_whitespace() => space.push(character),
             Place::Start { space } => {
                 let mut text = std::mem::take(space);
                 text.push(character);
-                if character == '[' {
+                if unmarked && "[{`".contains(character) {
                     self.place = Place::Bare { text };
                 } else {
                     out.content(&text);
@@ -114,7 +177,18 @@ impl ToolParser {
             }
             Place::Bare { text } => {
                 text.push(character);
-                if !could_be_bare(text, &self.set) {
+                if !unmarked::could_be(text, &self.set) {
+                    out.content(text);
+                    self.place = Place::Text;
+                }
+            }
+            Place::Tagged { text } => {
+                text.push(character);
+                if text.ends_with(TAG_END) {
+                    let text = std::mem::take(text);
+                    self.place = Place::Text;
+                    self.end_bare(&text, out);
+                } else if !unmarked::could_be_list(inner(text), &self.set) {
                     out.content(text);
                     self.place = Place::Text;
                 }
@@ -142,7 +216,7 @@ impl ToolParser {
     fn start_marker(&mut self, out: &mut Pieces<'_>) {
         let calls = self.new_call();
         match std::mem::replace(&mut self.place, Place::Call(calls)) {
-            Place::Bare { text } => out.content(&text),
+            Place::Bare { text } | Place::Tagged { text } => out.content(&text),
             Place::After { held, matched, .. } if matched > 0 => out.content(&held),
             Place::Call(mut before) => {
                 before.finish(out);
@@ -185,24 +259,19 @@ impl ToolParser {
         self.end_call(calls, out);
     }
 
+    /// Puts out the lists of calls that a text consists of, or the text, if it does not.
     fn end_bare(&mut self, text: &str, out: &mut Pieces<'_>) {
-        let closed = text.trim_end().ends_with(']');
-        let calls = if closed { call::read_calls(text, Within::List) } else { None };
-        if calls.is_some_and(|calls| calls.iter().all(|call| self.set.get(&call.name).is_some())) {
-            self.read_bare(text, out);
-        } else {
-            out.content(text);
+        let tagged = text.trim_start().starts_with(TAG).then(|| inner(text).trim_end());
+        let list = tagged.map_or(text, |inner| inner.strip_suffix(TAG_END).unwrap_or(inner));
+        match unmarked::read(list, &self.set) {
+            Some(lists) => lists.into_iter().for_each(|list| self.read_bare(list, out)),
+            None => out.content(text),
         }
     }
 }
 
-/// Whether a text is the beginning of `[`, a declared name, `(`.
-fn could_be_bare(text: &str, set: &ToolSet) -> bool {
-    let inside = text.trim_start().trim_start_matches('[').trim_start();
-    let (name, rest) = inside.split_at(inside.find(|c| !call::is_name_char(c)).unwrap_or(inside.len()));
-    match rest.trim_start().chars().next() {
-        None if rest.is_empty() => set.tools().iter().any(|tool| tool.name().starts_with(name)),
-        None => set.get(name).is_some(),
-        Some(next) => next == '(' && set.get(name).is_some(),
-    }
+/// What is in a tag or a fence that is not closed, or the whole text.
+fn inner(text: &str) -> &str {
+    let text = text.trim_start();
+    text.strip_prefix(TAG).unwrap_or_else(|| unmarked::opened(text))
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::ToolSet;
 use super::call::{self, Call, Within};
+use super::cut::{self, Open};
 use super::emit::Emitter;
 use super::lexer::{Lexed, Lexer};
-use super::literal::{self, Scanner, Value};
+use super::literal::{self, Literal, Scanner, Value};
 use crate::piece::Pieces;
 
 /// The name of a call and its arguments.
@@ -164,6 +165,64 @@ impl CallStream {
             State::Held { from, within } => self.read_held(from, within, out),
         }
         (self.next_index() > self.first_index).then(|| self.text.trim().to_owned())
+    }
+
+    /// Ends the list where the answer was cut: what is known of its last call is a call, what has no name yet is nothing.
+    pub fn cut(&mut self, out: &mut Pieces<'_>) {
+        match std::mem::replace(&mut self.state, State::ListEnd) {
+            State::ListStart | State::ItemStart | State::ListEnd | State::Text | State::Name { .. } => {}
+            State::CallEnd => self.close_call(out),
+            State::ArgumentStart | State::ArgumentName { .. } => {
+                self.commit(out);
+                self.emitter.cut(out);
+            }
+            State::ArgumentValue(_) => self.emitter.cut(out),
+            State::Held { from, within } => self.cut_held(from, within, out),
+        }
+    }
+
+    /// Whether the list has a call and goes on.
+    pub fn is_open(&self) -> bool {
+        !matches!(
+            self.state,
+            State::ListStart | State::ItemStart | State::ListEnd | State::Text | State::Name { .. }
+        )
+    }
+
+    /// The calls of what was held, as far as they go.
+    fn cut_held(&mut self, from: usize, within: Within, out: &mut Pieces<'_>) {
+        self.pending = None;
+        let emitter = &self.emitter;
+        let read = cut::read(&self.text[from..], within, |name| name.is_empty() || emitter.knows(name));
+        let named = read.and_then(|read| Some((self.name_arguments(read.calls, within)?, read.open)));
+        let Some((named, open)) = named else {
+            // The beginning of a call may be out.
+            if within == Within::Arguments {
+                self.emitter.cut(out);
+            }
+            return;
+        };
+        let last = named.len() - 1;
+        for (index, (name, arguments)) in named.into_iter().enumerate() {
+            if index > 0 || within != Within::Arguments {
+                self.emitter.open(&name);
+            }
+            let is_cut = index == last && open != Open::Nothing;
+            let whole = arguments.len() - usize::from(is_cut && open == Open::Text);
+            for (at, (name, value)) in arguments.iter().enumerate() {
+                match &value.literal {
+                    Literal::String(text) if at >= whole && self.emitter.keeps_text(name) => {
+                        self.emitter.show_rest(name, text, out);
+                    }
+                    _ => self.emitter.argument(name, value, out),
+                }
+            }
+            if is_cut {
+                self.emitter.cut(out);
+            } else {
+                self.emitter.close(out);
+            }
+        }
     }
 
     fn name(&self, start: usize, at: usize) -> State {

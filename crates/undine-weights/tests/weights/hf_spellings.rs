@@ -101,6 +101,55 @@ fn vision_models_nest_their_text_config() {
 }
 
 #[test]
+fn packings_that_are_not_read_are_named_with_a_way_out() {
+    let message = refused(
+        with(&[("quantization_config", json!({"quant_method": "bitsandbytes", "load_in_4bit": true}))])
+            .open(),
+    );
+    assert!(message.contains("bitsandbytes 4-bit; load the folder with transformers"), "{message}");
+    let mut folder = Folder::dense();
+    folder.tensors.push((
+        "model.layers.0.feed_forward.w1.weight.quant_state.bitsandbytes__nf4".to_owned(),
+        "U8",
+        vec![4],
+        vec![0; 4],
+    ));
+    let message = refused(folder.open());
+    assert!(message.contains("bitsandbytes 4-bit (NF4)") && message.contains("dequantize()"), "{message}");
+}
+
+#[test]
+fn words_that_training_programs_put_around_names_do_not_count() {
+    let expected = Folder::dense().open().unwrap();
+    for (from, to) in [
+        ("model.", "_orig_mod.model."),
+        ("model.", "module.model."),
+        ("model.", "module._orig_mod.model."),
+        ("model.", "base_model.model.model."),
+        ("model.layers.0.", "model.layers.0._orig_mod."),
+        ("model.", "model._fsdp_wrapped_module."),
+    ] {
+        let mut folder = Folder::dense();
+        folder.rename_all(|name| name.replacen(from, to, 1));
+        let checkpoint = folder.open().unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert_eq!(checkpoint.config(), expected.config(), "{to}");
+        assert_eq!(checkpoint.repairs(), &[] as &[String], "{to}");
+    }
+    // Of no known program: said aloud.
+    let mut folder = Folder::dense();
+    folder.rename_all(|name| format!("backbone.{name}"));
+    let checkpoint = folder.open().unwrap();
+    let [repair] = checkpoint.repairs() else { panic!("one repair, not {:?}", checkpoint.repairs()) };
+    assert!(repair.contains("backbone.model."), "{repair}");
+    // Two names that are one without them.
+    let mut folder = Folder::dense();
+    let (_, kind, shape, data) = folder.tensors[0].clone();
+    let name = format!("module.{}", folder.tensors[0].0);
+    folder.tensors.push((name, kind, shape, data));
+    assert!(refused(folder.open()).contains("appears twice"));
+}
+
+#[test]
 fn tied_and_untied_heads() {
     let mut folder = Folder::dense();
     folder.add_f32("lm_head.weight", vec![VOCAB, HIDDEN]);

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 use undine_server::BODY_BYTES_MAX;
+use undine_text::exact;
 
 use crate::error::Error;
 
@@ -57,7 +58,7 @@ struct Row {
 impl Request {
     /// Reads a line; the error says what is wrong with it.
     fn parse(line: &[u8]) -> Result<Self, String> {
-        let row: Row = serde_json::from_slice(line).map_err(|error| {
+        let row: Row = serde_json::from_slice(&exact::marked(line)).map_err(|error| {
             // The place within the line; the number of the line is the caller's.
             let text = error.to_string();
             let reason = text.split(" at line ").next().unwrap_or_default().to_owned();

@@ -86,10 +86,16 @@ impl Summary {
         (speed > 0.0).then(|| self.left() as f64 / speed)
     }
 
-    fn speed(&self) -> String {
-        let left = self.left_s().map_or(String::new(), |seconds| format!(", {} left", duration(seconds)));
-        let tokens = self.per_second(self.completion_tokens);
-        format!("{:.1} requests/s, {tokens:.0} tok/s{left}", self.per_second(self.answered + self.refused))
+    /// How it goes: before the first result, too, by the tokens that have been generated.
+    fn speed(&self, generated: u64) -> String {
+        let tokens = self.per_second(generated);
+        match self.left_s() {
+            Some(seconds) => {
+                let requests = self.per_second(self.answered + self.refused);
+                format!("{requests:.1} requests/s, {tokens:.0} tok/s, {} left", duration(seconds))
+            }
+            None => format!("{} tokens so far, {tokens:.0} tok/s", grouped(generated)),
+        }
     }
 
     /// The end in one line.
@@ -159,16 +165,16 @@ impl Progress {
         Self::Bar(bar.with_position(summary.done()))
     }
 
-    /// Shows the counts.
-    pub fn show(&mut self, summary: &Summary) {
+    /// Shows the counts, and the tokens that have been generated.
+    pub fn show(&mut self, summary: &Summary, generated: u64) {
         match self {
             Self::Bar(bar) => {
                 bar.set_position(summary.done());
-                bar.set_message(summary.speed());
+                bar.set_message(summary.speed(generated));
             }
             Self::Lines { last } if last.elapsed() >= LINE_EVERY => {
                 *last = Instant::now();
-                say!("{} of {} requests, {}", summary.done(), summary.requests, summary.speed());
+                say!("{} of {} requests, {}", summary.done(), summary.requests, summary.speed(generated));
             }
             Self::Lines { .. } => {}
         }

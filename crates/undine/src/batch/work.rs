@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use undine_server::{Answer, InProcess};
+use undine_text::exact;
 
 use super::input::{Request, Requests};
 use super::progress::{Progress, Summary};
@@ -110,7 +111,7 @@ impl Job<'_> {
                     let count = running.len();
                     progress.say(&format!("finishing {count} running requests; a second Ctrl-C ends at once"));
                 }
-                _ = ticks.tick() => progress.show(self.summary),
+                _ = ticks.tick() => progress.show(self.summary, api.generated_tokens()),
             }
         }
     }
@@ -142,7 +143,7 @@ enum Source {
 
 /// Answers one request; one that finds the queue full waits.
 async fn answer(api: Arc<InProcess>, request: Request) -> (String, Answer) {
-    let body = serde_json::Value::Object(request.body).to_string().into_bytes();
+    let body = exact::to_string(&serde_json::Value::Object(request.body)).into_bytes();
     loop {
         let answer = api.post(request.url, body.clone()).await;
         if answer.status != STATUS_UNAVAILABLE || api.failure().is_some() {

@@ -15,31 +15,34 @@ use super::test::{Kind, Test};
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::shown;
-use crate::{open, work};
+use crate::{open, output, work};
+
+/// Columns of the whole table.
+const WIDE_COLUMNS: usize = 58;
 
 /// One test; speeds in tokens per second, all sequences together.
 #[derive(Serialize)]
 pub struct Report {
-    model: String,
-    model_bytes: u64,
-    parameters: u64,
-    backend: &'static str,
+    pub(super) model: String,
+    pub(super) model_bytes: u64,
+    pub(super) parameters: u64,
+    pub(super) backend: &'static str,
     isa: &'static str,
-    threads: usize,
-    kv_cache_dtype: &'static str,
+    pub(super) threads: usize,
+    pub(super) kv_cache_dtype: &'static str,
     huge_pages: bool,
-    ubatch: u32,
-    test: String,
-    n_prompt: u32,
-    n_gen: u32,
-    depth: u32,
+    pub(super) ubatch: u32,
+    pub(super) test: String,
+    pub(super) n_prompt: u32,
+    pub(super) n_gen: u32,
+    pub(super) depth: u32,
     batch: u32,
     repetitions: usize,
     median_ts: f64,
     min_ts: f64,
     max_ts: f64,
-    mean_ts: f64,
-    samples_ts: Vec<f64>,
+    pub(super) mean_ts: f64,
+    pub(super) samples_ts: Vec<f64>,
     #[serde(flatten)]
     limit: Option<Limit>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +134,8 @@ impl Subject<'_> {
         if let Some(roofline) = &self.roofline {
             print_roofline(out, roofline)?;
         }
-        write!(out, "\n{:<18} {:>12} {:>26}", "test", "tok/s", "min .. max")?;
+        let spread = if is_wide() { format!(" {:>26}", "min .. max") } else { String::new() };
+        write!(out, "\n{:<18} {:>12}{spread}", "test", "tok/s")?;
         if self.roofline.is_some() {
             write!(out, "  {:>10} {:>6}  bound by", "limit", "of it")?;
         }
@@ -175,10 +179,16 @@ fn print_roofline(out: &mut impl Write, roofline: &Roofline) -> Result<(), Error
     Ok(())
 }
 
+/// Whether there is room for how far results are apart.
+fn is_wide() -> bool {
+    output::columns().is_none_or(|columns| columns >= WIDE_COLUMNS)
+}
+
 /// Prints a line of the table.
 pub fn print_line(out: &mut impl Write, report: &Report) -> Result<(), Error> {
     let spread = format!("{:.2} .. {:.2}", report.min_ts, report.max_ts);
-    write!(out, "{:<18} {:>12.2} {:>26}", report.test, report.median_ts, spread)?;
+    let spread = if is_wide() { format!(" {spread:>26}") } else { String::new() };
+    write!(out, "{:<18} {:>12.2}{spread}", report.test, report.median_ts)?;
     if let Some(Limit { limit_ts, percent_of_limit, limited_by, .. }) = report.limit {
         let bound = match limited_by {
             Bound::Memory => "memory",

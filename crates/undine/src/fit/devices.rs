@@ -5,16 +5,21 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use undine_cpu::Roofline;
 
-use crate::error::Error;
 use crate::memory;
 use crate::work::Work;
 
 /// What this machine is called.
 pub const HERE: &str = "this machine";
-/// Bytes in a gigabyte as sold.
+/// Class of this machine, which no list has.
+const CLASS_HERE: &str = "here";
+/// Bytes in a gigabyte as sold: of cards, and per second.
 const GIGA: f64 = 1e9;
+/// Bytes in a gigabyte of memory modules.
+const GIB: f64 = (1_u64 << 30) as f64;
 /// Operations in a TFLOPS or TOPS.
 const TERA: f64 = 1e12;
+/// Largest Mac, in gigabytes, of which macOS leaves the GPU the smaller part.
+const APPLE_SMALL_GB: f64 = 32.0;
 
 /// What computes, and whose memory it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -24,17 +29,23 @@ pub enum Kind {
     Cpu,
     /// A processor and a GPU on one memory.
     Unified,
+    /// The same under macOS.
+    Apple,
+    /// The same where each app has a limit.
+    Phone,
     /// A card.
     Gpu,
 }
 
-/// A device. Speeds are what its vendor or a measurement says could at most be reached.
+/// A device. Speeds are what its maker or a measurement says could at most be reached.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Device {
-    /// What people call it.
+    /// What people call it, with the size of its memory.
     pub name: String,
     /// What it is.
     pub kind: Kind,
+    /// Its group in the file, such as `gpu` or `cloud`.
+    pub class: String,
     /// Bytes that a model can have.
     pub usable_bytes: u64,
     /// Bytes of memory.
@@ -43,9 +54,19 @@ pub struct Device {
     pub bytes_per_s: Option<f64>,
     /// Operations per second, where known.
     pub peaks: Option<DevicePeaks>,
+    /// US dollars when it was announced.
+    pub price: Option<f64>,
+    /// US dollars an hour.
+    pub price_per_hour: Option<f64>,
     /// Listed unless others are named.
     #[serde(skip)]
     pub shown: bool,
+    /// Gigabytes as sold.
+    #[serde(skip)]
+    pub gigabytes: f64,
+    /// Every name it has, without its memory.
+    #[serde(skip)]
+    pub names: Vec<String>,
     /// Where the numbers come from.
     pub source: String,
 }
@@ -72,7 +93,7 @@ impl DevicePeaks {
 #[serde(deny_unknown_fields)]
 struct File {
     usable: Usable,
-    devices: Vec<Row>,
+    groups: Vec<Group>,
 }
 
 #[derive(Deserialize)]
@@ -80,44 +101,122 @@ struct File {
 struct Usable {
     cpu: f64,
     unified: f64,
+    apple: f64,
+    apple_large: f64,
+    phone: f64,
     gpu: f64,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Group {
+    class: String,
+    devices: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Sizes {
+    One(f64),
+    Several(Vec<f64>),
+}
+
+/// A line of the file: of a device itself, or (`of`) of so many of another.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Row {
     name: String,
-    kind: Kind,
-    memory: f64,
-    bandwidth: f64,
+    kind: Option<Kind>,
+    memory: Option<Sizes>,
+    bandwidth: Option<f64>,
     f16: Option<f64>,
     int8: Option<f64>,
+    #[serde(default)]
+    machines: Vec<String>,
+    #[serde(default)]
+    also: Vec<String>,
+    of: Option<String>,
+    count: Option<u32>,
+    price: Option<f64>,
+    per_hour: Option<f64>,
     #[serde(default)]
     shown: bool,
     source: String,
 }
 
 impl Row {
-    fn device(self, usable: &Usable) -> Device {
-        let part = match self.kind {
+    /// The devices of this line; those of lines before it are `known`.
+    fn devices(&self, class: &str, usable: &Usable, known: &[Device]) -> Vec<Device> {
+        if let Some(of) = &self.of {
+            let one = known.iter().find(|device| device.name == *of).expect("a line names one before it");
+            return vec![self.several(class, one)];
+        }
+        let sizes = match &self.memory {
+            Some(Sizes::One(size)) => vec![*size],
+            Some(Sizes::Several(sizes)) => sizes.clone(),
+            None => Vec::new(),
+        };
+        let device = |(at, gigabytes)| self.device(class, usable, gigabytes, at == 0);
+        sizes.into_iter().enumerate().map(device).collect()
+    }
+
+    /// One of the sizes; the first is the one that is listed.
+    fn device(&self, class: &str, usable: &Usable, gigabytes: f64, first: bool) -> Device {
+        let kind = self.kind.expect("a device of its own has a kind");
+        let part = match kind {
             Kind::Cpu => usable.cpu,
             Kind::Unified => usable.unified,
+            Kind::Apple if gigabytes > APPLE_SMALL_GB => usable.apple_large,
+            Kind::Apple => usable.apple,
+            Kind::Phone => usable.phone,
             Kind::Gpu => usable.gpu,
         };
-        let f16 = self.f16.map(|f16| f16 * TERA);
-        let peaks = f16.map(|float| {
-            let int8 = self.int8.map_or(float, |int8| int8 * TERA);
-            DevicePeaks { int8, bf16: float, float }
+        let memory = gigabytes * if kind == Kind::Gpu { GIGA } else { GIB };
+        let peaks = self.f16.map(|f16| {
+            let float = f16 * TERA;
+            DevicePeaks { int8: self.int8.map_or(float, |int8| int8 * TERA), bf16: float, float }
         });
+        let machine = |machine: &String| [machine.clone(), format!("{machine} {}", self.name)];
+        let names = [self.name.clone()].into_iter().chain(self.also.iter().cloned());
         Device {
-            name: self.name,
-            kind: self.kind,
-            usable_bytes: (self.memory * GIGA * part) as u64,
-            memory_bytes: (self.memory * GIGA) as u64,
-            bytes_per_s: Some(self.bandwidth * GIGA),
+            name: format!("{} {gigabytes}GB", self.name),
+            kind,
+            class: class.to_owned(),
+            usable_bytes: (memory * part) as u64,
+            memory_bytes: memory as u64,
+            bytes_per_s: self.bandwidth.map(|bandwidth| bandwidth * GIGA),
             peaks,
+            price: self.price.filter(|_| first),
+            price_per_hour: self.per_hour,
+            shown: self.shown && first,
+            gigabytes,
+            names: names.chain(self.machines.iter().flat_map(machine)).collect(),
+            source: self.source.clone(),
+        }
+    }
+
+    fn several(&self, class: &str, one: &Device) -> Device {
+        let count = self.count.unwrap_or(1);
+        let times = f64::from(count);
+        let of = if count == 1 { one.name.clone() } else { format!("{count}x {}", one.name) };
+        Device {
+            name: format!("{} ({of})", self.name),
+            class: class.to_owned(),
+            usable_bytes: one.usable_bytes * u64::from(count),
+            memory_bytes: one.memory_bytes * u64::from(count),
+            bytes_per_s: one.bytes_per_s.map(|bytes| bytes * times),
+            peaks: one.peaks.map(|peaks| DevicePeaks {
+                int8: peaks.int8 * times,
+                bf16: peaks.bf16 * times,
+                float: peaks.float * times,
+            }),
+            price: self.price,
+            price_per_hour: self.per_hour,
             shown: self.shown,
-            source: self.source,
+            gigabytes: one.gigabytes * times,
+            names: [self.name.clone()].into_iter().chain(self.also.iter().cloned()).collect(),
+            source: format!("{}; {}", self.source, one.source),
+            kind: one.kind,
         }
     }
 }
@@ -125,33 +224,19 @@ impl Row {
 static DEVICES: LazyLock<Vec<Device>> = LazyLock::new(|| {
     let file: File =
         serde_saphyr::from_str(include_str!("devices.yaml")).expect("devices.yaml is checked by a test");
-    file.devices.into_iter().map(|row| row.device(&file.usable)).collect()
+    let mut devices = Vec::new();
+    for group in &file.groups {
+        for row in &group.devices {
+            let more = row.devices(&group.class, &file.usable, &devices);
+            devices.extend(more);
+        }
+    }
+    devices
 });
 
-/// The devices of the file whose names contain one of `wanted`, in any case; those that are shown if none is wanted,
-/// and every one for `all`.
-pub fn find(wanted: &[String]) -> Result<Vec<Device>, Error> {
-    if wanted.is_empty() {
-        return Ok(DEVICES.iter().filter(|device| device.shown).cloned().collect());
-    }
-    let mut found: Vec<Device> = Vec::new();
-    for name in wanted {
-        let lower = name.to_lowercase();
-        let mut matching = DEVICES
-            .iter()
-            .filter(|device| lower == "all" || device.name.to_lowercase().contains(&lower))
-            .peekable();
-        if matching.peek().is_none() {
-            let names: Vec<_> = DEVICES.iter().map(|device| device.name.as_str()).collect();
-            return Err(Error::usage(format!(
-                "--device {name}: expected `all` or a part of one of these names: {}",
-                names.join(", ")
-            )));
-        }
-        let new: Vec<Device> = matching.filter(|device| !found.contains(device)).cloned().collect();
-        found.extend(new);
-    }
-    Ok(found)
+/// Every device of the file, in its order.
+pub fn all() -> &'static [Device] {
+    &DEVICES
 }
 
 /// This machine, as far as the system tells how much memory it has; its speeds are known when measured.
@@ -161,6 +246,7 @@ pub fn here(roofline: Option<&Roofline>) -> Option<Device> {
     Some(Device {
         name: HERE.to_owned(),
         kind: Kind::Cpu,
+        class: CLASS_HERE.to_owned(),
         usable_bytes,
         memory_bytes,
         bytes_per_s: roofline.map(|roofline| roofline.read_bytes_per_s),
@@ -169,7 +255,11 @@ pub fn here(roofline: Option<&Roofline>) -> Option<Device> {
             bf16: roofline.bf16_ops_per_s(),
             float: roofline.f32_ops_per_s(),
         }),
+        price: None,
+        price_per_hour: None,
         shown: true,
+        gigabytes: memory_bytes as f64 / GIB,
+        names: Vec::new(),
         source: if roofline.is_some() { "measured" } else { "the operating system" }.to_owned(),
     })
 }
@@ -180,34 +270,54 @@ mod tests {
 
     #[test]
     fn every_device_is_plausible() {
-        let mut names: Vec<&str> = DEVICES.iter().map(|device| device.name.as_str()).collect();
+        let mut names: Vec<&str> = all().iter().map(|device| device.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), DEVICES.len(), "names are unique");
-        for device in DEVICES.iter() {
+        assert_eq!(names.len(), all().len(), "names are unique");
+        for device in all() {
             let name = &device.name;
-            let gigabytes = device.memory_bytes / GIGA as u64;
-            assert!(name.contains(&format!("{gigabytes}GB")), "{name}: its name says its memory");
-            let bandwidth = device.bytes_per_s.expect("a column of the file");
-            assert!((10e9..1e13).contains(&bandwidth), "{name}");
-            assert!(!device.source.is_empty() && device.usable_bytes <= device.memory_bytes, "{name}");
+            assert!(name.contains("GB"), "{name}: its name says its memory");
+            let bandwidth = device.bytes_per_s.expect("published for every device");
+            assert!((10e9..1e14).contains(&bandwidth), "{name}");
+            assert!(device.usable_bytes <= device.memory_bytes && device.usable_bytes > 1 << 30, "{name}");
+            assert!(device.source.len() > 5, "{name}");
             if let Some(peaks) = device.peaks {
-                assert!(peaks.float >= 1e13 && peaks.int8 >= peaks.float, "{name}");
+                // A GPU multiplies some tens to some hundreds of times for each byte it reads, a processor a few times.
+                let ratio = peaks.float / bandwidth;
+                assert!((2.0..1000.0).contains(&ratio), "{name}: {ratio}");
+                assert!((1.0..=4.2).contains(&(peaks.int8 / peaks.float)), "{name}");
             }
+            assert!(device.price.is_none_or(|price| (50.0..10_000.0).contains(&price)), "{name}");
+            assert!(device.price_per_hour.is_none_or(|price| (0.1..100.0).contains(&price)), "{name}");
         }
     }
 
     #[test]
-    fn devices_are_found_by_a_part_of_their_names() {
-        let names = |wanted: &[&str]| {
-            let wanted: Vec<String> = wanted.iter().map(|&name| name.to_owned()).collect();
-            find(&wanted).map(|found| found.into_iter().map(|device| device.name).collect::<Vec<_>>())
+    fn only_arithmetic_that_nobody_publishes_is_unknown() {
+        let unknown: Vec<&str> =
+            all().iter().filter(|device| device.peaks.is_none()).map(|device| device.name.as_str()).collect();
+        // Qualcomm says nothing of its GPUs' rates since 2024.
+        let is_known = |name: &&&str| !name.starts_with("Galaxy") && !name.starts_with("Snapdragon");
+        assert_eq!(unknown.iter().filter(is_known).collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
+
+    #[test]
+    fn what_the_system_keeps_depends_on_the_system() {
+        let usable = |name: &str| {
+            let device = all().iter().find(|device| device.name == name).expect("in the file");
+            device.usable_bytes as f64 / GIB
         };
-        assert_eq!(names(&["rtx 4090"]).expect("there"), ["RTX 4090 24GB"]);
-        assert_eq!(names(&["H200", "h100", "H200"]).expect("there"), ["H200 141GB", "H100 80GB SXM"]);
-        assert_eq!(names(&["all"]).expect("there").len(), DEVICES.len());
-        assert!((10..=20).contains(&names(&[]).expect("there").len()), "fits on a screen");
-        let error = names(&["voodoo"]).expect_err("no such card").to_string();
-        assert!(error.contains("RTX 4090 24GB"), "{error}");
+        for (name, gib) in [
+            // macOS: two thirds, three quarters of larger ones.
+            ("Apple M4 16GB", 10.67),
+            ("Apple M4 Max 128GB", 96.0),
+            ("iPhone 16 Pro 8GB", 4.0),
+            ("Raspberry Pi 5 8GB", 6.8),
+            ("DGX Spark 128GB", 96.0),
+            ("RTX 4090 24GB", 22.35),
+            ("DGX H100 (8x H100 SXM 80GB)", 596.05),
+        ] {
+            assert!((usable(name) - gib).abs() < 0.01, "{name}: {}", usable(name));
+        }
     }
 }

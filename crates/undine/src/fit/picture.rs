@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use super::devices::Device;
 use super::memory::{Demand, Load};
 use super::subject::Subject;
-use crate::format::grouped;
+use crate::format::{Bytes, grouped};
 
 /// Width and height of the picture, and its margins: left, right, top, bottom.
 const SIZE: (f64, f64) = (760.0, 440.0);
@@ -46,8 +47,8 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-/// An SVG document.
-pub fn draw(subject: &Subject, load: Load) -> String {
+/// An SVG document, with the memory of a device, if one is meant, as a line of its own.
+pub fn draw(subject: &Subject, load: Load, device: Option<&Device>) -> String {
     let longest = u32::try_from(subject.config.context_max).unwrap_or(u32::MAX).max(2);
     let shortest = CONTEXT_MIN.min(longest / 2);
     let mut users: Vec<u32> = USERS.into_iter().chain([load.users]).collect();
@@ -67,21 +68,20 @@ pub fn draw(subject: &Subject, load: Load) -> String {
             Line { users, points: contexts.iter().map(|&c| (f64::from(c), bytes(c))).collect() }
         })
         .collect();
-    let all = || lines.iter().flat_map(|line| &line.points).map(|point| point.1);
+    let limit = device.map(|device| device.usable_bytes as f64);
+    let all = || lines.iter().flat_map(|line| &line.points).map(|point| point.1).chain(limit);
     let (least, most) = (all().fold(f64::MAX, f64::min), all().fold(0.0, f64::max));
     let axes = Axes { context: (f64::from(shortest), f64::from(longest)), bytes: (least / 1.2, most * 1.2) };
     let mut svg = String::new();
-    write_svg(&mut svg, &axes, &lines, subject, load).expect("writing to a String cannot fail");
+    let title = format!("{}, {}, K/V in {}", subject.name, subject.chosen.name, load.kv.name());
+    let drawn = write_grid(&mut svg, &axes, &title)
+        .and_then(|()| write_limit(&mut svg, &axes, device))
+        .and_then(|()| write_lines(&mut svg, &axes, &lines));
+    drawn.expect("writing to a String cannot fail");
     svg
 }
 
-fn write_svg(
-    svg: &mut String,
-    axes: &Axes,
-    lines: &[Line],
-    subject: &Subject,
-    load: Load,
-) -> std::fmt::Result {
+fn write_grid(svg: &mut String, axes: &Axes, title: &str) -> std::fmt::Result {
     let (width, height) = SIZE;
     let (left, right, bottom) = (MARGINS.0, width - MARGINS.1, height - MARGINS.3);
     writeln!(
@@ -89,9 +89,12 @@ fn write_svg(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>"
     )?;
-    let title = escape(&format!("{}, {}, K/V in {}", subject.name, subject.chosen.name, load.kv.name()));
+    let title = escape(title);
     writeln!(svg, "<text x=\"{left}\" y=\"25\" font-size=\"15\">{title}</text>")?;
-    writeln!(svg, "<text x=\"{left}\" y=\"42\" fill=\"#555\">memory in GiB, all contexts full</text>")?;
+    writeln!(
+        svg,
+        "<text x=\"{left}\" y=\"42\" fill=\"#555\">memory in GiB (logarithmic), all contexts full</text>"
+    )?;
     for mark in MARKS.into_iter().filter(|mark| (axes.bytes.0..axes.bytes.1).contains(&(mark * GIB))) {
         let y = axes.y(mark * GIB);
         writeln!(svg, "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#ddd\"/>")?;
@@ -112,10 +115,29 @@ fn write_svg(
     }
     writeln!(
         svg,
-        "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">tokens of context</text>",
+        "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">tokens of context (logarithmic)</text>",
         (left + right) / 2.0,
         height - 12.0
-    )?;
+    )
+}
+
+/// What there is of memory for models, above which nothing fits.
+fn write_limit(svg: &mut String, axes: &Axes, device: Option<&Device>) -> std::fmt::Result {
+    let Some(device) = device else { return Ok(()) };
+    let (left, right, y) = (MARGINS.0, SIZE.0 - MARGINS.1, axes.y(device.usable_bytes as f64));
+    writeln!(
+        svg,
+        "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#000\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"/>\n\
+         <text x=\"{:.0}\" y=\"{:.1}\">{}: {}</text>",
+        left + 6.0,
+        y - 5.0,
+        escape(&device.name),
+        Bytes(device.usable_bytes)
+    )
+}
+
+fn write_lines(svg: &mut String, axes: &Axes, lines: &[Line]) -> std::fmt::Result {
+    let right = SIZE.0 - MARGINS.1;
     for (line, colour) in lines.iter().zip(COLOURS) {
         let points: Vec<_> = line
             .points
@@ -147,14 +169,26 @@ fn escape(text: &str) -> String {
 mod tests {
     use undine_cpu::KvType;
 
+    use super::super::devices;
     use super::*;
 
     #[test]
     fn a_line_for_each_number_of_users_stays_inside() {
         let subject = Subject::find(Some("LFM2-1.2B"), None).expect("a known shape");
         let load = Load { users: 7, context: 4096, kv: KvType::F16, threads: 2, tower: None };
-        let svg = draw(&subject, load);
+        let svg = draw(&subject, load, None);
         assert_eq!(svg.matches("<polyline").count(), 5);
+        assert_eq!(svg.matches("(logarithmic)").count(), 2);
+        assert!(!svg.contains("stroke-dasharray"));
+        // The line of a device is inside, however much memory it has.
+        for name in ["Raspberry Pi 5 8GB", "DGX H100 (8x H100 SXM 80GB)"] {
+            let device = devices::all().iter().find(|device| device.name == name).expect("in the file");
+            let svg = draw(&subject, load, Some(device));
+            let line = svg.lines().find(|line| line.contains("stroke-dasharray")).expect("a line");
+            let y = line.split(['H', ' ']).nth(3).expect("a place").parse::<f64>().expect("a number");
+            assert!((MARGINS.2..=SIZE.1 - MARGINS.3).contains(&y), "{name}: {line}");
+            assert!(svg.contains(&format!(">{name}: ")), "{name}");
+        }
         for users in ["1 user<", "4 users<", "7 users<", "16 users<", "64 users<"] {
             assert!(svg.contains(users), "{users}");
         }

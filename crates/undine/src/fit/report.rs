@@ -8,8 +8,10 @@ use super::measure::{Measured, MeasuredReport};
 use super::memory::{self, Demand, Load};
 use super::speed::{Cost, Runnable, Speeds};
 use super::subject::{Subject, Variant};
+use super::verdict::{self, Judged, Mark};
 use crate::args::KvCacheDtype;
-use crate::args_fit::FitArgs;
+use crate::args_fit::{FitArgs, Price, Sort};
+use crate::format::grouped;
 use crate::serve_load::KV_BYTES_DEFAULT;
 use crate::session;
 
@@ -19,6 +21,8 @@ pub const COMPARED: [Mix; 6] = [Mix::Q4_0, Mix::Q4_K_M, Mix::Q5_K_M, Mix::Q6_K, 
 /// What is said.
 #[derive(Serialize)]
 pub struct Report {
+    /// The answer in one line.
+    pub verdict: String,
     /// What the model is called.
     pub model: String,
     /// What is not certain about its shape.
@@ -51,6 +55,9 @@ pub struct Report {
     pub command: String,
     /// What has been measured here.
     pub measured: Option<MeasuredReport>,
+    /// What the devices are sorted by.
+    #[serde(skip)]
+    pub sort: Option<Sort>,
 }
 
 /// Layers by kind.
@@ -81,6 +88,8 @@ pub struct DeviceFit {
     pub device: Device,
     /// Whether the load fits.
     pub fits: bool,
+    /// How it runs there.
+    pub runs: Mark,
     /// The largest quantization of those compared with which the load fits.
     pub best_type: Option<&'static str>,
     /// The longest context with these users.
@@ -118,18 +127,24 @@ impl Report {
                 (Some(speeds), Some(by)) => Some(speeds.corrected(by)),
                 (speeds, _) => speeds,
             };
+            let price = args.price.or(device.price_per_hour.map(|per_hour| Price { per_hour }));
             DeviceFit {
                 fits,
+                runs: Mark::new(memory.total_bytes, &device, speeds.and_then(|speeds| speeds.decode_one)),
                 best_type: types.iter().rev().find(|kind| kind.total_bytes <= bytes).map(|kind| kind.r#type),
                 context_max: memory::longest_context(config, &chosen.types, load, bytes),
                 users_max: memory::most_users(config, &chosen.types, load, bytes),
                 speeds,
-                cost_per_million_tokens: args.price.and_then(|price| speeds.map(|speeds| speeds.cost(price))),
+                cost_per_million_tokens: price.and_then(|price| speeds.map(|speeds| speeds.cost(price))),
                 device,
             }
         };
-        let listed = listed.into_iter().map(fit).collect();
+        let mut listed: Vec<DeviceFit> = listed.into_iter().map(fit).collect();
+        if let Some(key) = args.sort {
+            sort(&mut listed, key);
+        }
         Self {
+            verdict: verdict(&memory, &listed),
             model: subject.name.clone(),
             note: subject.note.clone(),
             parameters: subject.parameters,
@@ -146,8 +161,53 @@ impl Report {
             types,
             devices: listed,
             measured: measured.map(|measured| measured.report),
+            sort: args.sort,
         }
     }
+}
+
+fn verdict(memory: &Demand, listed: &[DeviceFit]) -> String {
+    let judged: Vec<Judged<'_>> = listed
+        .iter()
+        .map(|fit| Judged {
+            device: &fit.device,
+            mark: fit.runs,
+            decode: fit.speeds.and_then(|speeds| speeds.decode_one),
+        })
+        .collect();
+    let here = listed.iter().find(|fit| fit.device.name == devices::HERE).or(listed.first());
+    let best = here.and_then(|fit| fit.best_type);
+    let context = here.and_then(|fit| fit.context_max);
+    let smaller = match (context, best) {
+        (Some(tokens), _) => Some(format!("a context of {} would fit (--context)", grouped(tokens.into()))),
+        (None, Some(name)) => Some(format!("{name} would fit (--type {name})")),
+        (None, None) => None,
+    };
+    verdict::line(memory.total_bytes, &judged, smaller.as_deref())
+}
+
+/// Sorts devices; what has no such number comes last, and this machine comes first.
+fn sort(listed: &mut [DeviceFit], key: Sort) {
+    let decode =
+        |fit: &DeviceFit| fit.speeds.and_then(|speeds| speeds.decode_one).map_or(0.0, |s| s.tokens_per_s);
+    let price = |fit: &DeviceFit| match (fit.device.price, fit.device.price_per_hour) {
+        (Some(price), _) => (0, price),
+        (None, Some(per_hour)) => (1, per_hour),
+        (None, None) => (2, 0.0),
+    };
+    listed.sort_by(|a, b| {
+        let order = match key {
+            Sort::Speed => decode(b).total_cmp(&decode(a)),
+            Sort::Memory => b.device.usable_bytes.cmp(&a.device.usable_bytes),
+            Sort::Name => a.device.name.to_lowercase().cmp(&b.device.name.to_lowercase()),
+            Sort::Price => {
+                let (a, b) = (price(a), price(b));
+                a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+            }
+        };
+        let is_other = |fit: &DeviceFit| fit.device.name != devices::HERE;
+        is_other(a).cmp(&is_other(b)).then(order)
+    });
 }
 
 fn type_demand(subject: &Subject, mix: Mix, load: Load, args: &FitArgs) -> Option<TypeDemand> {

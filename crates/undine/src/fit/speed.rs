@@ -86,7 +86,7 @@ impl Runnable<'_> {
             (Kind::Cpu, Some(peaks)) => {
                 (read_s / BANDWIDTH_SHARE + peaks.seconds(work) / PEAK_SHARE, Certainty::Estimate)
             }
-            (Kind::Unified | Kind::Gpu, Some(peaks)) => (read_s.max(peaks.seconds(work)), Certainty::Bound),
+            (_, Some(peaks)) => (read_s.max(peaks.seconds(work)), Certainty::Bound),
             // Arithmetic decides, and is not known.
             (_, None) if test.kind == test::Kind::Prefill => return None,
             (Kind::Cpu, None) if test.sequences == 1 => (read_s / BANDWIDTH_SHARE, Certainty::Estimate),
@@ -156,11 +156,16 @@ mod tests {
         Device {
             name: "recorded".to_owned(),
             kind: Kind::Cpu,
+            class: String::new(),
             usable_bytes: 0,
             memory_bytes: 0,
             bytes_per_s: Some(32.5e9),
             peaks: Some(peaks),
+            price: None,
+            price_per_hour: None,
             shown: true,
+            gigabytes: 0.0,
+            names: Vec::new(),
             source: String::new(),
         }
     }

@@ -2,23 +2,64 @@
 
 use std::io::Write;
 
-use super::devices::Kind;
 use super::report::{DeviceFit, Report};
 use super::speed::{Certainty, Cost, Speed};
+use super::verdict::{WELL_SHARE, WELL_TOKENS_PER_S, rounded};
+use crate::args_fit::Sort;
 use crate::error::Error;
 use crate::format::{Bytes, grouped};
 
-/// One table of devices: its heading and a row each.
-struct Table {
-    head: Vec<String>,
-    rows: Vec<Vec<String>>,
+/// A table: its heading and rows, the first column to the left and the others to the right.
+pub struct Table {
+    /// Names of the columns.
+    pub head: Vec<String>,
+    /// As many cells each.
+    pub rows: Vec<Vec<String>>,
 }
 
-/// Writes a screen.
-pub fn terminal(out: &mut impl Write, report: &Report) -> Result<(), Error> {
-    for line in head(report) {
-        writeln!(out, "{line}")?;
+impl Table {
+    /// Writes it with columns under each other.
+    pub fn write(&self, out: &mut impl Write) -> Result<(), Error> {
+        let all = || [&self.head].into_iter().chain(&self.rows);
+        let widths: Vec<usize> = (0..self.head.len())
+            .map(|i| all().map(|row| row[i].chars().count()).max().unwrap_or(0))
+            .collect();
+        for row in all() {
+            let cells = row.iter().zip(&widths).enumerate();
+            let text = |(i, (cell, &width)): (usize, (&String, &usize))| match i {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            };
+            let texts: Vec<String> = cells.map(text).collect();
+            writeln!(out, "{}", texts.join("  ").trim_end())?;
+        }
+        Ok(())
     }
+
+    /// Writes it in Markdown.
+    pub fn write_markdown(&self, out: &mut impl Write) -> Result<(), Error> {
+        writeln!(out, "\n| {} |", self.head.join(" | "))?;
+        writeln!(out, "|---{}|", "|---:".repeat(self.head.len() - 1))?;
+        for row in &self.rows {
+            writeln!(out, "| {} |", row.join(" | "))?;
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+}
+
+/// Writes a screen: the answer, what it is about, and devices.
+pub fn terminal(out: &mut impl Write, report: &Report) -> Result<(), Error> {
+    let parts: Vec<String> =
+        report.memory.terms.iter().map(|term| format!("{} {}", term.name, Bytes(term.bytes))).collect();
+    beginning(out, report)?;
+    writeln!(out, "{} (-v: formulas)", parts.join(", "))?;
+    ending(out, report)
+}
+
+/// The same with the formulas of the memory.
+pub fn formulas(out: &mut impl Write, report: &Report) -> Result<(), Error> {
+    beginning(out, report)?;
     writeln!(out)?;
     for term in &report.memory.terms {
         writeln!(out, "{:<12} {:>10}  {}", term.name, Bytes(term.bytes).to_string(), term.formula)?;
@@ -30,25 +71,23 @@ pub fn terminal(out: &mut impl Write, report: &Report) -> Result<(), Error> {
         Bytes(report.memory.total_bytes).to_string(),
         report.command
     )?;
+    ending(out, report)
+}
+
+fn beginning(out: &mut impl Write, report: &Report) -> Result<(), Error> {
+    writeln!(out, "{}", report.verdict)?;
+    for line in head(report) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn ending(out: &mut impl Write, report: &Report) -> Result<(), Error> {
     if let Some(line) = types(report) {
-        writeln!(out, "{:<12} {line}", "other types")?;
+        writeln!(out, "other types: {line}")?;
     }
     writeln!(out)?;
-    let table = devices(report);
-    let widths: Vec<usize> = (0..table.head.len())
-        .map(|i| table.rows.iter().chain([&table.head]).map(|row| row[i].chars().count()).max().unwrap_or(0))
-        .collect();
-    for row in [&table.head].into_iter().chain(&table.rows) {
-        let cells = row.iter().zip(&widths).enumerate();
-        let texts: Vec<String> = cells
-            .map(
-                |(i, (cell, &width))| {
-                    if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-                },
-            )
-            .collect();
-        writeln!(out, "{}", texts.join("  ").trim_end())?;
-    }
+    devices(report).write(out)?;
     for line in foot(report) {
         writeln!(out, "{line}")?;
     }
@@ -57,6 +96,7 @@ pub fn terminal(out: &mut impl Write, report: &Report) -> Result<(), Error> {
 
 /// Writes Markdown.
 pub fn markdown(out: &mut impl Write, report: &Report) -> Result<(), Error> {
+    writeln!(out, "**{}**\n", report.verdict)?;
     for line in head(report) {
         writeln!(out, "{line}  ")?;
     }
@@ -68,13 +108,7 @@ pub fn markdown(out: &mut impl Write, report: &Report) -> Result<(), Error> {
     if let Some(line) = types(report) {
         writeln!(out, "\nOther types: {line}")?;
     }
-    let table = devices(report);
-    writeln!(out, "\n| {} |", table.head.join(" | "))?;
-    writeln!(out, "|---{}|", "|---:".repeat(table.head.len() - 1))?;
-    for row in &table.rows {
-        writeln!(out, "| {} |", row.join(" | "))?;
-    }
-    writeln!(out)?;
+    devices(report).write_markdown(out)?;
     for line in foot(report) {
         writeln!(out, "{line}  ")?;
     }
@@ -116,7 +150,7 @@ fn types(report: &Report) -> Option<String> {
 }
 
 fn devices(report: &Report) -> Table {
-    let mut head = vec!["device".to_owned(), "for models".to_owned()];
+    let mut head = vec!["device".to_owned(), "runs".to_owned(), "for models".to_owned()];
     if !report.types.is_empty() {
         head.push("best type".to_owned());
     }
@@ -127,8 +161,11 @@ fn devices(report: &Report) -> Table {
         head.push(format!("of {}", report.users));
     }
     head.push("prefill".to_owned());
-    if report.price_per_hour.is_some() {
+    if has_costs(report) {
         head.extend(["1M out".to_owned(), "1M in".to_owned()]);
+    }
+    if report.sort == Some(Sort::Price) {
+        head.push("price".to_owned());
     }
     let rows = report.devices.iter().map(|fit| row(report, fit)).collect();
     Table { head, rows }
@@ -140,26 +177,28 @@ const NONE: &str = "-";
 const UNKNOWN: &str = "unknown";
 
 fn row(report: &Report, fit: &DeviceFit) -> Vec<String> {
-    let count = |count: Option<u32>| count.map_or(NONE.to_owned(), |count| grouped(count.into()));
+    let count = |count: Option<u32>| count.map_or(NONE.to_owned(), |count| rounded(f64::from(count)));
+    let whole = |count: Option<u32>| count.map_or(NONE.to_owned(), |count| grouped(count.into()));
     let speed = |of: fn(&super::speed::Speeds) -> Option<Speed>| {
         let Some(speeds) = &fit.speeds else { return NONE.to_owned() };
         of(speeds).map_or(UNKNOWN.to_owned(), speed_text)
     };
-    let mut cells = vec![fit.device.name.clone(), Bytes(fit.device.usable_bytes).to_string()];
+    let mut cells =
+        vec![fit.device.name.clone(), fit.runs.name().to_owned(), Bytes(fit.device.usable_bytes).to_string()];
     if !report.types.is_empty() {
         cells.push(fit.best_type.unwrap_or(NONE).to_owned());
     }
-    cells.extend([count(fit.context_max), count(fit.users_max), speed(|speeds| speeds.decode_one)]);
+    cells.extend([whole(fit.context_max), count(fit.users_max), speed(|speeds| speeds.decode_one)]);
     if report.users > 1 {
         cells.push(speed(|speeds| speeds.decode_all));
     }
     cells.push(speed(|speeds| speeds.prefill));
-    if report.price_per_hour.is_some() {
+    if has_costs(report) {
         let cost = |cost: Option<f64>, speed: Option<Speed>| match (cost, speed) {
             // What cannot be faster cannot be cheaper.
             (Some(cost), Some(Speed { certainty: Certainty::Bound, .. })) => format!(">{cost:.3}"),
             (Some(cost), _) => format!("{cost:.3}"),
-            (None, _) if fit.speeds.is_some() => UNKNOWN.to_owned(),
+            (None, _) if fit.cost_per_million_tokens.is_some() => UNKNOWN.to_owned(),
             (None, _) => NONE.to_owned(),
         };
         let Cost { output, prompt } =
@@ -168,16 +207,25 @@ fn row(report: &Report, fit: &DeviceFit) -> Vec<String> {
         cells.push(cost(output, speeds.and_then(|speeds| speeds.decode_all)));
         cells.push(cost(prompt, speeds.and_then(|speeds| speeds.prefill)));
     }
+    if report.sort == Some(Sort::Price) {
+        let price = match (fit.device.price, fit.device.price_per_hour) {
+            (Some(price), _) => format!("${}", grouped(price as u64)),
+            (None, Some(price)) => format!("${price:.2}/h"),
+            (None, None) => NONE.to_owned(),
+        };
+        cells.push(price);
+    }
     cells
+}
+
+/// Whether some device has a price an hour.
+fn has_costs(report: &Report) -> bool {
+    report.devices.iter().any(|fit| fit.cost_per_million_tokens.is_some())
 }
 
 fn speed_text(speed: Speed) -> String {
     let mark = if speed.certainty == Certainty::Bound { "<" } else { "" };
-    let tokens = speed.tokens_per_s;
-    match tokens {
-        0.0..10.0 => format!("{mark}{tokens:.1}"),
-        _ => format!("{mark}{}", grouped(tokens.round() as u64)),
-    }
+    format!("{mark}{}", rounded(speed.tokens_per_s))
 }
 
 fn foot(report: &Report) -> Vec<String> {
@@ -225,12 +273,17 @@ fn foot(report: &Report) -> Vec<String> {
         [speeds.decode_one, speeds.decode_all, speeds.prefill].iter().any(Option::is_none)
     };
     if report.devices.iter().filter_map(|fit| fit.speeds).any(is_unknown) {
-        line.push_str("; unknown: no figure of its arithmetic or bandwidth is published or measured");
+        line.push_str("; unknown: no figure of its arithmetic is published");
     }
     lines.push(line);
-    let is_unmeasured = report.devices.iter().any(|fit| fit.device.bytes_per_s.is_none());
-    if is_unmeasured && report.devices.iter().any(|fit| fit.device.kind == Kind::Cpu) {
-        lines.push("--measure tells the speeds of this machine".to_owned());
-    }
+    lines.push(marks_line());
     lines
+}
+
+/// What the words in the second column mean.
+pub fn marks_line() -> String {
+    format!(
+        "runs: well with at most {:.0}% of the memory for models and {WELL_TOKENS_PER_S:.0} tok/s or more, tight if it fits otherwise",
+        100.0 * WELL_SHARE
+    )
 }

@@ -12,9 +12,10 @@ use undine_weights::Architecture;
 use super::cache;
 use crate::args_hub::{ListArgs, ModelsArgs};
 use crate::error::Error;
+use crate::fit::BANDWIDTH_SHARE;
 use crate::format::Bytes;
-use crate::memory;
 use crate::shown::{self, say};
+use crate::{memory, output, wrap};
 
 /// Quantizations that the repositories of the table have, as far as is known.
 const PUBLISHED: [&str; 5] = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"];
@@ -93,17 +94,23 @@ fn table(out: &mut impl Write, models: &[Listed], args: &ListArgs) -> Result<(),
         false => String::new(),
     };
     let head = kind("ARCHITECTURE");
-    writeln!(out, "{:<width$}  {:<8} {:>10}  {:<16}{head}  PATH", "NAME", "QUANT", "SIZE", "LAST USED")?;
+    let columns = output::columns().unwrap_or(usize::MAX);
+    // A narrow terminal gets fewer columns: `undine show` has the rest.
+    let (used, place) = (columns >= width + 40, columns >= width + 60);
+    let date = |text: &str| if used { format!("  {text:<16}") } else { String::new() };
+    let path = |text: &str| if place { format!("  {text}") } else { String::new() };
+    let row = |name: &str, quant: &str, size: &str, last: &str, kind: &str, place: &str| {
+        let row = format!("{name:<width$}  {quant:<8} {size:>10}{}{kind}{}", date(last), path(place));
+        row.trim_end().to_owned()
+    };
+    writeln!(out, "{}", row("NAME", "QUANT", "SIZE", "LAST USED", &head, "PATH"))?;
     for listed in models {
         let Listed { cached, .. } = listed;
         let quant = cached.name.quant.as_deref().unwrap_or(NO_QUANT);
-        let (name, size, used) = (bare(listed), Bytes(cached.bytes()), local_time(cached.last_used));
+        let (size, last) = (Bytes(cached.bytes()).to_string(), local_time(cached.last_used));
         let kind = kind(listed.architecture().unwrap_or("unknown"));
-        writeln!(
-            out,
-            "{name:<width$}  {quant:<8} {size:>10}  {used:<16}{kind}  {}",
-            shown::line(&cached.path.to_string_lossy())
-        )?;
+        let place = shown::line(&cached.path.to_string_lossy());
+        writeln!(out, "{}", row(&bare(listed), quant, &size, &last, &kind, &place))?;
     }
     Ok(())
 }
@@ -170,31 +177,120 @@ pub fn run_models(args: &ModelsArgs) -> Result<(), Error> {
         writeln!(out, "{}", serde_json::to_string_pretty(&json).expect("a JSON value is JSON"))?;
         return Ok(());
     }
-    let width = short_names().iter().map(|known| known.name.len()).max().unwrap_or(0);
+    match args.all {
+        true => all_models(&mut out, memory_bytes, quants_of),
+        false => first_models(&mut out, memory_bytes, quants_of),
+    }
+}
+
+/// Models to begin with: what for, the name, and what it is good at.
+const FIRST: [(&str, &str, &str); 5] = [
+    ("try first", "lfm2.5:350m", "small and quick; short answers, extraction"),
+    ("everyday", "lfm2.5:1.2b", "chat, summaries, tool calls"),
+    ("best here", "", "the most able that fits and keeps up with a reader"),
+    ("thinking", "lfm2.5:1.2b-thinking", "sums and puzzles; thinks before it answers"),
+    ("pictures", "lfm2.5-vl:1.6b", "answers questions about pictures"),
+];
+/// What may be best, the most able first.
+const ABLE: [&str; 4] = ["lfm2.5:24b-a2b", "lfm2.5:8b-a1b", "lfm2.5:2.6b", "lfm2.5:1.2b"];
+/// Tokens per second that people read.
+const READING_SPEED: f64 = 8.0;
+/// Columns below which what a model is good at has a line of its own.
+const WIDE_COLUMNS: usize = 90;
+
+/// Five models, with what they do on this machine.
+fn first_models<'a>(
+    out: &mut impl Write,
+    memory_bytes: Option<u64>,
+    quants_of: impl Fn(&ShortName) -> Vec<&'a str>,
+) -> Result<(), Error> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let read = undine_cpu::roofline::read_bytes_per_s(threads.min(undine_cpu::pool::THREADS_MAX))?;
+    let speed = |known: &ShortName, quant: &str| {
+        let bytes = known.bytes_per_token(quant).unwrap_or(u64::MAX);
+        BANDWIDTH_SHARE * read / bytes as f64
+    };
+    let find = |name: &str| short_names().iter().find(|known| known.name == name);
+    let is_good = |known: &&ShortName| {
+        let (quant, fit) = choice(known, memory_bytes);
+        fit == Fit::Well && speed(known, quant) >= READING_SPEED
+    };
+    let best =
+        ABLE.iter().filter_map(|name| find(name)).find(is_good).map_or("lfm2.5:350m", |known| &known.name);
+    let columns = output::columns().unwrap_or(usize::MAX);
     writeln!(
         out,
-        "{:<width$}  {:>10}  {:>10}  {:<7} {:<8} IN THE CACHE",
-        "NAME", "Q4_K_M", "Q8_0", "BEST", "FITS"
+        "{:<9}  {:<20}  {:>9}  {:>6}{}",
+        "FOR",
+        "NAME",
+        "SIZE",
+        "TOK/S",
+        if columns >= WIDE_COLUMNS { "  GOOD AT" } else { "" }
     )?;
-    for known in short_names() {
-        let size = |quant| Bytes(known.bytes(quant).unwrap_or(0));
+    for (purpose, name, use_of) in FIRST {
+        let Some(known) = find(if name.is_empty() { best } else { name }) else { continue };
         let (quant, fit) = choice(known, memory_bytes);
-        let (small, large, there) = (size("Q4_K_M"), size("Q8_0"), quants_of(known).join(", "));
-        let row = format!(
-            "{:<width$}  {small:>10}  {large:>10}  {quant:<7} {:<8} {there}",
-            known.name,
-            fit_word(fit)
-        );
+        let size = Bytes(known.bytes(quant).unwrap_or(0)).to_string();
+        let speed = match fit {
+            Fit::TooLarge => "-".to_owned(),
+            _ => format!("{:.0}", speed(known, quant)),
+        };
+        let row = format!("{purpose:<9}  {:<20}  {size:>9}  {speed:>6}", known.name);
+        let there = quants_of(known);
+        let there =
+            if there.is_empty() { String::new() } else { format!(" (in the cache: {})", there.join(", ")) };
+        match columns >= WIDE_COLUMNS {
+            true => writeln!(out, "{row}  {use_of}{there}")?,
+            false => writeln!(
+                out,
+                "{row}\n{}",
+                wrap::wrapped(&format!("           {use_of}{there}"), Some(columns))
+            )?,
+        }
+    }
+    let end = format!(
+        "\nundine run NAME fetches one and chats with it. Speeds are about what this machine reads: {:.0} GB/s. `undine models --all` \
+         lists all {}; `undine fit NAME` tells more of one.",
+        read / 1e9,
+        short_names().len()
+    );
+    writeln!(out, "{}", wrap::wrapped(&end, output::columns()))?;
+    Ok(())
+}
+
+/// Every model; a narrow terminal gets fewer columns.
+fn all_models<'a>(
+    out: &mut impl Write,
+    memory_bytes: Option<u64>,
+    quants_of: impl Fn(&ShortName) -> Vec<&'a str>,
+) -> Result<(), Error> {
+    let width = short_names().iter().map(|known| known.name.len()).max().unwrap_or(0);
+    let columns = output::columns().unwrap_or(usize::MAX);
+    // The name, the choice and whether it fits are what the table is for.
+    let (sizes, cached) = (columns >= width + 44, columns >= width + 60);
+    let size_columns = |small: &str, large: &str| match sizes {
+        true => format!("  {small:>10}  {large:>10}"),
+        false => String::new(),
+    };
+    let head = size_columns("Q4_K_M", "Q8_0");
+    let head_end = if cached { " IN THE CACHE" } else { "" };
+    writeln!(out, "{:<width$}{head}  {:<7} {:<7}{head_end}", "NAME", "BEST", "FITS")?;
+    for known in short_names() {
+        let size = |quant| Bytes(known.bytes(quant).unwrap_or(0)).to_string();
+        let (quant, fit) = choice(known, memory_bytes);
+        let sizes = size_columns(&size("Q4_K_M"), &size("Q8_0"));
+        let there = if cached { quants_of(known).join(", ") } else { String::new() };
+        let row = format!("{:<width$}{sizes}  {quant:<7} {:<7} {there}", known.name, fit_word(fit));
         writeln!(out, "{}", row.trim_end())?;
     }
     let memory =
         memory_bytes.map_or_else(|| "an unknown amount".to_owned(), |bytes| Bytes(bytes).to_string());
-    writeln!(
-        out,
+    let end = format!(
         "\nSizes are about those of the files. BEST is what `undine pull NAME` takes with the {memory} of memory that is \
          free now; another is NAME-QUANT, such as {}-q4_0.",
         short_names()[0].name
-    )?;
+    );
+    writeln!(out, "{}", wrap::wrapped(&end, output::columns()))?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Models by name: the one place where the MODEL of every command becomes a path, and the commands around the cache.
 
+mod examine;
 mod list;
 mod progress;
 mod pull;
@@ -9,7 +10,7 @@ mod show;
 use std::borrow::Cow;
 use std::path::Path;
 
-use undine_hub::{Cache, Hub, HubName, ModelName, PullRequest, Settings, Token};
+use undine_hub::{Beginning, Cache, Hub, HubName, ModelName, Next, PullRequest, Settings, Token};
 
 use crate::args_hub::HubArgs;
 use crate::doctor::system::free_bytes;
@@ -48,7 +49,8 @@ pub fn locate_with<'a>(model: &'a Path, args: &HubArgs) -> Result<Cow<'a, Path>,
     }
     let request = PullRequest::new(name, memory::available_bytes());
     let on_event = progress::on_stderr(&request.name);
-    let pulled = fetch(settings, &request, on_event).map_err(|error| or_a_file(model, error))?;
+    let judge = |files: &[Beginning]| examine::judge(&request.name.repo, files);
+    let pulled = fetch(settings, &request, judge, on_event).map_err(|error| or_a_file(model, error))?;
     Ok(Cow::Owned(pulled.cached.path))
 }
 
@@ -107,13 +109,14 @@ fn with_flags(name: HubName, revision: Option<&str>, quant: Option<&str>) -> Res
     Ok(quant.map_or(Ok(name.clone()), |quant| name.with_quant(quant))?)
 }
 
-/// Fetches; Ctrl-C ends the process at once, which loses nothing.
+/// Fetches what `judge` does not refuse; Ctrl-C ends the process at once, which loses nothing.
 fn fetch(
     settings: Settings,
     request: &PullRequest,
+    judge: impl Fn(&[Beginning]) -> Result<Next, String>,
     on_event: impl Fn(undine_hub::Event<'_>) + Send + Sync + 'static,
 ) -> Result<undine_hub::Pulled, Error> {
     let farewell = "interrupted; what has arrived is kept, the same command goes on from there";
     let request = PullRequest { free_bytes: free_bytes(&settings.cache), ..request.clone() };
-    interrupt::end_at_once(farewell, || Ok(Hub::new(settings)?.pull(&request, on_event)?))
+    interrupt::end_at_once(farewell, || Ok(Hub::new(settings)?.pull_examined(&request, &judge, on_event)?))
 }

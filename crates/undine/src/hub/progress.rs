@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use undine_hub::{Event, HubName, Progress};
 
-use crate::format::Bytes;
+use crate::format::{Bytes, counted};
 use crate::progress::{self, Unit};
 use crate::shown::{self, say};
 
@@ -27,7 +27,8 @@ pub fn on_stderr(name: &HubName) -> impl Fn(Event<'_>) + Send + Sync + 'static {
             let quant = quant.filter(|quant| !name.contains(quant));
             let what = quant.map_or_else(|| name.clone(), |quant| format!("{name}, {quant}"));
             let (bytes, missing) = (Bytes(bytes), Bytes(missing_bytes));
-            say!("{what} at {}: {files} files of {bytes}, {missing} to fetch", &commit[..7]);
+            let files = counted(files, "file");
+            say!("{what} at {}: {files} of {bytes}, {missing} to fetch", &commit[..7]);
             return;
         }
         let Event::File { path, bytes, progress } = event else { return };

@@ -1,17 +1,26 @@
 //! `undine pull`: fetches a model and prints where it is.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use serde_json::json;
-use undine_hub::{HubName, ModelName, PullRequest};
+use undine_hub::{Beginning, HubName, ModelName, Next, PullRequest};
 
-use super::{fetch, progress, settings, with_flags};
+use super::{examine, fetch, progress, settings, with_flags};
 use crate::args_hub::PullArgs;
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::memory;
 use crate::shown::{self, say};
+
+/// What `undine run` takes for what has been pulled: the name as it was given, with what flags add to it.
+fn run_name(name: &str, args: &PullArgs) -> String {
+    let revision =
+        args.revision.as_ref().filter(|_| !name.contains('@')).map(|revision| format!("@{revision}"));
+    let quant =
+        args.quant.as_ref().filter(|quant| !name.ends_with(quant.as_str())).map(|quant| format!(":{quant}"));
+    format!("{name}{}{}", revision.unwrap_or_default(), quant.unwrap_or_default())
+}
 
 /// Runs the command.
 pub fn run(args: &PullArgs) -> Result<(), Error> {
@@ -32,9 +41,13 @@ pub fn run(args: &PullArgs) -> Result<(), Error> {
         ..PullRequest::new(name, memory::available_bytes())
     };
     let settings = settings(args.download_dir.as_deref())?;
+    let judge = |files: &[Beginning]| match args.force {
+        true => Ok(Next::Fetch),
+        false => examine::judge(&request.name.repo, files),
+    };
     let pulled = match args.json {
-        true => fetch(settings, &request, progress::as_json())?,
-        false => fetch(settings, &request, progress::on_stderr(&request.name))?,
+        true => fetch(settings, &request, judge, progress::as_json())?,
+        false => fetch(settings, &request, judge, progress::on_stderr(&request.name))?,
     };
     let cached = &pulled.cached;
     if args.json {
@@ -51,6 +64,11 @@ pub fn run(args: &PullArgs) -> Result<(), Error> {
     };
     let license = pulled.license.map_or_else(String::new, |license| format!(", licence {license}"));
     say!("{}: {fetched}{license}", cached.name);
-    writeln!(std::io::stdout(), "{}", cached.path.display())?;
+    say!("to run it: undine run {}", run_name(&args.name, args));
+    // A program gets the path as it is.
+    match std::io::stdout().is_terminal() {
+        true => writeln!(shown::stdout(), "{}", cached.path.display())?,
+        false => writeln!(std::io::stdout(), "{}", cached.path.display())?,
+    }
     Ok(())
 }

@@ -21,6 +21,7 @@ use plan::{Fill, Tensor};
 use random::BlockSource;
 
 use crate::args::SynthArgs;
+use crate::confirm;
 use crate::error::Error;
 use crate::format::Bytes;
 use crate::progress::{self, Unit};
@@ -43,6 +44,7 @@ pub fn run(args: &SynthArgs) -> Result<(), Error> {
     if let Some(note) = &shape.note {
         say!("note: {}: {note}", shape.names[0]);
     }
+    confirm::replace(output)?;
     let mut metadata = plan::metadata(&shape, args.mix);
     metadata.extend(vocabulary::metadata(&shape));
     write(&metadata, &plan::tensors(&shape, args.mix), args.seed, output)?;

@@ -6,6 +6,9 @@ use undine_weights::{Array, TensorDeclaration, Value};
 
 use super::shapes::Shape;
 
+/// How the name of a file ends whose weights are random.
+pub const RANDOM_WEIGHTS: &str = "(random weights)";
+
 /// How a tensor's values are made.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Fill {
@@ -125,7 +128,7 @@ pub fn metadata(shape: &Shape, mix: Mix) -> Vec<(String, Value)> {
     let architecture = if shape.moe.is_some() { "lfm2moe" } else { "lfm2" };
     let mut pairs = vec![
         ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
-        ("general.name".to_owned(), Value::String(format!("{} (random weights)", shape.names[0]))),
+        ("general.name".to_owned(), Value::String(format!("{} {RANDOM_WEIGHTS}", shape.names[0]))),
         ("general.file_type".to_owned(), Value::U32(mix.file_type())),
         ("general.quantization_version".to_owned(), Value::U32(QUANTIZATION_VERSION)),
     ];

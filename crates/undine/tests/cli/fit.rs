@@ -19,10 +19,8 @@ fn a_shape_is_sized_for_devices() {
         "16",
         "--context",
         "32K",
-        "--device",
-        "4090",
-        "--device",
-        "Desktop DDR5",
+        "--devices",
+        "4090, Desktop DDR5-5600 64GB",
         "--price",
         "0.72/h",
     ];
@@ -38,19 +36,107 @@ fn a_shape_is_sized_for_devices() {
     assert_eq!(desktop["speeds"]["decode_one"]["certainty"], "estimate");
     assert!(card["cost_per_million_tokens"]["output"].as_f64() > Some(0.0), "{card}");
     let screen = stdout(&run(&words));
-    for part in [
-        "(1,557,528,576 active)",
-        "6 attention layers x 2 x 8 heads x 64 x 2 B",
-        "RTX 4090 24GB",
-        "1M out",
-        "--max-num-seqs 16",
-    ] {
+    for part in
+        ["Needs 14.4 GiB: of 2 devices", "(1,557,528,576 active)", "K/V 6.00 GiB", "RTX 4090 24GB", "1M out"]
+    {
         assert!(screen.contains(part), "{part}: {screen}");
     }
-    let default = stdout(&run(&["fit", "LFM2-1.2B"]));
-    assert!(default.lines().count() <= 40, "a screen: {default}");
+    let formulas = stdout(&run(&[&words[..], &["-v"]].concat()));
+    for part in ["6 attention layers x 2 x 8 heads x 64 x 2 B", "--max-num-seqs 16"] {
+        assert!(formulas.contains(part) && !screen.contains(part), "{part}: {formulas}");
+    }
     let markdown = stdout(&run(&["fit", "LFM2-1.2B", "--markdown"]));
     assert!(markdown.contains("| weights |") && markdown.contains("|---|---:|"), "{markdown}");
+}
+
+#[test]
+fn the_answer_comes_first_and_this_machine_is_measured() {
+    let output = run(&["fit", "LFM2-350M"]);
+    let screen = stdout(&output);
+    assert!(screen.lines().count() <= 40, "a screen: {screen}");
+    let first = screen.lines().next().expect("a line");
+    assert!(
+        ["Yes: needs ", "Yes, but tight: needs ", "Yes, but slow: needs ", "No: needs "]
+            .iter()
+            .any(|start| first.starts_with(start)),
+        "{first}"
+    );
+    assert!(first.contains(" GiB here") || first.contains(" MiB here"), "{first}");
+    let longest = screen.split(|c: char| !c.is_ascii_digit() && c != ',').filter(|word| word.len() > 11);
+    assert_eq!(longest.collect::<Vec<_>>(), Vec::<&str>::new(), "numbers that nobody can read");
+    let fit = json(&run(&["fit", "LFM2-350M", "--json"]));
+    let here = &fit["devices"][0];
+    assert_eq!((&here["name"], &here["source"]), (&json!("this machine"), &json!("measured")));
+    assert!(here["bytes_per_s"].as_f64() > Some(1e8), "{here}");
+    assert!(fit["verdict"].as_str().is_some_and(|text| text.contains(": needs ")), "{fit}");
+    if here["fits"] == true {
+        assert_eq!(here["speeds"]["decode_one"]["certainty"], "estimate");
+        assert!(first.contains("; about "), "{first}");
+    }
+    let one = stdout(&run(&["fit", "LFM2-350M", "--devices", "raspberry pi 5 8gb"]));
+    let first = one.lines().next().expect("a line");
+    assert!(first.starts_with("Yes: needs") && first.contains("on Raspberry Pi 5 8GB; about"), "{first}");
+}
+
+#[test]
+fn devices_are_listed_marked_and_sorted() {
+    let all = json(&run(&["fit", "LFM2-24B-A2B", "--type", "Q8_0", "--devices", "--json"]));
+    let all = all["devices"].as_array().expect("a list");
+    assert!(all.len() >= 150, "{}", all.len());
+    let mark = |name: &str| {
+        let device = all.iter().find(|device| device["name"] == name);
+        device.unwrap_or_else(|| panic!("no {name}"))["runs"].clone()
+    };
+    assert_eq!(
+        ["RTX 4090 24GB", "RTX 5090 32GB", "Orange Pi 5 Plus 32GB", "H100 SXM 80GB"].map(mark),
+        ["no", "well", "tight", "well"].map(|mark| json!(mark))
+    );
+    for (key, first, last) in [
+        ("speed", "RTX 4090 24GB", "Raspberry Pi 5 8GB"),
+        ("memory", "Apple M4 Max 128GB", "iPhone 16 Pro 8GB"),
+        ("name", "Apple M4 Max 128GB", "RTX 4090 24GB"),
+        ("price", "iPhone 16 Pro 8GB", "Raspberry Pi 5 8GB"),
+    ] {
+        let names = "4090,iphone 16 pro,m4 max 128gb,raspberry pi 5 8gb";
+        let screen = stdout(&run(&["fit", "LFM2-350M", "--devices", names, "--sort", key]));
+        let rows: Vec<&str> =
+            screen.lines().skip_while(|line| !line.starts_with("device")).skip(1).take(4).collect();
+        assert!(rows[0].starts_with(first), "{key}: {rows:?}");
+        assert!(key == "price" || rows[3].starts_with(last), "{key}: {rows:?}");
+        assert_eq!(rows[0].contains("$999"), key == "price", "{rows:?}");
+        assert!(screen.contains("runs: well with at most 90%"), "{screen}");
+    }
+}
+
+#[test]
+fn fine_tuning_is_sized() {
+    let words = ["fit", "LFM2-8B-A1B", "--finetune", "lora", "--tokens", "32K", "--devices", "4090, h200"];
+    let bytes = |more: &[&str], name: &str| {
+        let fit = json(&run(&[&words[..], more, &["--json"]].concat()));
+        let terms = fit["training"]["terms"].as_array().expect("a list").clone();
+        terms.iter().find(|term| term["name"] == name).expect("a part")["bytes"].as_u64().expect("a number")
+    };
+    assert_eq!(bytes(&[], "weights"), 2 * 8_339_930_560);
+    // 24 layers of 2048 values in f32.
+    assert_eq!(bytes(&[], "activations"), 32_768 * 24 * 2048 * 4);
+    assert_eq!(bytes(&["--rank", "32"], "adapter"), 2 * bytes(&[], "adapter"));
+    assert!(bytes(&["--train-experts"], "adapter") > 15 * bytes(&[], "adapter"));
+    let screen = stdout(&run(&[&words[..], &["-v"]].concat()));
+    for part in
+        ["Needs ", "18 x conv.in_proj", "rank 16", "each layer's input", "no", "well", "does not train"]
+    {
+        assert!(screen.contains(part), "{part}: {screen}");
+    }
+    for (more, part) in [
+        (&["--targets", "gate_proj"][..], "conv.in_proj"),
+        (&["--sort", "price"], "memory or name"),
+        (&["--measure"], "--finetune"),
+    ] {
+        let output = run(&[&words[..], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(stderr(&output).contains(part), "{more:?}: {}", stderr(&output));
+    }
+    assert_eq!(run(&["fit", "LFM2-1.2B", "--rank", "8"]).status.code(), Some(2), "a rank of what?");
 }
 
 #[test]
@@ -68,7 +154,8 @@ fn files_folders_and_configurations_are_sized_alike() {
     );
     let svg = models().place("fit.svg");
     assert!(run(&["fit", "LFM2-1.2B", "--users", "8", "--svg", text(&svg)]).status.success());
-    assert!(std::fs::read_to_string(svg).expect("written").contains("8 users"));
+    let svg = std::fs::read_to_string(svg).expect("written");
+    assert!(svg.contains("8 users") && svg.contains("this machine: "), "{svg}");
 }
 
 #[test]
@@ -152,14 +239,15 @@ fn a_server_takes_the_memory_that_fit_says() {
 
 #[test]
 fn what_is_not_known_is_said() {
-    // No arithmetic is published for the card, and its bandwidth is; a desktop has neither too little memory nor a peak.
-    let screen = stdout(&run(&["fit", "LFM2-350M", "--device", "RX 9070", "--price", "1/h"]));
-    let row = screen.lines().find(|line| line.starts_with("RX 9070")).expect("a row");
+    // No arithmetic is published for the phone, and its bandwidth is.
+    let phone = "Galaxy S25 Ultra 12GB";
+    let screen = stdout(&run(&["fit", "LFM2-350M", "--device", phone, "--price", "1/h"]));
+    let row = screen.lines().find(|line| line.starts_with("Galaxy")).expect("a row");
     assert_eq!(row.matches("unknown").count(), 2, "prefill and its cost: {row}");
     assert!(screen.contains("unknown: no figure"), "{screen}");
     let known = stdout(&run(&["fit", "LFM2-350M", "--device", "H100"]));
     assert!(!known.contains("unknown"), "{known}");
-    let large = stdout(&run(&["fit", "LFM2-24B-A2B", "--type", "BF16", "--device", "RX 9070"]));
+    let large = stdout(&run(&["fit", "LFM2-24B-A2B", "--type", "BF16", "--device", phone]));
     assert!(!large.contains("unknown"), "what does not fit has no speed: {large}");
 }
 

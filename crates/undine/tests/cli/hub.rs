@@ -70,7 +70,7 @@ impl Place {
     fn slow_pull(&self, bytes_min: u64) -> Child {
         self.hub.set_faults(Faults { pause: Duration::from_millis(20), ..Faults::default() });
         self.hub.take_sent();
-        let mut command = self.command(&["pull", "acme/large-GGUF"]);
+        let mut command = self.command(&["pull", "--force", "acme/large-GGUF"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let started = Instant::now();
         let mut sent = 0;
@@ -90,7 +90,7 @@ fn a_pull_leaves_a_terminal_tidy() {
     let home = text(place.home.path()).to_owned();
     let hub = place.hub.url().to_owned();
     let settings = [&TERMINAL[..], &[("HF_HOME", home.as_str()), ("HF_ENDPOINT", hub.as_str())]].concat();
-    let words = ["pull", "acme/large-GGUF"];
+    let words = ["pull", "--force", "acme/large-GGUF"];
     let is_clean = |output: &str, columns: usize| {
         let left = Screen::after(columns, &utf8(output)).text();
         assert!(!left.contains(['█', '░']) && !left.contains("iB/s"), "{left}");
@@ -130,7 +130,7 @@ fn models_of_other_architectures_are_told_apart() {
         all.map(|model| (text(&model["name"]), text(&model["architecture"]))).collect()
     };
     for name in ["acme/other", "acme/other-GGUF"] {
-        succeeds(place.run(&["pull", name]));
+        succeeds(place.run(&["pull", "--force", name]));
     }
     // Nothing but foreign ones: said, and not shown.
     let nothing = place.run(&["list"]);
@@ -160,6 +160,121 @@ fn models_of_other_architectures_are_told_apart() {
     assert_eq!(fs::metadata(&path).and_then(|file| file.accessed()).expect("known"), long_ago);
     fs::write(&path, "damaged").expect("writes");
     assert_eq!(names(&[])[0].1, "none");
+}
+
+/// A repository whose weights are much larger than what tells whether they can be used.
+type Repository<'a> = (&'a str, Vec<(&'a str, Vec<u8>)>, &'a [&'a str]);
+
+/// Weights behind a header: `header` and so many bytes that nobody needs to see.
+fn with_data(header: Vec<u8>) -> Vec<u8> {
+    [header, noise(LARGE_BYTES, 6)].concat()
+}
+
+fn safetensors(header: &str) -> Vec<u8> {
+    let header = header.replace("END", &LARGE_BYTES.to_string());
+    with_data([&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat())
+}
+
+fn useless_repositories() -> Vec<Repository<'static>> {
+    let one = || safetensors("{\"x\":{\"dtype\":\"U8\",\"shape\":[END],\"data_offsets\":[0,END]}}");
+    let ours = fs::read(models().chat_folder().join("config.json")).expect("reads");
+    let of = |text: &str| text.as_bytes().to_vec();
+    vec![
+        ("llama-GGUF", vec![("a-Q8_0.gguf", with_data(foreign()))], &["\"llama\"", "--force"][..]),
+        ("noise-GGUF", vec![("a-Q8_0.gguf", noise(LARGE_BYTES, 7))], &["expected the bytes GGUF"]),
+        (
+            "qwen",
+            vec![("config.json", of("{\"model_type\": \"qwen3\"}")), ("model.safetensors", one())],
+            &["qwen3"],
+        ),
+        (
+            "adapter",
+            vec![("adapter_config.json", of("{}")), ("adapter_model.safetensors", one())],
+            &["config.json"],
+        ),
+        (
+            "encoder",
+            vec![
+                (
+                    "config.json",
+                    of("{\"model_type\": \"lfm2\", \"architectures\": [\"Lfm2BidirectionalModel\"]}"),
+                ),
+                ("model.safetensors", one()),
+            ],
+            &["embedding"],
+        ),
+        (
+            "colbert",
+            vec![("config.json", ours.clone()), ("modules.json", of("[]")), ("model.safetensors", one())],
+            &["embedding", "modules.json"],
+        ),
+        ("onnx", vec![("config.json", ours.clone()), ("onnx/model.onnx", noise(1000, 1))], &["ONNX"]),
+        ("pytorch", vec![("config.json", ours.clone()), ("pytorch_model.bin", noise(1000, 1))], &["PyTorch"]),
+        (
+            "unnamed",
+            vec![("config.json", ours.clone()), ("model.safetensors", one())],
+            &["tensor", "missing"],
+        ),
+        (
+            "damaged",
+            vec![("config.json", ours), ("model.safetensors", safetensors("{\"x\": 7}"))],
+            &["model.safetensors is damaged"],
+        ),
+    ]
+}
+
+#[test]
+fn nothing_is_fetched_that_would_not_run() {
+    let place = Place::new();
+    for (name, files, parts) in useless_repositories() {
+        let repo = format!("useless/{name}");
+        let files: Vec<(&str, Vec<u8>)> =
+            files.iter().map(|(path, content)| (*path, content.clone())).collect();
+        place.hub.set_repo(&repo, HubRepo::new(&files));
+        place.hub.take_sent();
+        let output = place.run(&["pull", &repo]);
+        assert_eq!(output.status.code(), Some(1), "{name}: {}", stderr(&output));
+        for part in parts {
+            assert!(stderr(&output).contains(part), "{name}: {part}: {}", stderr(&output));
+        }
+        assert!(!stderr(&output).contains("undine-look"), "{}", stderr(&output));
+        // What is on its way when the client has seen enough is counted, too.
+        let sent = place.hub.take_sent();
+        assert!(sent <= 160 << 10, "{name}: {sent} bytes");
+        assert!(!place.folder(&format!("models--useless--{name}")).exists(), "{name}: nothing is left of it");
+    }
+    for words in
+        [&["run", "useless/llama-GGUF", "-p", "x"][..], &["serve", "useless/llama-GGUF", "--port", "0"]]
+    {
+        place.hub.take_sent();
+        let output = place.run(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("\"llama\""), "{words:?}: {}", stderr(&output));
+        assert!(place.hub.take_sent() <= 160 << 10, "{words:?}");
+    }
+    succeeds(place.run(&["pull", "--force", "useless/llama-GGUF"]));
+    assert!(place.hub.take_sent() >= LARGE_BYTES as u64);
+}
+
+#[test]
+fn what_is_larger_than_this_machine_is_not_fetched() {
+    let place = Place::new();
+    place.hub.set_faults(Faults { claimed_bytes: Some(900 << 30), ..Faults::default() });
+    let output = place.run(&["pull", "acme/tiny-GGUF:BF16"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("900.00 GiB, and this machine has"), "{}", stderr(&output));
+    assert_eq!(place.hub.take_sent(), 0);
+}
+
+#[test]
+fn a_vision_model_without_its_tower_is_told() {
+    let place = Place::new();
+    let model = fs::read(models().chat()).expect("reads");
+    place.hub.set_repo("acme/tiny-VL-GGUF", HubRepo::new(&[("tiny-VL-BF16.gguf", model)]));
+    let pulled = succeeds(place.run(&["pull", "acme/tiny-VL-GGUF"]));
+    assert!(stderr(&pulled).contains("takes text only"), "{}", stderr(&pulled));
+    let plain = succeeds(place.run(&["pull", "acme/tiny-GGUF:BF16"]));
+    assert!(!stderr(&plain).contains("text only"), "{}", stderr(&plain));
 }
 
 fn succeeds(output: Output) -> Output {
@@ -267,7 +382,7 @@ fn a_killed_pull_goes_on() {
     // What is still on its way to the dead process is not counted.
     std::thread::sleep(Duration::from_millis(300));
     place.hub.take_sent();
-    let events = stdout(&succeeds(place.run(&["pull", "acme/large-GGUF", "--json"])));
+    let events = stdout(&succeeds(place.run(&["pull", "--force", "acme/large-GGUF", "--json"])));
     let events: Vec<Json> = events.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let last = events.last().expect("there are some");
     let sent = place.hub.take_sent();
@@ -295,7 +410,7 @@ fn control_c_says_how_to_go_on() {
 fn two_processes_fetch_once() {
     let place = Place::new();
     let first = place.slow_pull(1 << 20);
-    let second = place.run(&["pull", "acme/large-GGUF"]);
+    let second = place.run(&["pull", "--force", "acme/large-GGUF"]);
     let first = first.wait_with_output().expect("ends");
     for output in [&first, &second] {
         assert!(output.status.success(), "{}", stderr(output));
@@ -330,9 +445,24 @@ fn what_cannot_be_had_is_told_with_what_can() {
 #[test]
 fn models_lists_short_names_and_what_fits() {
     let place = Place::new();
-    let table = stdout(&succeeds(place.run(&["models"])));
+    let table = stdout(&succeeds(place.run(&["models", "--all"])));
     for part in ["lfm2.5:8b-a1b", "lfm2-vl:450m", "Q4_K_M", "FITS"] {
         assert!(table.contains(part), "{part}: {table}");
+    }
+    let first = stdout(&succeeds(place.run(&["models"])));
+    assert_eq!(first.lines().take_while(|line| !line.is_empty()).count(), 1 + 5, "{first}");
+    for part in [
+        "try first",
+        "lfm2.5:350m",
+        "everyday",
+        "best here",
+        "thinking",
+        "pictures",
+        "TOK/S",
+        "--all",
+        "GB/s",
+    ] {
+        assert!(first.contains(part), "{part}: {first}");
     }
     let list = json(&place.run(&["models", "--json"]));
     let first = &list[0];

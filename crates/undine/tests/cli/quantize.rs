@@ -371,3 +371,67 @@ fn a_vision_model_comes_back_as_one_folder() {
         serde_json::from_slice(&fs::read(folder.join("config.json")).expect("written")).expect("JSON");
     assert_eq!((&config["model_type"], &config["image_token_id"]), (&"lfm2_vl".into(), &16.into()));
 }
+
+/// The oracle's dense model with a first layer so wide that its three matrices take 192 MiB, in bytes with a scale for each row.
+fn write_packed(folder: &Path) {
+    const WIDTH: usize = 1 << 18;
+    fs::create_dir_all(folder).expect("made");
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(oracle("dense").join(file), folder.join(file)).expect("copied");
+    }
+    let config = fs::read(oracle("dense").join("config.json")).expect("there");
+    let mut config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+    config["quantization_config"] = serde_json::json!({"quant_method": "compressed-tensors"});
+    fs::write(folder.join("config.json"), config.to_string()).expect("written");
+    let own = fs::read(oracle("dense").join("model.safetensors")).expect("there");
+    let start = 8 + u64::from_le_bytes(own[..8].try_into().expect("eight bytes")) as usize;
+    let header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&own[8..start]).expect("JSON");
+    let (mut entries, mut data) = (serde_json::Map::new(), Vec::new());
+    let mut add = |name: &str, dtype: &str, shape: &[usize], bytes: &[u8]| {
+        let place = [data.len(), data.len() + bytes.len()];
+        let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": place});
+        entries.insert(name.to_owned(), entry);
+        data.extend_from_slice(bytes);
+    };
+    for (name, entry) in header.iter().filter(|(name, _)| *name != "__metadata__") {
+        let numbers =
+            |key: &str| -> Vec<usize> { serde_json::from_value(entry[key].clone()).expect("numbers") };
+        let (at, shape) = (numbers("data_offsets"), numbers("shape"));
+        let Some(module) = name.strip_suffix(".weight").filter(|name| name.contains("layers.0.feed_forward"))
+        else {
+            add(name, "BF16", &shape, &own[start + at[0]..start + at[1]]);
+            continue;
+        };
+        let shape = if module.ends_with("w2") { [shape[0], WIDTH] } else { [WIDTH, shape[1]] };
+        let codes: Vec<u8> = (0..shape[0] * shape[1]).map(|i| (i * 7 % 251) as u8).collect();
+        add(name, "I8", &shape, &codes);
+        // 2^-14 as BF16.
+        add(&format!("{module}.weight_scale"), "BF16", &[shape[0], 1], &[0x80, 0x38].repeat(shape[0]));
+    }
+    let header = serde_json::Value::Object(entries).to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    fs::write(folder.join("model.safetensors"), file).expect("written");
+}
+
+#[test]
+fn a_folder_of_another_program_is_converted_with_its_blocks_in_little_memory() {
+    let (folder, file) = (place("packed/folder"), place("packed/out.gguf"));
+    write_packed(&folder);
+    let info = json(&run(&["inspect", text(&folder), "--json"]));
+    assert_eq!(info["format"], "safetensors, compressed-tensors INT8");
+    let output = run(&["convert", text(&folder), text(&file), "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let peak = json(&output)["peak_memory_bytes"].as_u64();
+    assert!(peak < Some(PEAK_BYTES_MAX), "{peak:?} bytes");
+    let (source, _) = Source::open(&file).expect("opens");
+    let up = source.tensors().iter().find(|tensor| tensor.name == "blk.0.ffn_up.weight").expect("there");
+    assert_eq!(up.dtype(), DType::Q8_0);
+    let values = source.values(up);
+    let code = |i: usize| f32::from(((i * 7 % 251) as u8).cast_signed());
+    assert!((0..values.len()).all(|i| values[i] == code(i) / 16384.0), "values are what they were");
+    let answer = run(&["run", text(&folder), "-p", "Hi", "--max-tokens", "2", "--raw"]);
+    assert!(answer.status.success(), "{}", stderr(&answer));
+    fs::remove_dir_all(&folder).expect("removed");
+    fs::remove_file(&file).expect("removed");
+}

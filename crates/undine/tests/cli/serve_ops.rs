@@ -231,7 +231,20 @@ fn every_request_has_a_line_without_its_text() {
     let answer = talk(TcpStream::connect(&server.address).expect("connects"), &head);
     assert!(answer.contains("x-request-id: my-id-7") && answer.contains("cmpl-my-id-7"), "{answer}");
     let (_, errors) = server.terminate();
-    let line = errors.lines().find(|line| line.contains("my-id-7")).unwrap_or_else(|| panic!("{errors}"));
+    let find = |log: &str, part: &str| {
+        log.lines().find(|line| line.contains(part)).map_or_else(|| panic!("{part}: {log}"), str::to_owned)
+    };
+    let line = find(&errors, "POST /v1/completions 200, ");
+    for part in [" tokens in, 3 out, first after ", "s"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!errors.contains("private"), "{errors}");
+
+    // All there is to know of it is for those who debug, and for programs.
+    let server = Server::start(&[text(&models().chat()), "--log-level", "debug"]);
+    talk(TcpStream::connect(&server.address).expect("connects"), &head);
+    let (_, errors) = server.terminate();
+    let line = find(&errors, "id=my-id-7");
     for part in ["INFO", "/v1/completions", "status=200", "completion_tokens=3", "complete", "ttft_ms"] {
         assert!(line.contains(part), "{part}: {line}");
     }

@@ -1,5 +1,11 @@
 //! `undine synth`, `inspect` and `bench`.
 
+use std::path::Path;
+
+use undine_core::DType;
+use undine_core::quant::RandomBlocks;
+use undine_weights::{Checkpoint, GgufWriter, TensorDeclaration};
+
 use crate::common::{json, models, oracle, run, stderr, stdout, text};
 
 #[test]
@@ -22,6 +28,53 @@ fn every_type_is_written_inspected_measured_and_run() {
     }
 }
 
+/// A model whose matrices are random blocks of a type that nothing is encoded in.
+fn write_random(from: &Path, dtype: DType, to: &Path) {
+    let model = Checkpoint::open(from).expect("opens");
+    let mut random = fastrand::Rng::with_seed(1);
+    let (declarations, data): (Vec<_>, Vec<_>) = model
+        .tensors()
+        .map(|tensor| {
+            let cols = *tensor.shape.last().expect("has columns");
+            let is_norm = tensor.shape.len() == 1 && tensor.name.ends_with(".weight");
+            let dtype = if tensor.dtype == DType::F32 { DType::F32 } else { dtype };
+            let values: usize = tensor.shape.iter().product();
+            let mut bytes = vec![0; values / cols * dtype.row_bytes(cols).expect("whole blocks")];
+            random.fill(&mut bytes);
+            RandomBlocks::new(dtype, 1.0 / (cols as f32).sqrt(), |bytes| random.fill(bytes)).mend(&mut bytes);
+            if is_norm {
+                bytes = std::iter::repeat_n(1f32.to_le_bytes(), values).flatten().collect();
+            }
+            (TensorDeclaration { name: tensor.name.to_owned(), dtype, shape: tensor.shape.to_vec() }, bytes)
+        })
+        .unzip();
+    let mut writer = GgufWriter::create(to, model.metadata(), &declarations).expect("created");
+    data.iter().for_each(|bytes| writer.append(bytes).expect("as much as was declared"));
+    writer.commit().expect("written");
+}
+
+#[test]
+fn files_in_types_that_nothing_is_written_in_are_inspected_sized_run_and_quantized() {
+    let whole = models().place("read-only-source.gguf");
+    assert!(run(&["synth", "tiny", "--type", "Q8_0", "-o", text(&whole)]).status.success());
+    for &dtype in DType::ALL.iter().filter(|dtype| !dtype.is_written()) {
+        let path = models().place(&format!("tiny-{dtype}.gguf"));
+        write_random(&whole, dtype, &path);
+        let info = json(&run(&["inspect", text(&path), "--json"]));
+        assert!(info["types"][dtype.name()]["tensors"].as_u64() > Some(4), "{dtype}: {}", info["types"]);
+        let answer = json(&run(&["run", text(&path), "-p", "hello", "--max-tokens", "4", "--json"]));
+        assert!(answer["usage"]["completion_tokens"].as_u64() > Some(0), "{dtype}");
+        let fit = run(&["fit", text(&path), "--json"]);
+        assert!(fit.status.success(), "{dtype}: {}", stderr(&fit));
+        let smaller = models().place(&format!("tiny-{dtype}-Q4_0.gguf"));
+        let output = run(&["quantize", text(&path), text(&smaller), "--type", "Q4_0"]);
+        assert!(output.status.success(), "{dtype}: {}", stderr(&output));
+        let again = run(&["quantize", text(&whole), text(&smaller), "--type", dtype.name()]);
+        assert_eq!(again.status.code(), Some(2), "{dtype}");
+        assert!(stderr(&again).contains(&format!("files in {dtype} are read and run")), "{}", stderr(&again));
+    }
+}
+
 #[test]
 fn a_vision_model_is_written_with_its_tower_beside_it() {
     let path = models().place("vl/tiny-vl.gguf");
@@ -29,7 +82,7 @@ fn a_vision_model_is_written_with_its_tower_beside_it() {
     let output = run(&["synth", "tiny-vl", "--type", "Q4_K_M", "-o", text(&path)]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("mmproj-tiny-vl.gguf"), "{}", stderr(&output));
-    let checkpoint = undine_weights::Checkpoint::open(&path).expect("opens");
+    let checkpoint = Checkpoint::open(&path).expect("opens");
     let config = checkpoint.vision_config().expect("has a tower");
     assert_eq!((config.width, config.layers, config.hidden), (64, 2, 256));
 }

@@ -121,11 +121,7 @@ fn judge(answer: std::io::Result<crate::soak::http::Answer>) -> Judgement {
 fn close_half(client: &mut Client) -> Judgement {
     let stream = send(client, false)?;
     drop(stream.shutdown(Shutdown::Write));
-    match read_answer(&mut BufReader::new(stream)) {
-        // A server may take such a connection for one that is gone.
-        Err(_) => Ok(Outcome::Left),
-        answer => judge(answer),
-    }
+    judge(read_answer(&mut BufReader::new(stream)))
 }
 
 fn idle(client: &mut Client) -> Judgement {

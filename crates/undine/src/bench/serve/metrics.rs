@@ -79,7 +79,9 @@ impl Metrics {
         let per_second = |count: f64| if duration > 0.0 { count / duration } else { 0.0 };
         let meets_all = |sample: &Sample| wanted.objectives.iter().all(|&objective| meets(sample, objective));
         let goodput = || per_second(good.iter().filter(|sample| meets_all(sample)).count() as f64);
-        let (max_output_tokens_per_s, max_concurrent_requests) = peaks(&good);
+        let (chunks, max_concurrent_requests) = peaks(&good);
+        // Chunks may hold several tokens, and less than a second has no second: a peak is no lower than the mean.
+        let max_output_tokens_per_s = chunks.max(per_second(total_output as f64));
         let times =
             wanted.metrics.iter().map(|&metric| (metric, Times::of(values(&good, metric), wanted.percents)));
         Self {
@@ -213,6 +215,14 @@ mod tests {
             let metrics = Metrics::of(&samples(), 2.0, &wanted);
             assert_eq!(metrics.request_goodput, Some(good / 2.0), "{objectives:?}");
         }
+    }
+
+    #[test]
+    fn a_peak_is_no_lower_than_the_mean() {
+        let wanted = Wanted { metrics: &[], percents: &[], objectives: &[] };
+        let short = [sample(0.0, 0.1, &[0.1], 40)];
+        let metrics = Metrics::of(&short, 0.25, &wanted);
+        assert_eq!((metrics.output_throughput, metrics.max_output_tokens_per_s), (160.0, 160.0));
     }
 
     #[test]

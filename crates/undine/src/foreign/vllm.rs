@@ -1,6 +1,10 @@
 //! Flags of `vllm serve` that have no counterpart: a table of what each one means here.
+//!
+//! Unlike those of other programs they may stand in the file of `--config`, so the parser knows them, hidden.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+
+use super::Verdict::{self, NoEffect, Only, Refused};
 
 /// What a flag is followed by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,18 +15,6 @@ enum Takes {
     Value,
 }
 use Takes::{Nothing, Value};
-
-/// What becomes of a flag.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
-    /// It is accepted and changes nothing, for this reason.
-    NoEffect(&'static str),
-    /// Only this value is possible, for this reason.
-    Only(&'static [&'static str], &'static str),
-    /// It would change the answers or what is promised, so the server does not start.
-    Refused(&'static str),
-}
-use Verdict::{NoEffect, Only, Refused};
 
 const ONE_PROCESS: &str = "one process serves one model on this machine's CPU";
 const NO_GPU: &str = "there is no GPU to do it on";
@@ -196,7 +188,6 @@ const FLAGS: &[(&str, Takes, Verdict)] = &[
         Nothing,
         Refused("a stream reports usage when its request has stream_options.include_usage"),
     ),
-    ("enable-tokenizer-info-endpoint", Nothing, Refused("the tokenizer is in the checkpoint; see /tokenize")),
     // Server.
     ("grpc", Nothing, Refused("the server speaks HTTP")),
     ("tokens-only", Nothing, Refused("text is always understood; token ids too, at /v1/completions")),
@@ -259,16 +250,7 @@ impl ForeignArgs {
     pub fn judge(&self) -> Result<Vec<String>, String> {
         let mut warnings = Vec::new();
         for Given { flag, value, verdict } in &self.given {
-            let value = value.as_deref();
-            match verdict {
-                NoEffect(why) => warnings.push(format!("{flag} has no effect: {why}")),
-                Only(values, _) if value.is_some_and(|value| values.contains(&value)) => {}
-                Only(values, why) => {
-                    let (expected, value) = (values.join(" or "), value.unwrap_or("nothing"));
-                    return Err(format!("{flag}: expected {expected}, found {value}: {why}"));
-                }
-                Refused(why) => return Err(format!("{flag}: {why}")),
-            }
+            warnings.extend(verdict.judge(flag, value.as_deref())?);
         }
         Ok(warnings)
     }

@@ -1,0 +1,193 @@
+//! What the library refuses although its keywords are known: the place is looked for, and the least that helps is left out.
+//!
+//! The library says what is wrong, but not where. So parts of the schema are compiled alone, with references that mean anything, until one
+//! fails whose own parts do not.
+
+use serde_json::{Map, Value as Json};
+
+use super::{DEFINITIONS, Fitted, LeftOut, anything, with_definitions};
+
+/// Most compilations that finding what is wrong may take; then nothing of the schema is kept.
+const COMPILATIONS_MAX: usize = 2000;
+/// Keywords that are left out together, those that say least first.
+const GROUPS: [&[&str]; 14] = [
+    &["minProperties", "maxProperties"],
+    &["pattern"],
+    &["patternProperties"],
+    &["format"],
+    &["multipleOf"],
+    &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
+    &["minLength", "maxLength"],
+    &["minItems", "maxItems"],
+    &["enum"],
+    &["const"],
+    &["required"],
+    &["allOf"],
+    &["anyOf"],
+    &["$ref"],
+];
+/// Keywords of which each can be the one for which a grammar is too large for its lexer.
+const LEXICAL: [&str; 9] = [
+    "pattern",
+    "format",
+    "multipleOf",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "minLength",
+    "maxLength",
+];
+
+/// Weakens a fitted schema until `compiles` takes it.
+pub fn relax(
+    schema: &Json,
+    definitions: &Map<String, Json>,
+    place: &str,
+    left_out: &mut LeftOut,
+    compiles: impl Fn(&Json) -> Result<(), String>,
+) -> Json {
+    let mut whole = with_definitions(schema, definitions);
+    if compiles(&whole).is_ok() {
+        return whole;
+    }
+    let loose = definitions.keys().map(|name| (name.clone(), anything())).collect();
+    let mut search = Search { definitions: loose, compiles, left: COMPILATIONS_MAX };
+    // First what is wrong by itself, then what is wrong only together with what is referred to.
+    for together in [false, true] {
+        if together {
+            search.definitions =
+                whole.get(DEFINITIONS).and_then(Json::as_object).cloned().unwrap_or_default();
+        }
+        while search.left > 0 && !search.fits(&whole) {
+            let before = left_out.clone();
+            search.weaken(&mut whole, place, left_out);
+            if *left_out == before {
+                break;
+            }
+        }
+    }
+    if (search.compiles)(&whole).is_ok() {
+        return whole;
+    }
+    left_out.add(place, "");
+    anything()
+}
+
+struct Search<C> {
+    definitions: Map<String, Json>,
+    compiles: C,
+    left: usize,
+}
+
+impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
+    /// Whether a part compiles with the definitions there are. The whole schema has its own.
+    fn fits(&mut self, part: &Json) -> bool {
+        if self.left == 0 {
+            return true;
+        }
+        self.left -= 1;
+        match part.get(DEFINITIONS) {
+            Some(_) => (self.compiles)(part).is_ok(),
+            None => (self.compiles)(&with_definitions(part, &self.definitions)).is_ok(),
+        }
+    }
+
+    /// Finds the innermost part that does not compile, and leaves something of it out.
+    fn weaken(&mut self, schema: &mut Json, place: &str, left_out: &mut LeftOut) -> bool {
+        let Some(object) = schema.as_object_mut() else { return false };
+        for (keyword, value) in object.iter_mut() {
+            let parts: Vec<(String, &mut Json)> = match (keyword.as_str(), value) {
+                (DEFINITIONS | "properties" | "patternProperties", Json::Object(parts)) => {
+                    parts.iter_mut().map(|(name, part)| (format!("{keyword}.{name}"), part)).collect()
+                }
+                ("prefixItems" | "anyOf" | "allOf", Json::Array(parts)) => {
+                    parts.iter_mut().enumerate().map(|(at, part)| (format!("{keyword}.{at}"), part)).collect()
+                }
+                ("items" | "additionalProperties", part) => vec![(keyword.clone(), part)],
+                _ => continue,
+            };
+            for (step, part) in parts {
+                if part.is_object() && !self.fits(part) {
+                    let dot = if place.is_empty() { "" } else { "." };
+                    if self.weaken(part, &format!("{place}{dot}{step}"), left_out) {
+                        return true;
+                    }
+                }
+            }
+        }
+        let has_definitions = object.contains_key(DEFINITIONS);
+        self.weaken_own(schema, place, has_definitions, left_out)
+    }
+
+    fn weaken_own(
+        &mut self,
+        schema: &mut Json,
+        place: &str,
+        has_definitions: bool,
+        left_out: &mut LeftOut,
+    ) -> bool {
+        let Some(object) = schema.as_object() else { return false };
+        for group in GROUPS {
+            let found: Vec<&str> =
+                group.iter().copied().filter(|keyword| object.contains_key(*keyword)).collect();
+            if found.is_empty() {
+                continue;
+            }
+            let mut weaker = object.clone();
+            weaker.retain(|keyword, _| !found.contains(&keyword.as_str()));
+            let weaker = Json::Object(weaker);
+            if self.fits(&weaker) {
+                found.iter().for_each(|keyword| left_out.add(place, keyword));
+                *schema = weaker;
+                return true;
+            }
+        }
+        // No single one helps.
+        let kept = |keyword: &str| keyword == "type" || (has_definitions && keyword == DEFINITIONS);
+        let mut bare = object.clone();
+        bare.retain(|keyword, _| kept(keyword));
+        if bare.len() == object.len() {
+            bare.clear();
+        }
+        left_out.add(place, "");
+        *schema = Json::Object(bare);
+        true
+    }
+}
+
+/// A schema without what can make a lexer too large.
+pub fn outline(fitted: &Fitted) -> Fitted {
+    let mut left_out = fitted.left_out.clone();
+    let schema = outlined(&fitted.schema, "", &mut left_out);
+    let definition = |(name, part): (&String, &Json)| (name.clone(), outlined(part, name, &mut left_out));
+    let definitions = fitted.definitions.iter().map(definition).collect();
+    Fitted { schema, definitions, left_out }
+}
+
+fn outlined(schema: &Json, place: &str, left_out: &mut LeftOut) -> Json {
+    let dot = if place.is_empty() { "" } else { "." };
+    match schema {
+        Json::Object(object) => {
+            let mut out = Map::new();
+            for (keyword, value) in object {
+                let value = match keyword.as_str() {
+                    "enum" | "const" => value.clone(),
+                    // A property may be called like a keyword; its schema is an object.
+                    lexical if LEXICAL.contains(&lexical) && !value.is_object() => {
+                        left_out.add(place, keyword);
+                        continue;
+                    }
+                    _ => outlined(value, &format!("{place}{dot}{keyword}"), left_out),
+                };
+                out.insert(keyword.clone(), value);
+            }
+            Json::Object(out)
+        }
+        Json::Array(list) => {
+            let part = |(at, part)| outlined(part, &format!("{place}.{at}"), left_out);
+            Json::Array(list.iter().enumerate().map(part).collect())
+        }
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,136 @@
+use super::*;
+use crate::grammar::lark::compiles;
+
+/// The fitted schema with what it needs, and what was left out.
+fn fitted(schema: &Json) -> (Json, Vec<String>) {
+    let Fitted { schema, definitions, mut left_out } = fit(schema);
+    let whole = relax(&schema, &definitions, "", &mut left_out, compiles);
+    (whole, left_out.0)
+}
+
+#[test]
+fn what_says_nothing_is_dropped_and_what_is_spelled_otherwise_is_translated() {
+    let string = || json!({"type": "string"});
+    let table = [
+        (json!({"title": "T", "description": "d", "default": 1, "x-order": 2}), json!({})),
+        (json!({"type": "array", "uniqueItems": false, "minContains": 0}), json!({"type": "array"})),
+        (
+            json!({"type": "array", "uniqueItems": true, "maxItems": 1}),
+            json!({"type": "array", "maxItems": 1}),
+        ),
+        (json!({"contains": {"type": "string"}, "minContains": 0}), json!({})),
+        (json!({"propertyNames": string(), "type": "object"}), json!({"type": "object"})),
+        (json!({"type": "string", "format": "color"}), string()),
+        (json!({"type": "string", "format": "date"}), json!({"type": "string", "format": "date"})),
+        (json!({"type": "STRING"}), string()),
+        (json!({"type": "str"}), string()),
+        (json!({"type": "any"}), json!({})),
+        (json!({"type": ["string", "null", "string"]}), json!({"type": ["string", "null"]})),
+        (json!("integer"), json!({"type": "integer"})),
+        (json!({"type": "string", "nullable": true}), json!({"type": ["string", "null"]})),
+        (json!({"enum": ["a"], "nullable": true}), json!({"enum": ["a", null]})),
+        (
+            json!({"const": "a", "type": "string", "nullable": true}),
+            json!({"type": ["string", "null"], "enum": ["a", null]}),
+        ),
+        (json!({"allOf": [string()]}), json!({"allOf": [string()]})),
+        (json!({"oneOf": [string(), {"type": "null"}]}), json!({"anyOf": [string(), {"type": "null"}]})),
+        (
+            json!({"items": [string()], "additionalItems": false}),
+            json!({"items": false, "prefixItems": [string()]}),
+        ),
+        (json!({"properties": [], "required": null, "maxLength": 3.0}), json!({"maxLength": 3})),
+        (
+            json!({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": string()}),
+            json!({"type": "object", "additionalProperties": false, "properties": {"a": string(), "b": string()}}),
+        ),
+        (
+            json!({"type": "object", "propertyNames": {"pattern": "^x"}, "additionalProperties": string()}),
+            json!({"type": "object", "additionalProperties": false, "patternProperties": {"^x": string()}}),
+        ),
+        (
+            json!({"type": "object", "unevaluatedProperties": false, "properties": {}}),
+            json!({"type": "object", "additionalProperties": false, "properties": {}}),
+        ),
+        (json!({"properties": {"a": {"not": {}}}}), json!({"properties": {"a": false}})),
+    ];
+    for (given, want) in table {
+        assert_eq!(fitted(&given), (want, vec![]), "{given}");
+    }
+}
+
+#[test]
+fn what_no_grammar_can_follow_is_left_out_with_its_place() {
+    let property = |schema: Json| json!({"type": "object", "properties": {"a": schema}});
+    let table = [
+        (
+            property(json!({"type": "array", "uniqueItems": true})),
+            property(json!({"type": "array"})),
+            "properties.a.uniqueItems",
+        ),
+        (property(json!("the name of a city")), property(json!({})), "properties.a"),
+        (property(json!(null)), property(json!({})), "properties.a"),
+        (property(json!({"type": "date"})), property(json!({})), "properties.a.type"),
+        (property(json!({"$ref": "https://example.com/x"})), property(json!({})), "properties.a.$ref"),
+        (property(json!({"enum": "x"})), property(json!({})), "properties.a.enum"),
+        (
+            property(json!({"type": "string", "pattern": "(?<!x)y", "maxLength": 3})),
+            property(json!({"type": "string", "maxLength": 3})),
+            "properties.a.pattern",
+        ),
+        (
+            property(json!({"type": "object", "properties": {"b": {}, "c": {}}, "maxProperties": 1})),
+            property(json!({"type": "object", "properties": {"b": {}, "c": {}}})),
+            "properties.a.maxProperties",
+        ),
+        (
+            json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}),
+            json!({"anyOf": [{"type": "integer"}, {"type": "number"}]}),
+            "oneOf",
+        ),
+        (
+            json!({"type": "object", "properties": {"a": false}, "required": ["a"]}),
+            json!({"type": "object", "properties": {"a": false}}),
+            "required",
+        ),
+    ];
+    for (given, want, place) in table {
+        assert_eq!(fitted(&given), (want, vec![place.to_owned()]), "{given}");
+    }
+}
+
+#[test]
+fn alternatives_that_differ_behind_references_are_enforced() {
+    let tagged =
+        |tag: &str| json!({"type": "object", "properties": {"t": {"const": tag}}, "required": ["t"]});
+    let closed = |name: &str| json!({"type": "object", "properties": {name: {}}, "required": [name], "additionalProperties": false});
+    let of = |parts: Json| json!({"oneOf": parts, "$defs": {"a": tagged("a"), "b": tagged("b")}});
+    for (parts, is_exact) in [
+        (json!([{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]), true),
+        (json!([{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]), false),
+        (json!([{"$ref": "#/$defs/a"}, {"type": "null"}, {"const": 3}]), true),
+        (json!([{"const": 1}, {"const": 1.0}]), false),
+        (json!([{"enum": ["a", "b"]}, {"enum": ["c"]}]), true),
+        (json!([{"type": "string"}, {"enum": ["c", 1]}]), false),
+        (json!([closed("a"), closed("b")]), true),
+        (json!([{"anyOf": [{"type": "null"}, {"type": "string"}]}, {"type": "array"}]), true),
+        (json!([{"allOf": [{"$ref": "#/$defs/a"}]}, {"$ref": "#/$defs/b"}]), true),
+    ] {
+        let left_out = fitted(&of(parts.clone())).1;
+        assert_eq!(left_out.is_empty(), is_exact, "{parts}: {left_out:?}");
+    }
+    // A property that tells them apart is there, whatever its default says.
+    let loose = |tag: &str| json!({"type": "object", "properties": {"t": {"const": tag, "default": tag}}});
+    let discriminated = json!({"oneOf": [loose("a"), loose("b")], "discriminator": {"propertyName": "t"}});
+    let (schema, left_out) = fitted(&discriminated);
+    assert_eq!((left_out.len(), &schema["anyOf"][0]["required"]), (0, &json!(["t"])));
+}
+
+#[test]
+fn places_are_anybodys_text_and_are_kept_short() {
+    let mut left_out = LeftOut::default();
+    left_out.add(&format!("properties.a\u{1b}[2J{}", "x".repeat(5000)), "not");
+    assert!(left_out.0[0].starts_with("properties.a?[2J") && left_out.0[0].chars().count() == PLACE_CHARS);
+    (0..1000).for_each(|i| left_out.add(&i.to_string(), "not"));
+    assert_eq!(left_out.0.len(), LEFT_OUT_MAX);
+}
