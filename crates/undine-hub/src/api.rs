@@ -206,7 +206,9 @@ impl Api {
         let response = loop {
             match self.send(Method::HEAD, &url, None, Follow::AtHome).await {
                 Ok(response) => break response,
-                Err(failure) => tokio::time::sleep(backoff.delay(failure, url.as_str())?.0).await,
+                Err(failure) => {
+                    tokio::time::sleep(backoff.delay(failure.at_first(url.as_str()), url.as_str())?.0).await;
+                }
             }
         };
         let headers = response.headers();
@@ -225,7 +227,7 @@ impl Api {
                     Ok(body) => return Ok(body),
                     Err(failure) => failure,
                 },
-                Err(failure) => failure,
+                Err(failure) => failure.at_first(url.as_str()),
             };
             tokio::time::sleep(backoff.delay(failure, url.as_str())?.0).await;
         }
@@ -262,8 +264,10 @@ impl Api {
                 request = request.header(RANGE, format!("bytes={first}-{last}"));
             }
             // The address of a content may hold a signature, which is nobody's business.
-            let response =
-                request.send().await.map_err(|error| Failure::retry(chain(&error.without_url())))?;
+            let response = request.send().await.map_err(|error| {
+                let (nobody, reason) = (error.is_connect(), chain(&error.without_url()));
+                if nobody { Failure::Unreachable { reason } } else { Failure::retry(reason) }
+            })?;
             if !response.status().is_redirection() {
                 return self.judged(response, &url).await;
             }

@@ -6,6 +6,9 @@ use crate::error::Error;
 use crate::name::HubName;
 use crate::quant::{self, Candidate};
 
+/// The folder of chat templates beside the default one.
+const TEMPLATES: &str = "additional_chat_templates";
+
 /// A file of a repository.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
@@ -86,12 +89,21 @@ pub(crate) fn ggufs(entries: &[Entry]) -> Vec<Gguf> {
     found
 }
 
-/// The vision tower that goes with a model: of the same quantization if there is one, else the smallest of at least 8 bits.
+/// The vision tower that goes with a model: one that is named like it if there is one; of these one of the same quantization,
+/// else the smallest of at least 8 bits.
 fn mmproj(entries: &[Entry], gguf: &Gguf) -> Option<usize> {
-    let towers = || {
-        let beside = |at: &usize| folder(&entries[*at].path) == folder(&gguf.stem);
-        (0..entries.len()).filter(|&at| is_mmproj(&entries[at].path)).filter(beside)
-    };
+    let beside =
+        |at: &usize| is_mmproj(&entries[*at].path) && folder(&entries[*at].path) == folder(&gguf.stem);
+    let mut found: Vec<usize> = (0..entries.len()).filter(beside).collect();
+    let name = file_name(&gguf.stem).to_ascii_lowercase();
+    let name =
+        gguf.quant.as_ref().and_then(|quant| name.strip_suffix(&quant.to_ascii_lowercase())).unwrap_or(&name);
+    let name = name.trim_end_matches(['-', '.', '_']);
+    let is_named_alike = |at: &usize| file_name(&entries[*at].path).to_ascii_lowercase().contains(name);
+    if found.iter().any(is_named_alike) {
+        found.retain(is_named_alike);
+    }
+    let towers = || found.iter().copied();
     let quant_of = |at: &usize| quant::of_stem(file_name(entries[*at].path.trim_end_matches(".gguf")));
     let fine =
         |at: &usize| quant_of(at).and_then(|quant| quant::bits_per_weight(&quant)).unwrap_or(16.0) >= 8.0;
@@ -108,8 +120,10 @@ fn is_card(path: &str) -> bool {
 /// Files that a Hugging Face folder is opened with. Weights in other forms and subfolders are not.
 fn is_of_folder(path: &str) -> bool {
     let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
-    !path.contains('/')
-        && (["safetensors", "json", "jinja"].contains(&extension) || path == "tokenizer.model")
+    let is_template = folder(path) == TEMPLATES && extension == "jinja";
+    is_template
+        || !path.contains('/')
+            && (["safetensors", "json", "jinja"].contains(&extension) || path == "tokenizer.model")
 }
 
 /// What a repository without weights that can be opened holds instead, and what to do.
@@ -270,6 +284,23 @@ mod tests {
         assert!(message.contains("Q5_K_M; it has F16, Q8_0, Q4_K_M, Q4_0"), "{message}");
         let message = selected(&GGUF, "a/b/none.gguf", 10).expect_err("there is none");
         assert!(message.contains("none.gguf") && message.contains("LFM2-F16.gguf"), "{message}");
+    }
+
+    #[test]
+    fn a_tower_that_is_named_like_the_model_comes_before_those_of_others() {
+        let files = [
+            ("LFM2-VL-1.6B-Q4_0.gguf", 9),
+            ("LFM2-VL-450M-Q4_0.gguf", 5),
+            ("mmproj-LFM2-VL-1.6B-Q8_0.gguf", 4),
+            ("mmproj-LFM2-VL-450M-Q8_0.gguf", 2),
+        ];
+        for (model, tower) in [
+            ("LFM2-VL-1.6B-Q4_0.gguf", "mmproj-LFM2-VL-1.6B-Q8_0.gguf"),
+            ("LFM2-VL-450M-Q4_0.gguf", "mmproj-LFM2-VL-450M-Q8_0.gguf"),
+        ] {
+            let (paths, _) = selected(&files, &format!("a/b/{model}"), 10).expect("found");
+            assert_eq!(paths, [model, tower]);
+        }
     }
 
     #[test]

@@ -75,6 +75,18 @@ pub enum Error {
         /// Names that look like it.
         nearest: Vec<String>,
     },
+    /// A path to nothing.
+    #[error(
+        "there is no file or folder {}{}; a model of the hub is named OWNER/NAME, or shortly as `undine models` lists them",
+        path.display(),
+        did_you_mean(nearest)
+    )]
+    NoFileHere {
+        /// As it was given.
+        path: PathBuf,
+        /// Paths that look like it.
+        nearest: Vec<String>,
+    },
     /// Nothing says where the cache is.
     #[error(
         "there is no place for the cache of models: HOME is not set; set it, or name a folder in HF_HOME, \
@@ -212,6 +224,17 @@ pub enum Error {
         /// What was asked for.
         url: String,
         /// What was expected and what was found.
+        reason: String,
+    },
+    /// No way leads to the hub: no name service, no route, nobody who listens.
+    #[error(
+        "{url} cannot be reached: {reason}; is there a network? A model that is here is named by its path, and `undine list` \
+             says what is in the cache"
+    )]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// What happened.
         reason: String,
     },
     /// The network failed, more often than is tried.

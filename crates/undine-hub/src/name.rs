@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::near_files::near_files;
 use crate::short_names;
 
 /// Longest name.
@@ -181,11 +182,18 @@ impl ModelName {
             return Ok(Self::Path(text.to_owned()));
         }
         let name = text.to_string_lossy();
-        let unknown = |nearest: Vec<String>| Error::Unknown { name: name.clone().into_owned(), nearest };
         if looks_like_path(text) {
-            return Err(unknown(Vec::new()));
+            let nearest = near_files(text);
+            return Err(Error::NoFileHere { path: text.to_owned(), nearest });
         }
-        HubName::parse(&name).map(Self::Hub)
+        HubName::parse(&name).map(Self::Hub).map_err(|error| match error {
+            // It may be the name of a file here, misspelt or without its ending.
+            Error::Unknown { name, nearest } => {
+                let files = near_files(text);
+                Error::Unknown { name, nearest: files.into_iter().chain(nearest).collect() }
+            }
+            other => other,
+        })
     }
 }
 
@@ -373,7 +381,7 @@ mod tests {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         assert_eq!(ModelName::parse(&here).expect("exists"), ModelName::Path(here));
         for text in ["/no/such/file", "./a/b", "../a/b", "model.gguf", "folder/model.gguf", "~/a/b", "a/b/"] {
-            assert!(matches!(ModelName::parse(Path::new(text)), Err(Error::Unknown { .. })), "{text}");
+            assert!(matches!(ModelName::parse(Path::new(text)), Err(Error::NoFileHere { .. })), "{text}");
         }
         assert!(matches!(ModelName::parse(Path::new("a/b")), Ok(ModelName::Hub(_))));
     }

@@ -23,6 +23,11 @@ pub(crate) enum Failure {
         /// What the server asks to wait.
         after: Option<Duration>,
     },
+    /// Nobody could be asked. Another attempt may succeed, but hardly the first of all.
+    Unreachable {
+        /// What happened.
+        reason: String,
+    },
     /// Another one would fail in the same way.
     Fatal(Error),
 }
@@ -30,6 +35,14 @@ pub(crate) enum Failure {
 impl Failure {
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into(), after: None }
+    }
+
+    /// The same where nothing has been asked before: whoever has no network is told at once.
+    pub fn at_first(self, url: &str) -> Self {
+        match self {
+            Self::Unreachable { reason } => Self::Fatal(Error::Unreachable { url: url.to_owned(), reason }),
+            other => other,
+        }
     }
 }
 
@@ -62,6 +75,7 @@ impl Backoff {
         let (reason, after) = match failure {
             Failure::Fatal(error) => return Err(error),
             Failure::Retry { reason, after } => (reason, after),
+            Failure::Unreachable { reason } => (reason, None),
         };
         self.attempts += 1;
         if self.attempts >= self.attempts_max {

@@ -61,7 +61,8 @@ pub(crate) fn render(
     let own = request_template(ready, tokenizer, conversation, cancel)?;
     let template = match &own {
         Some(template) => template,
-        None => model_template(ready)?,
+        None if conversation.tools.is_empty() => model_template(ready)?,
+        None => model_template(ready)?.for_tools(),
     };
     let traits = template.traits();
     let Conversation { tools, end, split, .. } = conversation;
@@ -142,7 +143,9 @@ fn request_template(
         Some(helpers) => ChatTemplate::isolated(source, &bos, &eos, helpers, cancel),
         None => ChatTemplate::new(source, &bos, &eos),
     };
-    template.map(Some).map_err(|error| ApiError::text("chat_template", &error))
+    let template = template.map_err(|error| ApiError::text("chat_template", &error))?;
+    let variables = ready.model.template.as_ref().map(|template| template.variables().clone());
+    Ok(Some(template.with_variables(variables.unwrap_or_default())))
 }
 
 /// Makes a model answer without thinking, whatever its template knows of that: closes the thought in the prompt, or,

@@ -90,6 +90,30 @@ pub fn preset(name: &str) -> Option<Preset> {
     }
 }
 
+/// What a name says of how a model was trained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Training {
+    /// To continue text.
+    Base,
+    /// To answer.
+    Chat,
+}
+
+/// What a name says of a model's training, if it says anything.
+pub fn training(name: &str) -> Option<Training> {
+    const BASE: [&str; 3] = ["base", "pretrain", "pretrained"];
+    const CHAT: [&str; 8] = ["instruct", "chat", "it", "sft", "dpo", "thinking", "assistant", "tool"];
+    let name = name.to_ascii_lowercase();
+    let words: Vec<&str> = name.split(['-', '_', ' ', '/', '.']).collect();
+    let has = |known: &[&str]| words.iter().any(|word| known.contains(word));
+    // What was trained further is named after what it began as.
+    match (has(&CHAT), has(&BASE)) {
+        (true, _) => Some(Training::Chat),
+        (false, true) => Some(Training::Base),
+        (false, false) => None,
+    }
+}
+
 /// A number with `b` or `m` after it, such as `1.2b`.
 fn is_size(word: &str) -> bool {
     word.strip_suffix(['b', 'm']).is_some_and(|number| number.parse::<f32>().is_ok())

@@ -1,6 +1,6 @@
 //! Every published checkpoint and its sampling preset.
 
-use undine_text::{Preset, preset};
+use undine_text::{Preset, Training, preset, training};
 
 const GREEDY: Option<Preset> =
     Some(Preset { temperature: Some(0.0), top_k: None, top_p: None, min_p: None, repetition_penalty: None });
@@ -67,5 +67,21 @@ fn spellings_of_the_wild() {
         ("/data/LFM2-24B-A2B/model-00001-of-00010.safetensors", top_k(0.1, 50)),
     ] {
         assert_eq!(preset(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_name_may_say_how_a_model_was_trained() {
+    for (name, expected) in [
+        ("LFM2.5-1.2B-Base", Some(Training::Base)),
+        ("LFM2.5-1.2B-Instruct-Q4_K_M.gguf", Some(Training::Chat)),
+        ("LFM2.5-1.2B-Base-SFT", Some(Training::Chat)),
+        ("base.gguf", Some(Training::Base)),
+        ("LFM2-350M", None),
+        ("LFM2-350M-Extract", None),
+        ("LFM2-350M-PT", None),
+        ("database-model", None),
+    ] {
+        assert_eq!(training(name), expected, "{name}");
     }
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use crate::Error;
-use crate::checkpoint::folder_of;
 use crate::config_gguf::{ARCHITECTURE_DENSE, ARCHITECTURE_MOE, Metadata};
 use crate::config_hf::MODEL_TYPES;
 use crate::gguf::GgufHeader;
 use crate::hf;
 use crate::map::Bytes;
+use crate::place::Place;
 
 /// A kind of model, as the file calls it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,17 +25,22 @@ impl Architecture {
     /// # Errors
     /// If the system refuses, or the file is damaged or says nothing of what it holds.
     pub fn of(path: &Path) -> Result<Self, Error> {
-        let (name, known) = match folder_of(path)? {
-            Some(folder) => {
+        let (name, known) = match Place::of(path)? {
+            Place::Folder(folder) => {
                 let name = hf::model_type(&folder)?;
                 let known = MODEL_TYPES.contains(&name.as_str());
                 (name, known)
             }
-            None => {
-                let header = GgufHeader::read(&Bytes::map(path)?)?;
+            Place::File(file) => {
+                let header = GgufHeader::read(&Bytes::map(&file)?)?;
                 let found = Metadata::new(&header.metadata).text("general.architecture")?;
                 let missing = || Error::config("general.architecture", "the key is required and absent");
                 let name = found.ok_or_else(missing)?.to_owned();
+                // Adapters and the like state what they are for.
+                let kind = Metadata::new(&header.metadata).text("general.type").ok().flatten();
+                if let Some(kind) = kind.filter(|&kind| kind != "model") {
+                    return Ok(Self::Foreign(format!("{name}, {kind}")));
+                }
                 let known = [ARCHITECTURE_DENSE, ARCHITECTURE_MOE].contains(&name.as_str());
                 (name, known)
             }

@@ -29,7 +29,12 @@ pub(crate) fn bind(
     let hidden = declared.hidden;
     binder.matrix(WeightName::TokenEmbedding, declared.vocab, hidden)?;
     binder.final_norm(hidden)?;
-    if binder.wanted(declared.head, WeightName::Head)? {
+    if declared.head == Presence::Required && binder.optional(WeightName::Head)?.is_none() {
+        let name = names.spellings(WeightName::Head).swap_remove(0);
+        binder.repairs.push(format!(
+            "The configuration has a head of its own, but {name} is absent; the token embedding is used, as in every LFM2 model."
+        ));
+    } else if binder.wanted(declared.head, WeightName::Head)? {
         binder.matrix(WeightName::Head, declared.vocab, hidden)?;
     }
     let mut feed_forward = Vec::with_capacity(declared.layers.len());

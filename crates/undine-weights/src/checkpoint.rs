@@ -3,19 +3,25 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::{Map, Value as Json};
 use undine_core::{Config, DType, ImageSettings, SpecialTokens, VisionConfig, Vocabulary};
 
+use crate::beside::adopt_text;
+use crate::chat_templates::ChatTemplates;
 use crate::map::Bytes;
+use crate::place::Place;
+use crate::sampling_defaults::SamplingDefaults;
 use crate::tensor::TensorTable;
+use crate::text_files::TextFiles;
 use crate::value::Value;
-use crate::vision::{Vision, attach, find_beside};
-use crate::vocabulary::{SamplingDefaults, TextData};
+use crate::vision::{Vision, attach, attach_beside};
+use crate::vocabulary::TextData;
 use crate::weight::{VisionWeight, Weight, WeightName};
-use crate::{Error, gguf_open, hf};
+use crate::{Error, gguf_open, hf, place};
 
 /// Bytes that Linux maps when one of them is read.
 const MAPPED_TOGETHER: usize = 64 * 1024;
@@ -24,6 +30,7 @@ const MAPPED_TOGETHER: usize = 64 * 1024;
 /// inside its file. Opening can fail; afterwards nothing can.
 pub struct Checkpoint {
     pub(crate) name: String,
+    pub(crate) file_name: String,
     pub(crate) format: String,
     pub(crate) files: Vec<Arc<Bytes>>,
     pub(crate) table: TensorTable,
@@ -60,16 +67,18 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a GGUF file (any part of a split one), a Hugging Face folder, or the folder of a `.safetensors` or
-    /// `config.json` file. A vision tower is part of a folder; one for a GGUF file is sought beside it, in files whose
-    /// names contain `mmproj`, and left out if none fits.
+    /// Opens a GGUF file (any part of a split one), a Hugging Face folder, the folder of a `.safetensors` or
+    /// `config.json` file, or the one GGUF file of a folder. A vision tower is part of a folder; one for a GGUF file is sought
+    /// beside it, in files whose names contain `mmproj`, and left out unless it is this model's. A vocabulary and a chat
+    /// template that a GGUF file lacks are taken from Hugging Face's files beside it, if those are of this model.
     ///
     /// Weights are mapped, not read: the files must not be changed while the checkpoint is open. Whether they were,
     /// [`Self::check_files`] says.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let mut checkpoint = Self::open_model(path)?;
-        if checkpoint.is_gguf() {
-            checkpoint.attach_beside(path);
+        let place = Place::of(path)?;
+        let mut checkpoint = Self::open_model(&place)?;
+        if let Place::File(file) = &place {
+            attach_beside(&mut checkpoint, file);
         }
         Ok(checkpoint)
     }
@@ -79,31 +88,22 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::open`], and if `mmproj` is not a tower for this model.
     pub fn open_with_mmproj(path: &Path, mmproj: &Path) -> Result<Self, Error> {
-        let mut checkpoint = Self::open_model(path)?;
+        let mut checkpoint = Self::open_model(&Place::of(path)?)?;
         checkpoint.vision = None;
-        attach(&mut checkpoint, Bytes::map(mmproj)?)?;
+        let bytes = Bytes::map(mmproj)?;
+        place::check_head(mmproj, &bytes)?;
+        attach(&mut checkpoint, bytes)?;
         Ok(checkpoint)
     }
 
-    /// Adds the first fitting tower beside the model. One that does not fit may belong to another model of the folder.
-    fn attach_beside(&mut self, model: &Path) {
-        let found = find_beside(model);
-        let fits =
-            |path: &&std::path::PathBuf| Bytes::map(path).and_then(|bytes| attach(self, bytes)).is_ok();
-        let Some(used) = found.iter().find(fits).and_then(|path| path.file_name()) else { return };
-        if found.len() > 1 {
-            self.repairs.push(format!(
-                "Of {} vision towers beside the model the first that fits is used: {}.",
-                found.len(),
-                used.to_string_lossy()
-            ));
-        }
-    }
-
-    fn open_model(path: &Path) -> Result<Self, Error> {
-        match folder_of(path)? {
-            Some(folder) => hf::open(&folder),
-            None => gguf_open::open(path),
+    fn open_model(place: &Place) -> Result<Self, Error> {
+        match place {
+            Place::Folder(folder) => hf::open(folder),
+            Place::File(file) => {
+                let mut checkpoint = gguf_open::open(file)?;
+                adopt_text(&mut checkpoint, file);
+                Ok(checkpoint)
+            }
         }
     }
 
@@ -137,11 +137,7 @@ impl Checkpoint {
         hf::assemble(hf::Folder {
             name: "model".to_owned(),
             config: files.remove(hf::CONFIG).unwrap_or_default(),
-            generation_config: files.remove(hf::GENERATION),
-            tokenizer_config: files.remove(hf::TOKENIZER_CONFIG),
-            tokenizer: files.remove(hf::TOKENIZER),
-            chat_template: files.remove(hf::TEMPLATE),
-            processor: files.remove(hf::PROCESSOR),
+            text: TextFiles::take(&mut files),
             preprocessor: files.remove(hf::PREPROCESSOR),
             weights: files
                 .remove(hf::WEIGHTS)
@@ -168,9 +164,20 @@ impl Checkpoint {
         &self.text.special_tokens
     }
 
-    /// The Jinja chat template.
+    /// The Jinja chat templates.
+    pub fn chat_templates(&self) -> &ChatTemplates {
+        &self.text.chat_templates
+    }
+
+    /// The Jinja chat template for conversations without tools.
     pub fn chat_template(&self) -> Option<&str> {
-        self.text.chat_template.as_deref()
+        self.text.chat_templates.plain()
+    }
+
+    /// Texts of special tokens by the names that templates know them by, such as `bos_token`: as the tokenizer's configuration
+    /// says.
+    pub fn special_texts(&self) -> &Map<String, Json> {
+        &self.text.special_texts
     }
 
     /// The sampling parameters the checkpoint recommends.
@@ -183,7 +190,12 @@ impl Checkpoint {
         &self.name
     }
 
-    /// What was wrong in the file and could be mended, one sentence each.
+    /// The file's name without its ending, or the folder's; of a snapshot in the hub's cache the repository's.
+    pub fn file_name(&self) -> &str {
+        &self.file_name
+    }
+
+    /// What was wrong in the file and could be mended, or has no place in the model, one sentence each.
     pub fn repairs(&self) -> &[String] {
         &self.repairs
     }
@@ -243,10 +255,6 @@ impl Checkpoint {
         self.vision.as_ref()?.weights.get(&name).copied()
     }
 
-    fn is_gguf(&self) -> bool {
-        self.format.starts_with("GGUF")
-    }
-
     /// The bytes of a weight of this checkpoint: `rows` rows of whole blocks, little endian. They may lie at any address,
     /// because safetensors does not align them: do not cast them to wider types without checking.
     pub fn bytes(&self, weight: &Weight) -> &[u8] {
@@ -288,19 +296,4 @@ impl Checkpoint {
         assert!(range.end <= weight.len, "{range:?} of {} bytes", weight.len);
         self.files[weight.file].release(weight.start + range.start..weight.start + range.end);
     }
-}
-
-/// The Hugging Face folder that `path` means: itself, or that of a `.safetensors` or `.json` file. `None` for other files.
-pub(crate) fn folder_of(path: &Path) -> Result<Option<PathBuf>, Error> {
-    let kind = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
-    if kind.is_dir() {
-        return Ok(Some(path.to_owned()));
-    }
-    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-    let of_a_folder = extension.is_some_and(|extension| extension == "safetensors" || extension == "json");
-    Ok(match path.parent() {
-        Some(folder) if of_a_folder && folder.as_os_str().is_empty() => Some(PathBuf::from(".")),
-        Some(folder) if of_a_folder => Some(folder.to_owned()),
-        _ => None,
-    })
 }

@@ -59,8 +59,18 @@ impl<'a> Metadata<'a> {
         self.typed(key, "a string", Value::as_str)
     }
 
+    /// True or false, also as 1 or 0.
     pub(crate) fn boolean(&self, key: &str) -> Result<Option<bool>, Error> {
-        self.typed(key, "a boolean", Value::as_bool)
+        let number = |value: &Value| value.as_u64().filter(|&number| number <= 1).map(|number| number == 1);
+        self.typed(key, "a boolean", |value| value.as_bool().or_else(|| number(value)))
+    }
+
+    /// Entries whose keys begin so, by key.
+    pub(crate) fn with_prefix(&self, prefix: &str) -> Vec<(&'a str, &'a Value)> {
+        let mut found: Vec<_> = self.entries.iter().map(|(key, value)| (*key, *value)).collect();
+        found.retain(|(key, _)| key.starts_with(prefix));
+        found.sort_unstable_by_key(|(key, _)| *key);
+        found
     }
 
     pub(crate) fn strings(&self, key: &str) -> Result<Option<&'a [String]>, Error> {
@@ -144,10 +154,18 @@ impl Keys<'_> {
             )));
         }
         let scaling = self.metadata.text(&self.key("rope.scaling.type"))?.unwrap_or("none");
-        if scaling != "none" {
+        let factor = self.metadata.number(&self.key("rope.scaling.factor"))?;
+        // Converters write 0 for "not used", and scaling by 1 is none.
+        let changes_nothing = match scaling {
+            "none" => true,
+            "linear" => matches!(factor, None | Some(0.0 | 1.0)),
+            _ => factor == Some(1.0),
+        };
+        if !changes_nothing {
             return Err(Error::Unsupported(format!(
-                "{} {scaling:?}; expected none",
-                self.key("rope.scaling.type")
+                "{} {scaling:?} with a factor of {}; expected none",
+                self.key("rope.scaling.type"),
+                factor.unwrap_or(1.0)
             )));
         }
         for (name, expected) in [

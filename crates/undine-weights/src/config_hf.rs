@@ -1,5 +1,7 @@
 //! The configuration as config.json spells it, in all its generations.
 
+use std::cell::RefCell;
+
 use serde_json::{Map, Value as Json};
 use undine_core::LayerKind;
 
@@ -27,6 +29,8 @@ const MULTIPLE_OF_DEFAULT: usize = 256;
 pub(crate) struct HfConfig<'a> {
     text: &'a Map<String, Json>,
     root: &'a Map<String, Json>,
+    /// What was odd and is passed over, one sentence each.
+    odd: RefCell<Vec<String>>,
 }
 
 impl<'a> HfConfig<'a> {
@@ -38,7 +42,12 @@ impl<'a> HfConfig<'a> {
             });
         };
         let text = TEXT_KEYS.iter().find_map(|&key| root.get(key)?.as_object()).unwrap_or(root);
-        Ok(Self { text, root })
+        Ok(Self { text, root, odd: RefCell::default() })
+    }
+
+    /// What was odd and passed over so far.
+    pub(crate) fn take_odd(&self) -> Vec<String> {
+        self.odd.take()
     }
 
     /// The value of the first of `keys` that is present and not null; the language model's own come first.
@@ -54,15 +63,21 @@ impl<'a> HfConfig<'a> {
     }
 
     fn required(&self, keys: &[&'a str]) -> Result<usize, Error> {
-        self.integer(keys)?.ok_or_else(|| Error::config(keys[0], "the key is required and absent"))
+        let missing = || match self.get(keys) {
+            Some((key, value)) => {
+                Error::config(key, format!("expected a non-negative integer, found {}", shorten(value)))
+            }
+            None => Error::config(keys[0], "the key is required and absent"),
+        };
+        self.integer(keys)?.ok_or_else(missing)
     }
 
     fn number(&self, keys: &[&'a str]) -> Result<Option<f64>, Error> {
-        self.typed(keys, "a number", Json::as_f64)
+        self.typed(keys, "a number", json_number)
     }
 
     fn boolean(&self, keys: &[&'a str]) -> Result<Option<bool>, Error> {
-        self.typed(keys, "true or false", Json::as_bool)
+        self.typed(keys, "true or false", json_boolean)
     }
 
     fn typed<T>(
@@ -74,6 +89,14 @@ impl<'a> HfConfig<'a> {
         let Some((key, value)) = self.get(keys) else { return Ok(None) };
         match read(value) {
             Some(value) => Ok(Some(value)),
+            // Somebody's way to say that there is none: what is needed is asked for again, by those who need it.
+            None if is_no_number(value) => {
+                let found = shorten(value);
+                self.odd
+                    .borrow_mut()
+                    .push(format!("config.json: {key} is {found}; it was ignored, as if it were absent."));
+                Ok(None)
+            }
             None => Err(Error::config(key, format!("expected {what}, found {}", shorten(value)))),
         }
     }
@@ -143,18 +166,17 @@ impl<'a> HfConfig<'a> {
                 "is_causal is false: this is a bidirectional embedding model".to_owned(),
             ));
         }
-        for (object, kind) in
-            [("rope_parameters", "rope_type"), ("rope_scaling", "rope_type"), ("rope_scaling", "type")]
-        {
+        for object in ["rope_parameters", "rope_scaling"] {
             let Some((_, value)) = self.get(&[object]) else { continue };
-            match value.get(kind) {
-                None | Some(Json::Null) => {}
-                Some(Json::String(name)) if name == "default" => {}
-                Some(other) => {
-                    return Err(Error::Unsupported(format!(
-                        "{object}.{kind} {}; expected \"default\"",
-                        shorten(other)
-                    )));
+            for kind in ["rope_type", "type"] {
+                let Some(found) = value.get(kind).filter(|found| !found.is_null()) else { continue };
+                // Scaling by 1 is none.
+                let is_plain = matches!(found.as_str(), Some("default" | "none"))
+                    || value.get("factor").and_then(json_number) == Some(1.0);
+                if !is_plain {
+                    let found = shorten(found);
+                    let reason = format!("{object}.{kind} {found}; expected \"default\", or a factor of 1");
+                    return Err(Error::Unsupported(reason));
                 }
             }
         }
@@ -171,7 +193,7 @@ impl<'a> HfConfig<'a> {
                     format!("expected a number, found {}", shorten(theta)),
                 )
             };
-            return theta.as_f64().ok_or_else(fail);
+            return json_number(theta).ok_or_else(fail);
         }
         Ok(self.number(&["rope_theta", "theta"])?.unwrap_or(ROPE_THETA_DEFAULT))
     }
@@ -256,7 +278,7 @@ impl<'a> HfConfig<'a> {
 fn layer_kind(kind: &Json) -> Result<LayerKind, Error> {
     match kind.as_str() {
         Some("conv" | "short_conv") => Ok(LayerKind::Conv),
-        Some("full_attention") => Ok(LayerKind::FullAttention),
+        Some("full_attention" | "attention") => Ok(LayerKind::FullAttention),
         _ => Err(Error::Unsupported(format!(
             "layer type {}; expected \"conv\" or \"full_attention\"",
             shorten(kind)
@@ -264,18 +286,41 @@ fn layer_kind(kind: &Json) -> Result<LayerKind, Error> {
     }
 }
 
-/// A non-negative integer, also one written as `3.0`.
+/// A non-negative integer, also one written as `3.0` or `"3"`.
 pub(crate) fn json_integer(value: &Json) -> Option<usize> {
     /// Above this a double no longer holds every integer.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    let integer = value.as_u64().or_else(|| {
-        value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..EXACT_MAX).contains(x)).map(|x| x as u64)
+    let integer = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok()).or_else(|| {
+        json_number(value).filter(|x| x.fract() == 0.0 && (0.0..EXACT_MAX).contains(x)).map(|x| x as u64)
     });
     integer?.try_into().ok()
 }
 
+/// A number, also one written as a string. What no number is, such as `"NaN"`, is none.
+pub(crate) fn json_number(value: &Json) -> Option<f64> {
+    let written = || value.as_str()?.trim().parse::<f64>().ok();
+    value.as_f64().or_else(written).filter(|number| number.is_finite())
+}
+
+/// True or false, also as 1, 0 or a string.
+pub(crate) fn json_boolean(value: &Json) -> Option<bool> {
+    let written = || match value.as_str()?.trim() {
+        "true" | "True" => Some(true),
+        "false" | "False" => Some(false),
+        _ => None,
+    };
+    let number = || json_integer(value).filter(|&number| number <= 1).map(|number| number == 1);
+    value.as_bool().or_else(written).or_else(number)
+}
+
+/// A number that says that there is none: not finite, or -1.
+fn is_no_number(value: &Json) -> bool {
+    json_number(value) == Some(-1.0)
+        || value.as_str().is_some_and(|text| text.parse::<f64>().is_ok_and(|number| !number.is_finite()))
+}
+
 /// A value for a message, cut to a readable length.
-pub(crate) fn shorten(value: &Json) -> String {
+pub(crate) fn shorten(value: &impl ToString) -> String {
     /// Characters of a value that a message shows.
     const SHOWN_MAX: usize = 60;
     let text = value.to_string();

@@ -5,6 +5,7 @@ use std::path::Path;
 use undine_core::{Config, DType, FeedForward, LayerKind, SpecialTokens, Vocabulary};
 
 use crate::Error;
+use crate::chat_templates::gguf_key;
 use crate::checkpoint::Checkpoint;
 use crate::config_gguf::{ARCHITECTURE_DENSE, ARCHITECTURE_MOE, GATING_SIGMOID};
 use crate::names::{gguf_name, gguf_packed};
@@ -82,10 +83,9 @@ pub(crate) fn metadata(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>, 
     shape(&mut entries, architecture, config);
     vocabulary(&mut entries, checkpoint)?;
     special_tokens(&mut entries, checkpoint.special_tokens());
-    entries.optional(
-        "tokenizer.chat_template",
-        checkpoint.chat_template().map(|text| Value::String(text.to_owned())),
-    );
+    for (name, template) in checkpoint.chat_templates().iter() {
+        entries.text(&gguf_key(name), template);
+    }
     Ok(entries.0)
 }
 

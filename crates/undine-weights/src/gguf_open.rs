@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use undine_core::DType;
 
-use crate::Error;
 use crate::bind::bind;
 use crate::checkpoint::Checkpoint;
 use crate::config_gguf::{Metadata, declare};
@@ -16,6 +15,7 @@ use crate::names::Names;
 use crate::tensor::{Tensor, TensorTable};
 use crate::value::Value;
 use crate::vocabulary::gguf;
+use crate::{Error, adapter, left_out, place};
 
 /// What the keys of split files begin with.
 pub(crate) const SPLIT_PREFIX: &str = "split.";
@@ -34,7 +34,9 @@ pub(crate) fn map(path: &Path) -> Result<(String, Vec<Bytes>), Error> {
     let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(split) = SplitName::parse(&file_name) else {
         let stem = file_name.strip_suffix(".gguf").unwrap_or(&file_name).to_owned();
-        return Ok((stem, vec![Bytes::map(path)?]));
+        let bytes = Bytes::map(path)?;
+        place::check_head(path, &bytes)?;
+        return Ok((stem, vec![bytes]));
     };
     if split.count > FILES_MAX {
         let reason = format!("the name says {} files, the limit is {FILES_MAX}", split.count);
@@ -122,17 +124,22 @@ fn check_tensor_scales(table: &TensorTable) -> Result<(), Error> {
 pub(crate) fn assemble(name: String, files: Vec<Bytes>) -> Result<Checkpoint, Error> {
     let Parts { version, metadata: entries, table } = read_parts(&files)?;
     let metadata = Metadata::new(&entries);
+    adapter::refuse_gguf(&metadata, &table)?;
+    adapter::refuse_tower(&metadata)?;
     let mut repairs = Vec::new();
     let declared = declare(&metadata, &table)?;
     let bound = bind(&declared, &table, Names::Gguf, &mut repairs)?;
+    left_out::tell(&table, bound.weights.values(), None, &mut repairs);
     let text = gguf(&metadata, bound.config.vocab, &mut repairs)?;
-    let stated = metadata.text("general.name")?.filter(|name| !name.is_empty()).map(str::to_owned);
+    let stated =
+        metadata.text("general.name").unwrap_or(None).filter(|name| !name.is_empty()).map(str::to_owned);
     let format = match files.len() {
         1 => format!("GGUF v{version}"),
         count => format!("GGUF v{version}, {count} files"),
     };
     Ok(Checkpoint {
-        name: stated.unwrap_or(name),
+        name: stated.unwrap_or_else(|| name.clone()),
+        file_name: name,
         format,
         files: files.into_iter().map(Arc::new).collect(),
         table,

@@ -9,29 +9,27 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::bind::bind;
+use crate::bind::{Bound, bind};
 use crate::checkpoint::Checkpoint;
 use crate::config_hf::HfConfig;
-use crate::limits::{CONFIG_BYTES_MAX, FILES_MAX, INDEX_BYTES_MAX, TENSORS_MAX, TOKENIZER_BYTES_MAX};
+use crate::declared::{Declared, Presence};
+use crate::limits::{CONFIG_BYTES_MAX, FILES_MAX, INDEX_BYTES_MAX, TENSORS_MAX};
 use crate::map::Bytes;
 use crate::names::{self, Names};
-use crate::packed::{other_weights, unpack};
+use crate::packed::unpack;
 use crate::safetensors::SafetensorsHeader;
 use crate::tensor::TensorTable;
+use crate::text_files::{PROCESSOR, TextFiles};
 use crate::value::{Array, Value};
 use crate::vision::{Vision, VisionNames, bind_vision, declare_hf, settings_hf};
-use crate::vocabulary::{HfText, hugging_face};
-use crate::{Error, embedding};
+use crate::vocabulary::hugging_face;
+use crate::weight::WeightName;
+use crate::{Error, adapter, embedding, json, left_out, place};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const WEIGHTS: &str = "model.safetensors";
-pub(crate) const GENERATION: &str = "generation_config.json";
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
-pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-pub(crate) const TEMPLATE: &str = "chat_template.jinja";
-pub(crate) const PROCESSOR: &str = "processor_config.json";
 pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Depth to which nested objects of config.json become dotted keys.
 const FLATTEN_DEPTH_MAX: usize = 4;
 
@@ -44,7 +42,7 @@ pub fn read_config(path: &Path) -> Result<undine_core::Config, Error> {
     let Some(bytes) = read(folder, &name.to_string_lossy(), CONFIG_BYTES_MAX)? else {
         return Err(Error::io(path, std::io::ErrorKind::NotFound.into()));
     };
-    HfConfig::new(&json(CONFIG, &bytes)?)?.declare()?.config_without_weights()
+    HfConfig::new(&json::parse(CONFIG, &bytes)?)?.declare()?.config_without_weights()
 }
 
 /// The `model_type` of the folder's config.json.
@@ -52,7 +50,7 @@ pub(crate) fn model_type(folder: &Path) -> Result<String, Error> {
     let Some(bytes) = read(folder, CONFIG, CONFIG_BYTES_MAX)? else {
         return Err(Error::io(&folder.join(CONFIG), std::io::ErrorKind::NotFound.into()));
     };
-    let found = json(CONFIG, &bytes)?.get("model_type").and_then(Json::as_str).map(str::to_owned);
+    let found = json::parse(CONFIG, &bytes)?.get("model_type").and_then(Json::as_str).map(str::to_owned);
     found.ok_or_else(|| Error::config("model_type", "the key is required and absent"))
 }
 
@@ -60,11 +58,7 @@ pub(crate) fn model_type(folder: &Path) -> Result<String, Error> {
 pub(crate) struct Folder {
     pub name: String,
     pub config: Vec<u8>,
-    pub generation_config: Option<Vec<u8>>,
-    pub tokenizer_config: Option<Vec<u8>>,
-    pub tokenizer: Option<Vec<u8>>,
-    pub chat_template: Option<Vec<u8>>,
-    pub processor: Option<Vec<u8>>,
+    pub text: TextFiles,
     pub preprocessor: Option<Vec<u8>>,
     /// Weight files by name.
     pub weights: Vec<(String, Bytes)>,
@@ -79,16 +73,13 @@ struct Index {
 
 /// Opens the folder at `path`.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
+    let names = place::names(path);
+    refuse_adapter(path, &names)?;
     embedding::refuse(path)?;
-    let Some(config) = read(path, CONFIG, CONFIG_BYTES_MAX)? else {
-        let other = other_weights(path).map_or_else(String::new, |what| format!("; {what}"));
-        let reason =
-            format!("expected a GGUF file or a folder with {CONFIG}; the folder has no {CONFIG}{other}");
-        return Err(Error::NotACheckpoint { path: path.to_owned(), reason });
-    };
+    let Some(config) = read(path, CONFIG, CONFIG_BYTES_MAX)? else { return Err(place::no_model(path)) };
     let index = if path.join(WEIGHTS).exists() { None } else { read_index(path)? };
     let files = match &index {
-        None => vec![WEIGHTS.to_owned()],
+        None => vec![weights_name(path, &names)?],
         Some(index) => index.values().collect::<BTreeSet<_>>().into_iter().cloned().collect(),
     };
     if files.is_empty() || files.len() > FILES_MAX {
@@ -96,25 +87,50 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
         return Err(Error::Json { file: INDEX.to_owned(), reason });
     }
     let map = |file: String| -> Result<(String, Bytes), Error> {
-        Ok((file.clone(), Bytes::map(&path.join(&file))?))
+        let path = path.join(&file);
+        let bytes = Bytes::map(&path)?;
+        place::check_lfs(&path, &bytes)?;
+        Ok((file, bytes))
     };
-    let folder = Folder {
+    assemble(Folder {
         name: name(path),
         config,
-        generation_config: read(path, GENERATION, CONFIG_BYTES_MAX)?,
-        tokenizer_config: read(path, TOKENIZER_CONFIG, CONFIG_BYTES_MAX)?,
-        tokenizer: read(path, TOKENIZER, TOKENIZER_BYTES_MAX)?,
-        chat_template: read(path, TEMPLATE, CONFIG_BYTES_MAX)?,
-        processor: read(path, PROCESSOR, CONFIG_BYTES_MAX)?,
+        text: TextFiles::read(path)?,
         preprocessor: read(path, PREPROCESSOR, CONFIG_BYTES_MAX)?,
         weights: files.into_iter().map(map).collect::<Result<_, _>>()?,
         index,
-    };
-    assemble(folder)
+    })
+}
+
+/// Refuses a folder with an adapter in it, by the names of its files.
+fn refuse_adapter(path: &Path, names: &[String]) -> Result<(), Error> {
+    if !adapter::is_in(names) {
+        return Ok(());
+    }
+    let config = read(path, adapter::CONFIG, CONFIG_BYTES_MAX)?;
+    let config = config.and_then(|bytes| json::parse(adapter::CONFIG, &bytes).ok()).unwrap_or_default();
+    let base = config.get("base_model_name_or_path").and_then(Json::as_str);
+    let has_model = names.iter().any(|name| name == WEIGHTS || name == INDEX);
+    adapter::refuse_folder(names, has_model, base)
+}
+
+/// The weights of a folder without an index: under their usual name, else the one file there is.
+fn weights_name(path: &Path, names: &[String]) -> Result<String, Error> {
+    let found: Vec<&String> = names.iter().filter(|name| name.ends_with(".safetensors")).collect();
+    match found.as_slice() {
+        _ if path.join(WEIGHTS).exists() => Ok(WEIGHTS.to_owned()),
+        [] => Err(place::no_model(path)),
+        [one] => Ok((*one).clone()),
+        several => {
+            let reason =
+                format!("expected {WEIGHTS} or {INDEX}; found {} without either", place::listed(several));
+            Err(Error::NotACheckpoint { path: path.to_owned(), reason })
+        }
+    }
 }
 
 /// Reads a small file whole; `None` if it does not exist.
-fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
     let path = folder.join(name);
     let fail = |source| Error::io(&path, source);
     match std::fs::metadata(&path) {
@@ -130,18 +146,16 @@ fn read(folder: &Path, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Er
     let mut bytes = Vec::new();
     // The file may have grown since it was asked for its length.
     File::open(&path).and_then(|file| file.take(bytes_max).read_to_end(&mut bytes)).map_err(fail)?;
+    place::check_lfs(&path, &bytes)?;
     Ok(Some(bytes))
 }
 
 /// The index of a sharded checkpoint. File names are checked: an index must not reach outside its folder.
 fn read_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>, Error> {
-    let Some(bytes) = read(folder, INDEX, INDEX_BYTES_MAX)? else {
-        let other = other_weights(folder).map_or_else(String::new, |what| format!("; {what}"));
-        let reason = format!("expected {WEIGHTS} or {INDEX}; found neither{other}");
-        return Err(Error::NotACheckpoint { path: folder.to_owned(), reason });
-    };
+    let Some(bytes) = read(folder, INDEX, INDEX_BYTES_MAX)? else { return Ok(None) };
     let fail = |reason: String| Error::Json { file: INDEX.to_owned(), reason };
-    let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
+    let Index { weight_map } =
+        serde_json::from_slice(json::without_mark(&bytes)).map_err(|error| fail(error.to_string()))?;
     for file in weight_map.values() {
         let mut parts = Path::new(file).components();
         let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
@@ -163,19 +177,15 @@ fn name(path: &Path) -> String {
     repository.map(str::to_owned).or_else(|| last(&path)).unwrap_or_else(|| "model".to_owned())
 }
 
-fn json(file: &str, bytes: &[u8]) -> Result<Json, Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::Json { file: file.to_owned(), reason: error.to_string() })
-}
-
 /// Builds and checks the checkpoint.
 pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
-    let config_json = json(CONFIG, &folder.config)?;
+    let config_json = json::parse(CONFIG, &folder.config)?;
     let hf_config = HfConfig::new(&config_json)?;
     let declared = hf_config.declare()?;
-    let mut repairs = Vec::new();
+    let mut repairs = hf_config.take_odd();
     let mut folder = folder;
-    let (mut table, mut files) = table(&mut folder)?;
+    let (mut table, mut files) = table(&mut folder, &mut repairs)?;
+    adapter::refuse_tensors(&table)?;
     names::unwrap_prefix(&mut table, &mut repairs)
         .map_err(|reason| Error::Safetensors { file: "the folder".to_owned(), reason })?;
     let file_count = files.len();
@@ -190,16 +200,11 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
             types.join(", ")
         ));
     }
-    let bound = bind(&declared, &table, Names::hugging_face(&table), &mut repairs)?;
+    let names = Names::hugging_face(&table);
+    let bound = bind(&declared, &table, names, &mut repairs)?;
     let vision = vision(&folder, &config_json, &table, declared.hidden, &mut repairs)?;
-    let text_files = HfText {
-        config: Some(&config_json),
-        generation_config: folder.generation_config.map(|bytes| json(GENERATION, &bytes)).transpose()?,
-        tokenizer_config: folder.tokenizer_config.map(|bytes| json(TOKENIZER_CONFIG, &bytes)).transpose()?,
-        tokenizer: folder.tokenizer,
-        chat_template: folder.chat_template.map(|bytes| utf8(TEMPLATE, bytes)).transpose()?,
-    };
-    let text = hugging_face(text_files, bound.config.vocab, &mut repairs)?;
+    tell_left_out(&files, &declared, (&table, names), (&bound, vision.as_ref()), &mut repairs);
+    let text = hugging_face(folder.text.parse(Some(&config_json))?, bound.config.vocab, &mut repairs)?;
     let stated =
         config_json.get("_name_or_path").and_then(Json::as_str).and_then(|path| path.rsplit('/').next());
     let mut metadata = Vec::new();
@@ -212,7 +217,8 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
         format = format!("{format}, {method}");
     }
     Ok(Checkpoint {
-        name: stated.filter(|name| !name.is_empty()).map_or(folder.name, str::to_owned),
+        name: stated.filter(|name| !name.is_empty()).map_or_else(|| folder.name.clone(), str::to_owned),
+        file_name: folder.name,
         format,
         files,
         table,
@@ -225,6 +231,26 @@ pub(crate) fn assemble(folder: Folder) -> Result<Checkpoint, Error> {
     })
 }
 
+/// Tells of tensors that nobody computes with.
+fn tell_left_out(
+    files: &[Arc<Bytes>],
+    declared: &Declared,
+    (table, names): (&TensorTable, Names),
+    (bound, vision): (&Bound, Option<&Vision>),
+    repairs: &mut Vec<String>,
+) {
+    let head = match declared.head {
+        Presence::Absent => table.find(&names.spellings(WeightName::Head)).ok().flatten(),
+        Presence::Required | Presence::IfPresent => None,
+    };
+    let head = head.map(|index| &table.tensors[index]);
+    if let (Some(head), Some(embedding)) = (head, bound.weights.get(&WeightName::TokenEmbedding)) {
+        left_out::tell_tied_head(head, embedding, files, repairs);
+    }
+    let tower = vision.into_iter().flat_map(|vision| vision.weights.values());
+    left_out::tell(table, bound.weights.values().chain(tower), head, repairs);
+}
+
 /// The vision tower, if the configuration describes one and its weights are there.
 fn vision(
     folder: &Folder,
@@ -234,22 +260,19 @@ fn vision(
     repairs: &mut Vec<String>,
 ) -> Result<Option<Vision>, Error> {
     let Some(names) = VisionNames::hugging_face(table) else { return Ok(None) };
-    let file =
-        |name: &str, bytes: &Option<Vec<u8>>| bytes.as_deref().map(|bytes| json(name, bytes)).transpose();
-    let processor = file(PROCESSOR, &folder.processor)?;
+    let file = |name: &str, bytes: &Option<Vec<u8>>| {
+        bytes.as_deref().map(|bytes| json::parse(name, bytes)).transpose()
+    };
+    let processor = file(PROCESSOR, &folder.text.processor)?;
     let preprocessor = file(PREPROCESSOR, &folder.preprocessor)?;
     let (settings, normalization) = settings_hf(processor.as_ref(), preprocessor.as_ref())?;
     let Some(declared) = declare_hf(config, normalization)? else { return Ok(None) };
     bind_vision(&declared, settings, table, names, hidden, repairs).map(Some)
 }
 
-fn utf8(file: &str, bytes: Vec<u8>) -> Result<String, Error> {
-    String::from_utf8(bytes)
-        .map_err(|error| Error::Json { file: file.to_owned(), reason: format!("not UTF-8 text: {error}") })
-}
-
-/// All tensors of all weight files, and these; with an index, each must lie where the index says.
-fn table(folder: &mut Folder) -> Result<(TensorTable, Vec<Arc<Bytes>>), Error> {
+/// All tensors of all weight files, and these. An index may be wrong about one: where it lies, and whether it is needed, is seen
+/// anyway.
+fn table(folder: &mut Folder, repairs: &mut Vec<String>) -> Result<(TensorTable, Vec<Arc<Bytes>>), Error> {
     let mut table = TensorTable::default();
     let (file_names, files): (Vec<String>, Vec<Bytes>) =
         std::mem::take(&mut folder.weights).into_iter().unzip();
@@ -268,14 +291,14 @@ fn table(folder: &mut Folder) -> Result<(TensorTable, Vec<Arc<Bytes>>), Error> {
             return Err(fail(format!("more than {TENSORS_MAX} tensors")));
         }
     }
-    for (tensor, file) in folder.index.iter().flatten() {
+    let is_absent = |tensor: &&String| {
         let key = names::unwrapped(tensor);
-        let found = table.index(&key).map(|index| &file_names[table.tensors[index].file]);
-        if found != Some(file) && !table.foreign.contains_key(&key) {
-            let found = found.map_or_else(|| "is in no file".to_owned(), |found| format!("is in {found}"));
-            let reason = format!("weight_map says that {tensor} is in {file}, but it {found}");
-            return Err(Error::Json { file: INDEX.to_owned(), reason });
-        }
+        table.index(&key).is_none() && !table.foreign.contains_key(&key)
+    };
+    let absent: Vec<&String> =
+        folder.index.iter().flatten().map(|(tensor, _)| tensor).filter(is_absent).collect();
+    if !absent.is_empty() {
+        repairs.push(format!("{INDEX} names tensors that are in no file: {}.", place::listed(&absent)));
     }
     Ok((table, files.into_iter().map(Arc::new).collect()))
 }

@@ -12,11 +12,12 @@ use undine_core::{Config, DType, FeedForward, LayerKind, TokenId, VisionConfig, 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::gguf_write::NewFile;
-use crate::hf::{CONFIG, GENERATION, PREPROCESSOR, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS};
+use crate::hf::{CONFIG, PREPROCESSOR, WEIGHTS};
 use crate::map::Bytes;
 use crate::names::Names;
 use crate::recode::Recoding;
 use crate::source::{Source, SourceTensor, TensorRole};
+use crate::text_files::{GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, template_path};
 use crate::tokenizer_json::{gguf_vocabulary, tokenizer_json};
 use crate::vision;
 use crate::weight::{ExpertPart, LayerWeight, WeightName};
@@ -104,8 +105,13 @@ fn write_files(
         put(out, TOKENIZER, tokenizer)?;
         put(out, TOKENIZER_CONFIG, &pretty(&tokenizer_config(checkpoint)))?;
     }
-    if let Some(template) = checkpoint.chat_template() {
-        put(out, TEMPLATE, template.as_bytes())?;
+    for (name, template) in checkpoint.chat_templates().iter() {
+        let path = template_path(name);
+        if let Some((folder, _)) = path.rsplit_once('/') {
+            let folder = out.join(folder);
+            fs::create_dir_all(&folder).map_err(|source| Error::io(&folder, source))?;
+        }
+        put(out, &path, template.as_bytes())?;
     }
     weights(checkpoint, types, &out.join(WEIGHTS), progress)
 }
@@ -165,7 +171,7 @@ fn source(checkpoint: &Checkpoint, tower: Option<&VisionConfig>) -> Source {
         tensors.extend(of_tower);
         files.push(Arc::new(Bytes::Owned(made)));
     }
-    Source { metadata: Vec::new(), tensors, files }
+    Source { metadata: Vec::new(), tensors, files, notes: Vec::new() }
 }
 
 fn weights(

@@ -6,8 +6,11 @@
 //! `vision/names.rs`) is the only file that knows tensor names, `limits.rs` names every limit.
 #![deny(unsafe_code)]
 
+mod adapter;
 mod architecture;
+mod beside;
 mod bind;
+mod chat_templates;
 mod checkpoint;
 mod config_gguf;
 mod config_hf;
@@ -22,15 +25,21 @@ mod gguf_write;
 mod hf;
 mod hf_write;
 mod imatrix;
+mod json;
+mod left_out;
 pub mod limits;
 #[allow(unsafe_code)]
 mod map;
 mod names;
 mod packed;
+mod place;
 mod recode;
 mod safetensors;
+mod sampling_defaults;
 mod source;
+mod special_tokens;
 mod tensor;
+mod text_files;
 mod tokenizer_json;
 mod value;
 mod vision;
@@ -38,6 +47,7 @@ mod vocabulary;
 mod weight;
 
 pub use architecture::Architecture;
+pub use chat_templates::ChatTemplates;
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use convert::write_gguf;
 pub use error::Error;
@@ -48,8 +58,8 @@ pub use hf_write::{FolderTypes, write_folder};
 pub use imatrix::{Coefficients, Imatrix, ImatrixEntry};
 pub use names::gguf_name;
 pub use recode::Recoding;
+pub use sampling_defaults::SamplingDefaults;
 pub use source::{Source, SourceTensor, TensorRole};
 pub use value::{Array, Value};
 pub use vision::write_mmproj;
-pub use vocabulary::SamplingDefaults;
 pub use weight::{ExpertPart, LayerWeight, VisionLayerWeight, VisionWeight, Weight, WeightName};

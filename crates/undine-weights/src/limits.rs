@@ -44,7 +44,13 @@ pub const CONV_TAPS_MAX: usize = 64;
 pub const CONTEXT_MAX: usize = 1 << 26;
 /// End-of-sequence ids a checkpoint may list.
 pub const EOS_MAX: usize = 256;
-/// Entries of a model file's folder that are looked at for a vision tower.
+/// Texts of special tokens that a template may know.
+pub const SPECIAL_TEXTS_MAX: usize = 1 << 10;
+/// Chat templates of one checkpoint.
+pub const TEMPLATES_MAX: usize = 64;
+/// Names of tensors that are listed when they are left out.
+pub const LEFT_OUT_SHOWN_MAX: usize = 3;
+/// Entries of a model file's folder that are looked at for a vision tower, and of a folder for what is in it.
 pub const BESIDE_MAX: usize = 1 << 12;
 /// Names of texts that an importance matrix may list.
 pub const IMATRIX_DATASETS_MAX: usize = 1 << 10;

@@ -7,6 +7,16 @@ use crate::weight::{ExpertPart, LayerWeight, WeightName};
 const HF_PREFIXES: [&str; 6] =
     ["model.", "", "model.language_model.", "language_model.model.", "language_model.", "lfm."];
 
+/// Parts of names of tensors that no reader of these models uses: what the configuration says anyway, and the pooling of a vision
+/// tower whose patches are all wanted.
+const IDLE: [&str; 3] = ["rotary_emb.inv_freq", "position_ids", "vision_tower.head."];
+
+/// Whether a tensor is one that every reader of these models passes over.
+pub(crate) fn is_idle(name: &str) -> bool {
+    let name = name.replace("vision_tower.vision_model.", "vision_tower.");
+    IDLE.iter().any(|part| name.contains(part))
+}
+
 /// What training programs put around the names of a model's parts, anywhere in them.
 const WRAPPERS: [&str; 4] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"];
 /// What PEFT puts in front of them.

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use undine_core::{DType, quant};
 
-use crate::Error;
 use crate::bind::weight;
-use crate::checkpoint::{Checkpoint, folder_of};
+use crate::checkpoint::Checkpoint;
 use crate::config_gguf::{ARCHITECTURE_DENSE, ARCHITECTURE_MOE, Metadata};
 use crate::gguf_open::{SPLIT_PREFIX, map, read_parts};
 use crate::map::Bytes;
+use crate::place::Place;
 use crate::tensor::Tensor;
 use crate::value::Value;
 use crate::weight::{LayerWeight, VisionWeight, Weight, WeightName};
-use crate::{convert, names, vision};
+use crate::{Error, adapter, convert, names, vision};
 
 const FILE_TYPE: &str = "general.file_type";
 const VERSION: &str = "general.quantization_version";
@@ -54,6 +54,8 @@ pub struct Source {
     pub(crate) metadata: Vec<(String, Value)>,
     pub(crate) tensors: Vec<SourceTensor>,
     pub(crate) files: Vec<Arc<Bytes>>,
+    /// What was mended in what it was made from, or is left out of it, one sentence each.
+    pub(crate) notes: Vec<String>,
 }
 
 impl SourceTensor {
@@ -114,12 +116,13 @@ impl Source {
     /// # Errors
     /// If the file or folder is damaged, no LFM2 model, or the system refuses.
     pub fn open(path: &Path) -> Result<(Self, Option<Self>), Error> {
-        match folder_of(path)? {
-            Some(_) => {
-                let checkpoint = Checkpoint::open(path)?;
-                Ok((Self::language(&checkpoint)?, Self::vision(&checkpoint)?))
+        match Place::of(path)? {
+            Place::Folder(folder) => {
+                let checkpoint = Checkpoint::open(&folder)?;
+                let language = Self { notes: checkpoint.repairs.clone(), ..Self::language(&checkpoint)? };
+                Ok((language, Self::vision(&checkpoint)?))
             }
-            None => Ok((Self::of_gguf(map(path)?.1)?, None)),
+            Place::File(file) => Ok((Self::of_gguf(map(&file)?.1)?, None)),
         }
     }
 
@@ -140,6 +143,7 @@ impl Source {
             metadata: convert::metadata(checkpoint)?,
             tensors: convert::tensors(checkpoint),
             files: checkpoint.files.clone(),
+            notes: Vec::new(),
         })
     }
 
@@ -152,13 +156,15 @@ impl Source {
         let mut files = checkpoint.files.clone();
         let (tensors, made) = vision::tensors(checkpoint, config, files.len());
         files.push(Arc::new(Bytes::Owned(made)));
-        Ok(Some(Self { metadata: vision::metadata(checkpoint, config), tensors, files }))
+        Ok(Some(Self { metadata: vision::metadata(checkpoint, config), tensors, files, notes: Vec::new() }))
     }
 
     fn of_gguf(files: Vec<Bytes>) -> Result<Self, Error> {
         let parts = read_parts(&files)?;
         let known = [ARCHITECTURE_DENSE, ARCHITECTURE_MOE, vision::ARCHITECTURE];
-        let found = Metadata::new(&parts.metadata).text("general.architecture")?.unwrap_or("nothing");
+        let metadata = Metadata::new(&parts.metadata);
+        adapter::refuse_gguf(&metadata, &parts.table)?;
+        let found = metadata.text("general.architecture")?.unwrap_or("nothing");
         if !known.contains(&found) {
             let reason = format!("general.architecture {found:?}; expected one of {}", known.join(", "));
             return Err(Error::Unsupported(reason));
@@ -189,6 +195,7 @@ impl Source {
             metadata: parts.metadata.iter().filter(|entry| own(entry)).cloned().collect(),
             tensors: parts.table.tensors.into_iter().map(tensor).collect(),
             files: files.into_iter().map(Arc::new).collect(),
+            notes: Vec::new(),
         })
     }
 
@@ -198,6 +205,11 @@ impl Source {
     /// As there.
     pub fn check_files(&self) -> Result<(), Error> {
         self.files.iter().try_for_each(|file| file.check())
+    }
+
+    /// What was mended in a folder, or has no place in the file that it becomes, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// See [`Checkpoint::is_packed`].

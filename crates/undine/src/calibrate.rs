@@ -50,8 +50,11 @@ fn collected(
 ) -> Result<Imatrix, Error> {
     let given = text.map(Text::read).transpose()?;
     let checkpoint = open::open(model)?;
-    let ModelText { tokenizer, template, .. } = ModelText::new(&checkpoint)?;
-    let text = given.unwrap_or_else(|| built_in::text(template.as_ref()));
+    let ModelText { tokenizer, template, note, .. } = ModelText::new(&checkpoint)?;
+    let text = given.unwrap_or_else(|| {
+        note.iter().for_each(|note| say!("{note}"));
+        built_in::text(template.as_ref())
+    });
     let windows = Windows::new(&text, args, Scoring::All, &tokenizer, checkpoint.config())?;
     let layout = Layout::new(args, windows.count(), checkpoint.config().vocab);
     let kv = session::kv_type(executor, &checkpoint);

@@ -74,6 +74,7 @@ fn to_gguf(args: &ConvertArgs) -> Result<Vec<(PathBuf, u64)>, Error> {
     }
     let input = hub::locate(&args.input)?;
     let (source, tower) = Source::open(&input).map_err(|error| Error::model(&input, error))?;
+    source.notes().iter().for_each(|note| say!("note: {note}"));
     let tower = tower.filter(|_| !args.no_mmproj);
     let mut files = vec![(source, args.output.clone())];
     files.extend(tower.map(|tower| (tower, mmproj_path(&args.output))));
@@ -120,6 +121,7 @@ fn to_folder(args: &ConvertArgs) -> Result<(PathBuf, u64), Error> {
         None => Checkpoint::open(&input),
     };
     let checkpoint = checkpoint.map_err(|error| Error::model(&input, error))?;
+    checkpoint.repairs().iter().for_each(|note| say!("note: {note}"));
     let language = Source::language(&checkpoint)?;
     let tower = if args.no_mmproj { None } else { Source::vision(&checkpoint)? };
     let types = FolderTypes {

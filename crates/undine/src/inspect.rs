@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::format::{Bytes, grouped};
 use crate::open;
 use crate::shown;
+use crate::template::{self, Origin};
 
 /// Longest metadata text in the table; JSON has all of it.
 const SHOWN_CHARS_MAX: usize = 72;
@@ -158,13 +159,16 @@ fn describe_text(checkpoint: &Checkpoint) -> (Json, Json) {
         "pad": pad.as_ref().map(token),
         "adds_bos": tokenizer.default_bos() == undine_text::Bos::Add,
     });
-    let template = match checkpoint.chat_template() {
+    let sources = template::sources(checkpoint, &tokenizer);
+    let template = match sources {
         None => Json::Null,
-        Some(source) => match open::template(source, &tokenizer) {
+        Some(sources) => match template::compile(checkpoint, &tokenizer, sources) {
             Ok(template) => json!({
-                "generation": generation(source, &template),
-                "supports_tools": template.traits().tools,
-                "bytes": source.len(),
+                "generation": generation(sources.plain, &template),
+                "supports_tools": template.for_tools().traits().tools,
+                "bytes": sources.plain.len(),
+                "from": if sources.origin == Origin::Own { "undine" } else { "files" },
+                "names": checkpoint.chat_templates().iter().map(|(name, _)| name).collect::<Vec<_>>(),
             }),
             Err(error) => json!({"error": error.chain()}),
         },
@@ -236,7 +240,7 @@ fn print_summary(out: &mut impl Write, json: &Json) -> Result<(), Error> {
     row("tokenizer", tokenizer_row(&json["tokenizer"]))?;
     row("chat template", template_row(&json["chat_template"]))?;
     for repair in json["repairs"].as_array().into_iter().flatten() {
-        row("repaired", repair.as_str().unwrap_or_default().to_owned())?;
+        row("note", repair.as_str().unwrap_or_default().to_owned())?;
     }
     Ok(())
 }
@@ -255,8 +259,11 @@ fn template_row(json: &Json) -> String {
     match json {
         Json::Null => "none: a base model, which completes text".to_owned(),
         _ if json["error"].is_string() => format!("cannot be used: {}", text("error")),
-        _ if json["supports_tools"] == true => format!("{}, tools", text("generation")),
-        _ => format!("{}, no tools", text("generation")),
+        _ => {
+            let tools = if json["supports_tools"] == true { "tools" } else { "no tools" };
+            let origin = if json["from"] == "undine" { ", LFM2's own: the files bring none" } else { "" };
+            format!("{}, {tools}{origin}", text("generation"))
+        }
     }
 }
 

@@ -67,6 +67,7 @@ mod session;
 mod shown;
 mod synth;
 mod target;
+mod template;
 mod text_file;
 mod work;
 mod wrap;

@@ -7,21 +7,21 @@ use std::thread::JoinHandle;
 
 use serde_json::Value as Json;
 use undine_core::{PromptImage, TokenId};
-use undine_text::{Cancel, ChatInput, ChatTemplate, Reasoning, SpecialText, Tokenizer, ends_in_think};
+use undine_text::{ChatInput, ChatTemplate, Reasoning, Tokenizer, ends_in_think};
 use undine_weights::Checkpoint;
 
 use crate::error::Error;
-use crate::helpers;
 use crate::hub;
 use crate::pictures::Pictures;
 use crate::shown::{self, say};
+use crate::template;
 
 /// The demo model; `demo/README.md` says what it is and how it was made.
 const DEMO: &[u8] = include_bytes!("../../../demo/undine-demo.gguf");
 /// What the demo model is called in messages.
 pub const DEMO_NAME: &str = "undine-demo";
 
-/// Opens MODEL, a path or a name, and reports repairs on standard error, one line each. A vision tower is found where it belongs.
+/// Opens MODEL, a path or a name, and reports what was mended or left out on standard error, one line each. A vision tower is found where it belongs.
 pub fn open(model: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
     open_with(model, None)
 }
@@ -40,7 +40,7 @@ pub fn open_with(model: Option<&Path>, mmproj: Option<&Path>) -> Result<Arc<Chec
         (None, None) => Checkpoint::from_static_gguf(DEMO)?,
     };
     for repair in checkpoint.repairs() {
-        say!("repaired: {repair}");
+        say!("note: {repair}");
     }
     Ok(Arc::new(checkpoint))
 }
@@ -95,6 +95,8 @@ pub struct ModelText {
     pub tokenizer: Arc<Tokenizer>,
     /// Its chat template; a base model has none.
     pub template: Option<ChatTemplate>,
+    /// What is to be said where prompts go through a template that is not the model's own.
+    pub note: Option<String>,
     /// Every token that ends an answer.
     pub eos: Vec<TokenId>,
     /// Pictures in the conversation, if the model takes any.
@@ -117,17 +119,6 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Arc<Tokenizer>>, Erro
     Ok(tokenizer.map(Arc::new))
 }
 
-/// A chat template with the texts of the special tokens it may use.
-pub fn template(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, Error> {
-    let text =
-        |id: Option<&TokenId>| id.map_or_else(String::new, |&id| tokenizer.decode(&[id], SpecialText::Keep));
-    let (bos, eos) = (text(tokenizer.bos().as_ref()), text(tokenizer.eos().first()));
-    Ok(match helpers::for_templates()? {
-        Some(helpers) => ChatTemplate::isolated(source, &bos, &eos, &helpers, &Cancel::default())?,
-        None => ChatTemplate::new(source, &bos, &eos)?,
-    })
-}
-
 impl ModelText {
     /// Fails for a checkpoint without a tokenizer.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, Error> {
@@ -138,10 +129,13 @@ impl ModelText {
             )
         };
         let tokenizer = tokenizer(checkpoint)?.ok_or_else(missing)?;
-        let template = checkpoint.chat_template().map(|source| template(source, &tokenizer)).transpose()?;
+        let sources = template::sources(checkpoint, &tokenizer);
+        let note = template::note(checkpoint, sources);
+        let template =
+            sources.map(|sources| template::compile(checkpoint, &tokenizer, sources)).transpose()?;
         let eos = checkpoint.special_tokens().eos.clone();
         let pictures = checkpoint.image_settings().map(Pictures::new).transpose()?;
-        Ok(Self { tokenizer, template, eos, pictures })
+        Ok(Self { tokenizer, template, note, eos, pictures })
     }
 
     /// Where pictures are added.

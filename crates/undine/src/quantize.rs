@@ -34,6 +34,7 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Error> {
     }
     let input = hub::locate(&args.input)?;
     let (source, tower) = Source::open(&input).map_err(|error| Error::model(&input, error))?;
+    source.notes().iter().for_each(|note| say!("note: {note}"));
     let mut imatrix = args.imatrix.as_ref().and_then(ImatrixSource::file).map(open_imatrix).transpose()?;
     let mut options = Options {
         mix: args.mix,

@@ -78,6 +78,9 @@ fn load(args: &RunArgs, model: Option<&Path>) -> Result<Ready, Error> {
     }
     let mapping = open::MappingAhead::start(&checkpoint);
     let text = ModelText::new(&checkpoint)?;
+    if let Some(note) = text.note.as_ref().filter(|_| !args.raw) {
+        say!("{note}");
+    }
     let name = open::display_name(model);
     let mut settings = Settings::new(sampling::defaults(&checkpoint, &name), &args.sampling);
     settings.max_tokens = args.max_tokens;
@@ -158,6 +161,7 @@ fn make_prompt(args: &RunArgs, ready: &Ready, asked: &Asked, prompt: &str) -> Re
         if asked.system.is_some() {
             return Err(Error::refused("this model has no chat template, so it takes no --system prompt"));
         }
+        say!("note: this is a base model without a chat template: the prompt is completed as raw text");
     }
     let pictures: String = attach(text, &paths)?.into_iter().map(|picture| picture.placeholder).collect();
     text.raw_prompt(&(pictures + &prompt))

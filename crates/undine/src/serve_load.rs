@@ -15,13 +15,15 @@ use undine_server::{
     AnswerOptions, ImageOptions, Loaded, ReasoningFormat, RequestDefaults, RequestTemplate, SchedulingPolicy,
     ServerModel, ToolCallFormat,
 };
+use undine_text::{ChatTemplate, Tokenizer};
 use undine_weights::Checkpoint;
 
 use crate::args::ExecutorArgs;
 use crate::args_serve::{AnswerArgs, Context, LoadArgs, ReasoningParser, ToolCallParser};
 use crate::error::Error;
 use crate::format::Bytes;
-use crate::{args_serve, helpers, hub, memory, model_files, open, sampling, session, text_file};
+use crate::shown::say;
+use crate::{args_serve, helpers, hub, memory, model_files, open, sampling, session, template, text_file};
 
 /// Memory for keys and values unless asked for otherwise. It is taken as it is used.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
@@ -157,16 +159,29 @@ impl LoadPlan {
         &self.names
     }
 
+    /// The template of the flag, else the checkpoint's.
+    fn template(
+        &self,
+        checkpoint: &Checkpoint,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<Option<ChatTemplate>, Error> {
+        let Some(tokenizer) = tokenizer else { return Ok(None) };
+        if let Some(source) = &self.chat_template {
+            return template::compile_source(checkpoint, tokenizer, source).map(Some);
+        }
+        let sources = template::sources(checkpoint, tokenizer);
+        if let Some(note) = template::note(checkpoint, sources) {
+            say!("{note}");
+        }
+        sources.map(|sources| template::compile(checkpoint, tokenizer, sources)).transpose()
+    }
+
     /// Loads; takes as long as the file needs. `on_ready` is called when requests are answered.
     pub fn load(self, on_ready: Box<dyn FnOnce(Capacity) + Send>) -> Result<Loaded, Error> {
         helpers::warm();
         let checkpoint = open::open_with(self.model.as_deref(), self.mmproj.as_deref())?;
         let tokenizer = open::tokenizer(&checkpoint)?;
-        let source = self.chat_template.as_deref().or(checkpoint.chat_template());
-        let template = match (source, &tokenizer) {
-            (Some(source), Some(tokenizer)) => Some(open::template(source, tokenizer)?),
-            _ => None,
-        };
+        let template = self.template(&checkpoint, tokenizer.as_deref())?;
         let model = ServerModel {
             sampling_defaults: self.sampling.resolve(&checkpoint, &self.names[0])?,
             names: self.names,

@@ -5,8 +5,10 @@
 //! where there are none, and in tests, in this one ([`ChatTemplate::new`]).
 
 mod jinja;
+pub mod own;
 mod python_json;
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +55,10 @@ pub struct ChatTemplate {
     source: String,
     place: Place,
     traits: TemplateTraits,
+    /// Variables of every rendering. Those of a request win over them.
+    variables: serde_json::Map<String, Json>,
+    /// What renders conversations with tools, if that is another template.
+    with_tools: Option<Box<ChatTemplate>>,
 }
 
 /// Where it runs.
@@ -84,7 +90,31 @@ impl ChatTemplate {
         check_length(source)?;
         let jinja = caught(|| Jinja::new(source, bos, eos))?;
         let traits = caught(|| Ok(jinja.probe()))?;
-        Ok(Self { source: source.to_owned(), place: Place::Here(Box::new(jinja)), traits })
+        Ok(Self::of(source.to_owned(), Place::Here(Box::new(jinja)), traits))
+    }
+
+    fn of(source: String, place: Place, traits: TemplateTraits) -> Self {
+        Self { source, place, traits, variables: serde_json::Map::new(), with_tools: None }
+    }
+
+    /// The same with variables that every rendering has, such as the texts of special tokens.
+    pub fn with_variables(self, variables: serde_json::Map<String, Json>) -> Self {
+        Self { variables, ..self }
+    }
+
+    /// The same with another template for conversations that have tools.
+    pub fn with_tools(self, other: Self) -> Self {
+        Self { with_tools: Some(Box::new(other)), ..self }
+    }
+
+    /// The variables that every rendering has.
+    pub fn variables(&self) -> &serde_json::Map<String, Json> {
+        &self.variables
+    }
+
+    /// The template that renders conversations with tools.
+    pub fn for_tools(&self) -> &Self {
+        self.with_tools.as_deref().unwrap_or(self)
     }
 
     /// The same in helper processes, whose budget ([`BUDGET`] is a sensible one) is for one compilation or rendering.
@@ -101,7 +131,7 @@ impl ChatTemplate {
         match helper::call(helpers, &call, cancel).map_err(TextError::of_template)?? {
             Reply::Traits(traits) => {
                 let source = source.to_owned();
-                Ok(Self { source, place: Place::Helpers { helpers: Arc::clone(helpers), job }, traits })
+                Ok(Self::of(source, Place::Helpers { helpers: Arc::clone(helpers), job }, traits))
             }
             _ => Err(TextError::confused()),
         }
@@ -114,7 +144,18 @@ impl ChatTemplate {
 
     /// The same, given up when nobody wants it any more.
     pub fn render_until(&self, input: &ChatInput<'_>, cancel: &Cancel) -> Result<String, TextError> {
+        if input.tools.is_some()
+            && let Some(other) = &self.with_tools
+        {
+            return other.render_until(input, cancel);
+        }
         check_depth(input)?;
+        let mut kwargs = Cow::Borrowed(input.kwargs);
+        if !self.variables.is_empty() {
+            let variables = self.variables.iter().chain(input.kwargs);
+            kwargs = Cow::Owned(variables.map(|(name, value)| (name.clone(), value.clone())).collect());
+        }
+        let input = &ChatInput { kwargs: &kwargs, ..*input };
         match &self.place {
             Place::Here(jinja) => caught(|| jinja.render(input)),
             Place::Helpers { helpers, job } => {
@@ -257,6 +298,27 @@ mod tests {
         };
         let error = template.render(&input).unwrap_err().to_string();
         assert!(error.contains("messages") && error.contains(&VALUE_DEPTH_MAX.to_string()), "{error}");
+    }
+
+    #[test]
+    fn special_tokens_are_variables_and_tools_may_have_a_template_of_their_own() {
+        let template = |source: &str| ChatTemplate::new(source, "B", "E").unwrap();
+        let variables = json!({"pad_token": "P", "image_token": "I", "bos_token": "<s>"});
+        let variables = variables.as_object().unwrap().clone();
+        let plain = template("{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ image_token }}{{ cls_token }}");
+        let template =
+            plain.with_variables(variables).with_tools(template("{{ bos_token }}{{ tools | length }}"));
+        let tools = [json!({})];
+        let kwargs = |json: Json| json.as_object().unwrap().clone();
+        for (kwargs, tools, expected) in [
+            (kwargs(json!({})), None, "<s>EPI"),
+            (kwargs(json!({"pad_token": "Q", "cls_token": "C"})), None, "<s>EQIC"),
+            (kwargs(json!({})), Some(&tools[..]), "B1"),
+        ] {
+            let input = ChatInput { messages: &[], tools, add_generation_prompt: true, kwargs: &kwargs };
+            assert_eq!(template.render(&input).unwrap(), expected);
+        }
+        assert!(!template.traits().tools && !template.for_tools().traits().drops_past_thoughts);
     }
 
     #[test]

@@ -1,41 +1,23 @@
 //! Vision towers in GGUF files of their own.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use undine_core::{ImageSettings, PatchOrder, vision};
 
 use super::{DeclaredVision, VisionNames, bind_vision};
-use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::config_gguf::Metadata;
 use crate::gguf::GgufHeader;
-use crate::limits::{BESIDE_MAX, TENSORS_MAX};
+use crate::limits::TENSORS_MAX;
 use crate::map::Bytes;
 use crate::tensor::TensorTable;
 use crate::value::Value;
+use crate::{Error, adapter, left_out};
 
 /// `general.architecture` of such files.
 pub(crate) const ARCHITECTURE: &str = "clip";
 /// `clip.projector_type` of this family.
 pub(super) const PROJECTOR_TYPE: &str = "lfm2";
-
-/// Mmproj files in the folder of a model file, by name.
-pub(crate) fn find_beside(model: &Path) -> Vec<PathBuf> {
-    let folder = match model.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let is_mmproj = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase());
-        name.is_some_and(|name| name.contains("mmproj") && name.ends_with(".gguf")) && path != model
-    };
-    let mut found: Vec<PathBuf> =
-        entries.take(BESIDE_MAX).flatten().map(|entry| entry.path()).filter(is_mmproj).collect();
-    found.sort();
-    found
-}
 
 /// Adds the tower in `bytes` to a checkpoint of a language model.
 ///
@@ -60,6 +42,8 @@ pub(crate) fn attach(checkpoint: &mut Checkpoint, bytes: Bytes) -> Result<(), Er
     }
     let mut repairs = Vec::new();
     let vision = bind_vision(&declared, settings, &table, VisionNames::Gguf, hidden, &mut repairs)?;
+    adapter::refuse_tensors(&table)?;
+    left_out::tell(&table, vision.weights.values(), None, &mut repairs);
     // From here on nothing can fail but a name that both files have, which is seen before anything is added.
     if let Some(tensor) = table.tensors.iter().find(|tensor| checkpoint.table.contains(&tensor.name)) {
         let reason = format!("tensor {} is in the model's file, too", tensor.name);

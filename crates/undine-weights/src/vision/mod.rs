@@ -2,6 +2,7 @@
 //!
 //! They lie in the same Hugging Face folder as the language model, or in a GGUF file of their own (`mmproj`).
 
+mod beside;
 mod config;
 mod mmproj;
 mod names;
@@ -20,8 +21,9 @@ use crate::limits::{HEADS_MAX, LAYERS_MAX, WIDTH_MAX};
 use crate::tensor::{Tensor, TensorTable};
 use crate::weight::{VisionLayerWeight, VisionWeight, Weight};
 
+pub(crate) use beside::attach_beside;
 pub(crate) use config::declare_hf;
-pub(crate) use mmproj::{ARCHITECTURE, attach, find_beside};
+pub(crate) use mmproj::{ARCHITECTURE, attach};
 pub(crate) use names::{VisionNames, from_gguf};
 pub(crate) use settings::settings_hf;
 pub use write::write_mmproj;

@@ -118,7 +118,7 @@ fn what_is_not_a_checkpoint() {
     std::fs::write(path.join("text.gguf"), "not a model").unwrap();
     assert!(refused(Checkpoint::open(&path.join("text.gguf"))).contains("expected the bytes GGUF"));
     std::fs::write(path.join("config.json"), Folder::dense().config.to_string()).unwrap();
-    assert!(refused(Checkpoint::open(path)).contains("found neither"));
+    assert!(refused(Checkpoint::open(path)).contains("2 models; name one of them: empty.gguf, text.gguf"));
     std::fs::write(path.join("config.json"), "{").unwrap();
     std::fs::write(path.join("model.safetensors"), Folder::dense().weights()).unwrap();
     assert!(refused(Checkpoint::open(path)).contains("config.json: not the JSON"));

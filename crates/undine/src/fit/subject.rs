@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use undine_core::{Config, DType, FeedForward, LayerKind, MoeConfig, VisionConfig};
+use undine_hub::ModelName;
 use undine_model::{MatrixId, Model, VisionModel};
 use undine_quantize::Mix;
 use undine_weights::{Checkpoint, Weight};
@@ -120,9 +121,7 @@ impl Subject {
     pub fn find(model: Option<&str>, mix: Option<Mix>) -> Result<Self, Error> {
         let Some(name) = model else { return Self::of_checkpoint(None, mix) };
         let path = Path::new(name);
-        let is_folder_without_weights = path.join("config.json").is_file()
-            && !path.join("model.safetensors").exists()
-            && !path.join("model.safetensors.index.json").exists();
+        let is_folder_without_weights = path.join("config.json").is_file() && !has_weights(path);
         if path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
         {
             return Self::of_config(path, &path.canonicalize().unwrap_or_else(|_| path.to_owned()), mix);
@@ -142,7 +141,13 @@ impl Subject {
         // A name on the hub stands for a shape: nothing is fetched to be sized.
         let checkpoint = hub::checkpoint_name(path);
         let name = checkpoint.as_deref().unwrap_or(name);
-        let shape = shapes::find(name).ok_or_else(unknown)?;
+        let Some(shape) = shapes::find(name) else {
+            // A path to nothing is told what is near.
+            let error = ModelName::parse(path)
+                .err()
+                .filter(|error| matches!(error, undine_hub::Error::NoFileHere { .. }));
+            return Err(error.map_or_else(unknown, Error::from));
+        };
         let asked = name.rsplit('/').next().unwrap_or(name);
         let known = shape.names.iter().find(|known| {
             known.eq_ignore_ascii_case(asked) || known.eq_ignore_ascii_case(&format!("LFM2-{asked}"))
@@ -222,6 +227,15 @@ impl Subject {
         };
         self.chosen.matrices.iter().map(active).sum::<f64>() as u64
     }
+}
+
+/// Whether a folder has files of weights in it.
+fn has_weights(folder: &Path) -> bool {
+    let is_weights = |path: &Path| {
+        path.extension().is_some_and(|extension| extension == "safetensors" || extension == "gguf")
+            || path.ends_with("model.safetensors.index.json")
+    };
+    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| is_weights(&entry.path()))
 }
 
 /// The configuration of a shape.

@@ -50,7 +50,25 @@ pub fn locate_with<'a>(model: &'a Path, args: &HubArgs) -> Result<Cow<'a, Path>,
     let request = PullRequest::new(name, memory::available_bytes());
     let on_event = progress::on_stderr(&request.name);
     let judge = |files: &[Beginning]| examine::judge(&request.name.repo, files);
-    Ok(Cow::Owned(fetch(settings, &request, judge, on_event)?.cached.path))
+    let pulled = fetch(settings, &request, judge, on_event).map_err(|error| or_a_file(model, error))?;
+    Ok(Cow::Owned(pulled.cached.path))
+}
+
+/// What the hub could not give may have been meant as a path: `models/LFM2.gguf` without its ending looks like a repository.
+fn or_a_file(model: &Path, error: Error) -> Error {
+    let nearest = undine_hub::near_files(model);
+    match error {
+        Error::Hub(
+            undine_hub::Error::NoRepository { .. }
+            | undine_hub::Error::Unauthorized { .. }
+            | undine_hub::Error::Unreachable { .. },
+        ) if !nearest.is_empty() => Error::refused(format!(
+            "there is no file or folder {}; did you mean {}? Taken as a name on the hub: {error}",
+            model.display(),
+            nearest.join(" or ")
+        )),
+        other => other,
+    }
 }
 
 /// The name on the hub, for a MODEL that is no path.

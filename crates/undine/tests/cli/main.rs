@@ -7,6 +7,7 @@ mod chat;
 mod common;
 mod eval;
 mod fit;
+mod given;
 mod hostile_text;
 mod hub;
 #[cfg(target_os = "linux")]

@@ -90,7 +90,7 @@ fn verbose_tells_load_time_and_speeds_on_standard_error() {
         assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
     }
     // All there is to say otherwise is that it is cut.
-    let plain = stderr(&run_greedy(text(&models().base()), &["-p", "Hi"]));
+    let plain = stderr(&run_greedy(text(&models().base()), &["--raw", "-p", "Hi"]));
     assert_eq!(plain, "note: the answer is cut after 12 tokens (-n, which is --max-tokens)\n");
 }
 
@@ -190,7 +190,8 @@ fn a_checkpoint_without_a_tokenizer_says_so() {
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
     let mut command = undine();
-    command.args(["run", text(&models().base()), "-p", "Hi", "--temperature", "0", "--max-tokens", "400"]);
+    let raw = ["--raw", "--temperature", "0", "--max-tokens", "400"];
+    command.args(["run", text(&models().base()), "-p", "Hi"]).args(raw);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let mut reader = child.stdout.take().expect("piped");
     let mut first = [0; 1];

@@ -132,7 +132,7 @@ fn inspect_tells_shape_memory_tokenizer_and_template() {
     let by_type = info["types"].as_object().expect("a map").values().map(|total| total["bytes"].as_u64());
     assert_eq!(sizes.flatten().sum::<u64>(), by_type.flatten().sum::<u64>());
     let table = stdout(&run(&["inspect", text(&oracle("moe")), "--tensors"]));
-    for part in ["ccacac", "16 of width", "safetensors", "base model", "128,000 tokens", "metadata"] {
+    for part in ["ccacac", "16 of width", "safetensors", "LFM2's own", "128,000 tokens", "metadata"] {
         assert!(table.contains(part), "{part}: {table}");
     }
 }
