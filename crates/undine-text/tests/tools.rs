@@ -375,7 +375,7 @@ fn tool_sets_are_checked() {
         (vec![json!({"type": "function"})], "tools[0].function"),
         (vec![function(json!({}))], "tools[0].function.name"),
         (vec![function(json!({"name": "a b"}))], "cannot be called"),
-        (vec![function(json!({"name": "a", "parameters": []}))], "expected a JSON schema"),
+        (vec![function(json!({"name": "a", "parameters": [1]}))], "expected a JSON schema"),
         (vec![function(json!({"name": "a"})), function(json!({"name": "a"}))], "declared twice"),
         (vec![function(json!({"name": "a".repeat(300)}))], "at most"),
         (vec![function(json!({"name": "a"})); 600], "at most 512"),
@@ -383,6 +383,14 @@ fn tool_sets_are_checked() {
     for (tools, why) in table {
         let Err(TextError::Tools(found)) = ToolSet::new(&tools) else { panic!("{why}: accepted") };
         assert!(found.contains(why), "{found}");
+    }
+}
+
+#[test]
+fn tools_without_parameters_are_written_in_many_ways() {
+    for parameters in [json!(null), json!({}), json!([]), json!(false), json!(true)] {
+        let tool = json!({"type": "function", "function": {"name": "f", "parameters": parameters}});
+        assert_eq!(ToolSet::new(&[tool]).unwrap().tools()[0].parameters(), &json!({}), "{parameters}");
     }
 }
 

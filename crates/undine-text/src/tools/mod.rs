@@ -152,7 +152,9 @@ fn read_tool(tool: &Json) -> Result<Tool, String> {
         ));
     }
     let parameters = match function.get("parameters") {
-        None | Some(Json::Null) => Json::Object(Map::new()),
+        None | Some(Json::Null | Json::Bool(_)) => Json::Object(Map::new()),
+        // What PHP makes of an object without entries.
+        Some(Json::Array(list)) if list.is_empty() => Json::Object(Map::new()),
         Some(parameters @ Json::Object(_)) => parameters.clone(),
         Some(found) => {
             return Err(format!(".function.parameters: expected a JSON schema (an object), found {found}"));

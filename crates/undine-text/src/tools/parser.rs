@@ -133,7 +133,11 @@ impl ToolParser {
         /// What no text has but a marker.
         const SURE_BYTES: usize = "<tool".len();
         let held = std::mem::take(&mut self.held);
-        if matches!(self.place, Place::Call(_)) || held.len() <= SURE_BYTES {
+        let is_text = match &self.place {
+            Place::Call(calls) => calls.is_open(),
+            _ => held.len() <= SURE_BYTES,
+        };
+        if is_text {
             held.chars().for_each(|character| self.consume(character, out));
         }
         let text = match std::mem::replace(&mut self.place, Place::Text) {

@@ -14,8 +14,11 @@ pub const TAG_END: &str = "</tool_call>";
 const FENCE: &str = "```";
 /// Longest name of a language after it, in bytes.
 const LANGUAGE_BYTES_MAX: usize = 16;
-/// The keys of a call as JSON. Every one but the first two needs nothing after it to be read on.
+/// The keys of a call as JSON.
 const KEYS: [&str; 5] = ["name", "type", "function", "arguments", "parameters"];
+
+/// Those of the object under "function".
+const INNER_KEYS: [&str; 3] = ["name", "arguments", "parameters"];
 
 /// Whether a text is the beginning of one that [`read`] takes.
 pub fn could_be(text: &str, set: &ToolSet) -> bool {
@@ -32,7 +35,7 @@ pub fn could_be_list(text: &str, set: &ToolSet) -> bool {
     let text = text.trim_start();
     let inside = text.strip_prefix('[').unwrap_or(text).trim_start();
     match inside.strip_prefix('{') {
-        Some(object) => could_be_object(object, set),
+        Some(object) => could_be_object(object, set, &KEYS),
         None if text.is_empty() || inside.is_empty() => true,
         // Other brackets are calls as LFM2 models write them.
         None => text.starts_with('[') && could_be_named(inside, set),
@@ -53,18 +56,19 @@ fn is_beginning(name: &str, set: &ToolSet) -> bool {
     set.tools().iter().any(|tool| tool.name().starts_with(name))
 }
 
-/// After the brace of an object: its first keys, up to the one that decides.
-fn could_be_object(text: &str, set: &ToolSet) -> bool {
+/// After the brace of an object: its first keys, up to the one that decides, each of which is one of `keys`.
+fn could_be_object(text: &str, set: &ToolSet, keys: &[&str]) -> bool {
     let mut text = text.trim_start();
     loop {
         let Some(rest) = text.strip_prefix('"') else { return text.is_empty() };
         let Some((key, rest)) = rest.split_once('"') else {
-            return KEYS.iter().any(|key| key.starts_with(rest));
+            return keys.iter().any(|key| key.starts_with(rest));
         };
         let rest = rest.trim_start();
-        let Some(value) = rest.strip_prefix(':').map(str::trim_start) else {
-            return rest.is_empty() && KEYS.contains(&key);
-        };
+        if !keys.contains(&key) {
+            return false;
+        }
+        let Some(value) = rest.strip_prefix(':').map(str::trim_start) else { return rest.is_empty() };
         let string = value.strip_prefix('"').map(|text| text.split_once('"').ok_or(text));
         match (key, string) {
             ("name" | "type", None) => return value.is_empty(),
@@ -78,7 +82,9 @@ fn could_be_object(text: &str, set: &ToolSet) -> bool {
             ("type", Some(Ok(_))) => return false,
             ("function", None) => {
                 return value.is_empty()
-                    || value.strip_prefix('{').is_some_and(|object| could_be_object(object, set));
+                    || value
+                        .strip_prefix('{')
+                        .is_some_and(|object| could_be_object(object, set, &INNER_KEYS));
             }
             ("arguments" | "parameters", None) => return value.is_empty() || value.starts_with('{'),
             _ => return false,

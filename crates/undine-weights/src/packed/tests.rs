@@ -98,7 +98,7 @@ fn tensors_that_do_not_fit_together_are_refused_by_name() {
         (
             "gptq4_order",
             |t| t.foreign.get_mut("m.g_idx").expect("there").shape = vec![64],
-            "gptq4_order.qweight",
+            "gptq4_order.qzeros",
         ),
         (
             "w4a16_zeros",

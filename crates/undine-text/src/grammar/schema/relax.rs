@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::{DEFINITIONS, Fitted, LeftOut, anything, with_definitions};
 
 /// Most compilations that finding what is wrong may take; then nothing of the schema is kept.
-const COMPILATIONS_MAX: usize = 2000;
+const COMPILATIONS_MAX: usize = 1000;
 /// Keywords that are left out together, those that say least first.
 const GROUPS: [&[&str]; 14] = [
     &["minProperties", "maxProperties"],
@@ -93,9 +93,10 @@ impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
         }
     }
 
-    /// Finds the innermost part that does not compile, and leaves something of it out.
+    /// Finds the innermost parts that do not compile, and leaves something of each out.
     fn weaken(&mut self, schema: &mut Json, place: &str, left_out: &mut LeftOut) -> bool {
         let Some(object) = schema.as_object_mut() else { return false };
+        let mut has_weakened = false;
         for (keyword, value) in object.iter_mut() {
             let parts: Vec<(String, &mut Json)> = match (keyword.as_str(), value) {
                 (DEFINITIONS | "properties" | "patternProperties", Json::Object(parts)) => {
@@ -110,23 +111,14 @@ impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
             for (step, part) in parts {
                 if part.is_object() && !self.fits(part) {
                     let dot = if place.is_empty() { "" } else { "." };
-                    if self.weaken(part, &format!("{place}{dot}{step}"), left_out) {
-                        return true;
-                    }
+                    has_weakened |= self.weaken(part, &format!("{place}{dot}{step}"), left_out);
                 }
             }
         }
-        let has_definitions = object.contains_key(DEFINITIONS);
-        self.weaken_own(schema, place, has_definitions, left_out)
+        has_weakened || self.weaken_own(schema, place, left_out)
     }
 
-    fn weaken_own(
-        &mut self,
-        schema: &mut Json,
-        place: &str,
-        has_definitions: bool,
-        left_out: &mut LeftOut,
-    ) -> bool {
+    fn weaken_own(&mut self, schema: &mut Json, place: &str, left_out: &mut LeftOut) -> bool {
         let Some(object) = schema.as_object() else { return false };
         for group in GROUPS {
             let found: Vec<&str> =
@@ -144,9 +136,8 @@ impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
             }
         }
         // No single one helps.
-        let kept = |keyword: &str| keyword == "type" || (has_definitions && keyword == DEFINITIONS);
         let mut bare = object.clone();
-        bare.retain(|keyword, _| kept(keyword));
+        bare.retain(|keyword, _| [DEFINITIONS, "type"].contains(&keyword.as_str()));
         if bare.len() == object.len() {
             bare.clear();
         }

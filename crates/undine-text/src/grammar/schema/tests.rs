@@ -53,6 +53,11 @@ fn what_says_nothing_is_dropped_and_what_is_spelled_otherwise_is_translated() {
             json!({"type": "object", "additionalProperties": false, "properties": {}}),
         ),
         (json!({"properties": {"a": {"not": {}}}}), json!({"properties": {"a": false}})),
+        (
+            json!({"allOf": [{"properties": {"a": string()}}, {"properties": {"b": {}}}], "unevaluatedProperties": false}),
+            json!({"allOf": [{"properties": {"a": string()}}, {"properties": {"b": {}}},
+                {"properties": {"a": {}, "b": {}}, "additionalProperties": false}]}),
+        ),
     ];
     for (given, want) in table {
         assert_eq!(fitted(&given), (want, vec![]), "{given}");
