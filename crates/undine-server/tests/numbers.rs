@@ -9,7 +9,7 @@ use support::Setup;
 use support::client::{ask, request};
 
 const TEMPLATE: &str = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}\
-{% for call in m.tool_calls or [] %}{{ call.function.arguments | tojson }}{{ call.function.arguments }}{% endfor %}{% endfor %}{{ n }}";
+{% for call in m.tool_calls or [] %}{{ call.function.name }}{{ call.function.arguments | tojson }}{{ call.function.arguments }}{% endfor %}{% endfor %}{{ n }}";
 
 /// A number of a request, as `tojson` and as `str` write it.
 const NUMBERS: [(&str, &str, &str); 14] = [
@@ -46,7 +46,7 @@ fn digits_reach_the_prompt_as_python_writes_them() {
                 r#"{{"add_special_tokens": false, "messages": [{{"role": "assistant", "content": "", "tool_calls": [{{"id": "1", "type": "function", "function": {{"name": "f", "arguments": {arguments}}}}}]}}]}}"#
             )
         };
-        let shown = format!("{{\"x\": [{json}]}}{{'x': [{text}]}}");
+        let shown = format!("f{{\"x\": [{json}]}}{{'x': [{text}]}}");
         // As an object, and as the text that OpenAI's clients send.
         let object = format!("{{\"x\": [{number}]}}");
         for arguments in [object.clone(), Value::from(object.as_str()).to_string()] {
