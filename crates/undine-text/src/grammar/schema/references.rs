@@ -7,6 +7,8 @@ use crate::grammar::measure::percent_decoded;
 
 /// References followed on the way to what they mean.
 const FOLLOWED_MAX: usize = 16;
+/// Longest name of a definition.
+const NAME_CHARS: usize = 40;
 /// The keywords that refer to another schema.
 pub const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 
@@ -18,11 +20,11 @@ impl<'a> Fitting<'a> {
         let name = match self.names.get(&key) {
             Some(name) => name.clone(),
             None => {
-                let name = format!("d{}", self.names.len());
+                let steps: Vec<&str> = target.split(['#', '/']).filter(|step| !step.is_empty()).collect();
+                let name = self.new_name(steps.last().copied().unwrap_or("root"));
                 self.names.insert(key, name.clone());
                 // What is defined is not where it is used.
                 let place = std::mem::take(&mut self.place);
-                let steps: Vec<&str> = target.split(['#', '/']).filter(|step| !step.is_empty()).collect();
                 let fitted = self.within(&steps.join("."), |fitting| fitting.schema(value));
                 self.place = place;
                 self.definitions.insert(name.clone(), fitted);
@@ -30,6 +32,18 @@ impl<'a> Fitting<'a> {
             }
         };
         Some(json!({"$ref": format!("#/{DEFINITIONS}/{name}")}))
+    }
+
+    /// A name for a definition, as like its own as can be written plainly: places are told with it.
+    fn new_name(&self, own: &str) -> String {
+        let plain: String =
+            own.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(NAME_CHARS).collect();
+        let is_free = |name: &str| !name.is_empty() && self.names.values().all(|other| other != name);
+        if is_free(&plain) {
+            return plain;
+        }
+        let mut numbered = (1..).map(|number: usize| format!("{plain}_{number}"));
+        numbered.find(|name| is_free(name)).expect("numbers do not end before names do")
     }
 
     /// A schema, or what its reference means if it is nothing else.

@@ -89,6 +89,11 @@ fn what_no_grammar_can_follow_is_left_out_with_its_place() {
             "properties.a.maxProperties",
         ),
         (
+            json!({"$ref": "#/definitions/A%20b", "definitions": {"A b": property(json!({"type": "string", "pattern": "(?<!x)y"}))}}),
+            json!({"$ref": "#/$defs/A20b", "$defs": {"A20b": property(json!({"type": "string"}))}}),
+            "$defs.A20b.properties.a.pattern",
+        ),
+        (
             json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}),
             json!({"anyOf": [{"type": "integer"}, {"type": "number"}]}),
             "oneOf",
