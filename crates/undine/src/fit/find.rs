@@ -215,7 +215,7 @@ fn unknown(name: &str) -> Error {
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     let names: Vec<&str> = scored.into_iter().take(SUGGESTED_MAX).map(|(_, name)| name).collect();
     let guess = match names.is_empty() {
-        true => String::new(),
+        true => ".".to_owned(),
         false => format!("; did you mean {}?", names.join(", ")),
     };
     let mut classes: Vec<&str> = all().iter().map(|device| device.class.as_str()).collect();
