@@ -74,12 +74,12 @@ const TOLERANCES: [(DType, Distance); 26] = [
     (DType::IQ3_S, Distance { mean: 0.031, worst: 0.104 }), // 0.0179, 0.0608
     (DType::IQ4_NL, Distance { mean: 0.036, worst: 0.23 }), // 0.0227, 0.1526
     (DType::IQ4_XS, Distance { mean: 0.037, worst: 0.1 }),  // 0.0252, 0.0620
-    (DType::IQ1_S, Distance { mean: 0.024, worst: 0.15 }), // 0.0142, 0.0884
-    (DType::IQ1_M, Distance { mean: 0.024, worst: 0.13 }), // 0.0141, 0.0765
+    (DType::IQ1_S, Distance { mean: 0.024, worst: 0.15 }),  // 0.0142, 0.0884
+    (DType::IQ1_M, Distance { mean: 0.024, worst: 0.13 }),  // 0.0141, 0.0765
     (DType::TQ1_0, Distance { mean: 0.023, worst: 0.098 }), // 0.0135, 0.0575
     (DType::TQ2_0, Distance { mean: 0.0245, worst: 0.11 }), // 0.0143, 0.0641
     (DType::MXFP4, Distance { mean: 0.0245, worst: 0.365 }), // 0.0144, 0.2129: a gated product; 0.0647 elsewhere
-    (DType::NVFP4, Distance { mean: 0.026, worst: 0.127 }), // 0.0153, 0.0742
+    (DType::NVFP4, Distance { mean: 0.026, worst: 0.127 }),  // 0.0153, 0.0742
 ];
 /// Attention over keys and values in f16; measured 3.4e-4 and 8.3e-4.
 const TOLERANCE_KV_F16: Distance = Distance { mean: 5.8e-4, worst: 0.0015 };

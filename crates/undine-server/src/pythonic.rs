@@ -1,8 +1,8 @@
 //! Tool calls as LFM2 models write them, for templates that do not write past calls themselves.
 
 use serde_json::{Map, Value};
-use undine_text::{exact, json_dumps};
 use undine_text::tools::{TOOL_CALL_END, TOOL_CALL_START};
+use undine_text::{exact, json_dumps};
 
 /// The calls of a message, arguments as objects, between their markers.
 pub(crate) fn calls(calls: &[Value]) -> String {

@@ -27,8 +27,8 @@ pub use grammar::{
 pub use piece::Piece;
 pub use presets::{Preset, Training, preset, training};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
-pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think, json_dumps};
 pub use template::own;
+pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think, json_dumps};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
 pub use tools::ToolFormat;
 pub use undine_helper::{

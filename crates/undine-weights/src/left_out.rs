@@ -49,7 +49,12 @@ pub(crate) fn tell<'a>(
 }
 
 /// A sentence about a head that the configuration ties to the embedding, if it is not the same: it was trained for nothing.
-pub(crate) fn tell_tied_head(head: &Tensor, embedding: &Weight, files: &[Arc<Bytes>], repairs: &mut Vec<String>) {
+pub(crate) fn tell_tied_head(
+    head: &Tensor,
+    embedding: &Weight,
+    files: &[Arc<Bytes>],
+    repairs: &mut Vec<String>,
+) {
     let (cols, step) = (embedding.cols, embedding.rows.div_ceil(ROWS_COMPARED).max(1));
     let row = |bytes: &[u8], dtype: DType, at: usize| -> Option<Vec<f32>> {
         let len = dtype.row_bytes(cols)?;

@@ -13,8 +13,8 @@ use serde_json::{Map, Value as Json, json};
 use super::Parallel;
 use super::lark::{compiles, spaced, string};
 use super::schema::{DEFINITIONS, Fitted, LeftOut, fit, outline, relax};
-use crate::{TextError, exact};
 use crate::tools::{Tool, is_name_char};
+use crate::{TextError, exact};
 
 /// Values within values for which Python rules are made; deeper ones, and free ones beyond this depth, are scalars.
 const DEPTH_MAX: usize = 6;
@@ -67,7 +67,10 @@ pub fn lark(
         Parallel::Allowed => r#""[" call (SEPARATOR call)* "]""#,
         Parallel::One => r#""[" call "]""#,
     };
-    Ok((format!("calls: {list}\ncall: {}\n{}{COMMON}{PYTHON_WORDS}", calls.join(" | "), rules.text), left_out))
+    Ok((
+        format!("calls: {list}\ncall: {}\n{}{COMMON}{PYTHON_WORDS}", calls.join(" | "), rules.text),
+        left_out,
+    ))
 }
 
 /// A grammar for the JSON that a schema allows, with constants as literal text; `None` if it says more than there are rules for.

@@ -11,8 +11,8 @@ use super::{
     AnswerFormat, CHOICE_BYTES_MAX, CHOICES_MAX, GRAMMAR_BYTES_MAX, PROPERTIES_MAX, PROPERTIES_SUM_MAX,
     REGEX_BYTES_MAX, SCHEMA_BYTES_MAX, ToolChoice, ToolRules, call, gbnf, numbers,
 };
-use crate::{TextError, exact};
 use crate::tools::{Strictness, TOOL_CALL_END, TOOL_CALL_START, Tool};
+use crate::{TextError, exact};
 
 /// White space between the parts of JSON: one space, or a line break and an indent. Without a limit a weak model can
 /// spend its whole answer on it.

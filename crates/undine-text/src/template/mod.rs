@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use undine_helper::{Budget, Cancel, Helpers};
 
-use crate::{TextError, exact};
 use crate::helper::{self, JobRef, Reply, TemplateJob, TemplateRef};
 use crate::stream::THINK_START;
+use crate::{TextError, exact};
 use jinja::Jinja;
 
 /// Longest template accepted; published ones have under 20 kB.

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ast::{Args, Expr, For, LoopNamed, Macro, Parameters, Recursive, Stmt, StmtKind, Symbol, Takes, Target};
+use super::ast::{
+    Args, Expr, For, LoopNamed, Macro, Parameters, Recursive, Stmt, StmtKind, Symbol, Takes, Target,
+};
 use super::lexer::{self, Token};
 
 /// Levels of statements and of expressions in them.

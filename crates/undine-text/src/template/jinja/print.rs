@@ -12,7 +12,11 @@ pub const BYTES_MAX: usize = super::super::RENDERED_BYTES_MAX;
 
 /// Refuses a text that has grown too long.
 pub fn check_length(text: &str) -> Result<(), String> {
-    if text.len() > BYTES_MAX { Err(format!("a text would be longer than {BYTES_MAX} bytes")) } else { Ok(()) }
+    if text.len() > BYTES_MAX {
+        Err(format!("a text would be longer than {BYTES_MAX} bytes"))
+    } else {
+        Ok(())
+    }
 }
 
 /// `str(value)`, appended.
