@@ -227,7 +227,7 @@ fn e4m3() -> Vec<f32> {
     (0..127).map(value).collect()
 }
 
-/// One scale a row; values are kept as F16.
+/// One scale a row; values are kept as F16, but those of routers as they are.
 fn fp8(module: &str, rows: usize, values: &[f32]) -> Packed {
     let (cols, levels) = (values.len() / rows, e4m3());
     let (mut codes, mut scales, mut out) = (Vec::new(), Vec::new(), Vec::new());
@@ -236,7 +236,8 @@ fn fp8(module: &str, rows: usize, values: &[f32]) -> Packed {
         for v in row {
             let code = levels.partition_point(|level| *level < v.abs() / scale).min(126);
             codes.push(code as u8 | if *v < 0.0 { 128 } else { 0 });
-            out.push(rounded(DType::F16, scale * if *v < 0.0 { -levels[code] } else { levels[code] }));
+            let value = scale * if *v < 0.0 { -levels[code] } else { levels[code] };
+            out.push(if module.ends_with("feed_forward.gate") { value } else { rounded(DType::F16, value) });
         }
         scales.push(scale);
     }
