@@ -7,7 +7,8 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use undine_fuzz::vocabulary::{ThinkKind, small};
 use undine_text::{
-    Bos, Detokenizer, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream, ToolFormat, Tokenizer,
+    Bos, Detokenizer, IncludeStop, Piece, Reasoning, SpecialText, StreamOptions, TextStream, Tokenizer,
+    ToolFormat,
 };
 
 static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| small(ThinkKind::UserDefined));

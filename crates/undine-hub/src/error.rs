@@ -44,6 +44,7 @@ fn advice(name: &str, nearest: &[String]) -> String {
             .is_some_and(|rest| !rest.starts_with(|sign: char| sign.is_ascii_alphabetic()))
     };
     match (sizes.is_empty(), OTHER_FAMILIES.iter().any(is_other)) {
+        (false, _) if name.contains(':') && !nearest.is_empty() => did_you_mean(nearest),
         (false, _) => listed("; that family has", &sizes),
         (true, true) => {
             "; Undine runs LFM2 and LFM2.5 by Liquid AI, such as lfm2.5:1.2b, and no other family".to_owned()

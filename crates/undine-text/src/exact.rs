@@ -41,9 +41,9 @@ pub fn forgotten(value: &Json) -> Json {
 /// Numbers as doubles. Infinite ones stay as they are.
 fn forget(value: &mut Json) {
     if let Some(digits) = digits(value) {
-        let number = digits.parse().ok().and_then(serde_json::Number::from_f64);
-        if let Some(number) = number {
-            *value = if digits == "-0" { Json::from(0) } else { Json::Number(number) };
+        let number = if digits == "-0" { Ok(0.into()) } else { serde_json::from_str(digits) };
+        if let Ok(number) = number {
+            *value = Json::Number(number);
         }
         return;
     }

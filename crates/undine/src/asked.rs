@@ -48,9 +48,13 @@ impl Asked {
         })?;
         let text = joined(given.as_deref().unwrap_or_default(), &piped);
         if text.is_empty() {
-            return Err(Error::usage(
-                "the prompt is empty: expected a prompt after the model or -p TEXT, piped input, or a terminal to chat in",
-            ));
+            let taken = model.as_deref().filter(|model| !model.exists()).map_or_else(String::new, |model| {
+                let model = model.display();
+                format!("; {model} was taken for the model, and `undine run -p {model}` asks it of the demo")
+            });
+            return Err(Error::usage(format!(
+                "the prompt is empty: expected a prompt after the model or -p TEXT, piped input, or a terminal to chat in{taken}"
+            )));
         }
         Ok(Self { model, prompt: Some(text), system })
     }

@@ -64,6 +64,10 @@ fn check_file(file: &File) -> Vec<Finding> {
     let mut found = Vec::new();
     size::check_bytes(file, &mut found);
     words::check_text(file, &mut found);
+    // What makes the data of tests is no room of the house.
+    if file.path.contains("/data/") {
+        return found;
+    }
     if file.name() == "Cargo.toml" {
         imports::check_manifest(file, &mut found);
     }

@@ -309,7 +309,6 @@ mod tests {
             ("", "EOF"),
             ("[1]", "found a list of 1"),
             ("\"x\"", "found the string \"x\""),
-            ("{\"a\": 1e999}", "number out of range"),
         ] {
             let error = Fields::parse(body.as_bytes()).err().unwrap();
             assert!(error.message.contains(message), "{body}: {}", error.message);

@@ -5,7 +5,7 @@ use llguidance::{GrammarBuilder, JsonCompileOptions, regex_to_lark};
 use serde_json::{Map, Value as Json, json};
 
 use super::library::{Grammars, Made, limits};
-use super::schema::{Fitted, LeftOut, fit, outline, relax};
+use super::schema::{Fitted, LeftOut, anything, fit, outline, relax};
 use super::vocabulary::CallMarkers;
 use super::{
     AnswerFormat, CHOICE_BYTES_MAX, CHOICES_MAX, GRAMMAR_BYTES_MAX, PROPERTIES_MAX, PROPERTIES_SUM_MAX,
@@ -144,6 +144,12 @@ fn answer(
             }
             let (schema, of_schema) = as_the_library_takes_it(fitted);
             check_strictness(*strictness, "the answer's form", &of_schema)?;
+            if schema == anything() && !of_schema.0.is_empty() {
+                return Err(TextError::Grammar(format!(
+                    "nothing of the JSON schema can be enforced; what it says is not understood or beyond a grammar: {}",
+                    of_schema.0.join(", ")
+                )));
+            }
             left_out.extend(of_schema.0);
             GrammarWithLexer::from_json_schema(spaced(&schema)?)
         }

@@ -185,7 +185,7 @@ mod tests {
             let device = devices::all().iter().find(|device| device.name == name).expect("in the file");
             let svg = draw(&subject, load, Some(device));
             let line = svg.lines().find(|line| line.contains("stroke-dasharray")).expect("a line");
-            let y = line.split(['H', ' ']).nth(3).expect("a place").parse::<f64>().expect("a number");
+            let y = line.split(['H', ' ']).nth(2).expect("a place").parse::<f64>().expect("a number");
             assert!((MARGINS.2..=SIZE.1 - MARGINS.3).contains(&y), "{name}: {line}");
             assert!(svg.contains(&format!(">{name}: ")), "{name}");
         }

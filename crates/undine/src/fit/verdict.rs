@@ -170,7 +170,7 @@ mod tests {
             (
                 1.8,
                 "RTX 4090 24GB",
-                22.35,
+                22.4,
                 speed(812.0, Certainty::Bound),
                 "Yes: needs 1.80 of 22.4 GiB on RTX 4090 24GB; at most 812 tok/s",
             ),

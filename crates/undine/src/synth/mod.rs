@@ -45,10 +45,12 @@ pub fn run(args: &SynthArgs) -> Result<(), Error> {
         say!("note: {}: {note}", shape.names[0]);
     }
     confirm::replace(output)?;
-    let mut metadata = plan::metadata(&shape, args.mix);
+    let tower = vision::find(name);
+    let own_name = tower.as_ref().map_or(shape.names[0].as_str(), |tower| tower.names[0]);
+    let mut metadata = plan::metadata(&shape, own_name, args.mix);
     metadata.extend(vocabulary::metadata(&shape));
     write(&metadata, &plan::tensors(&shape, args.mix), args.seed, output)?;
-    if let Some(tower) = vision::find(name) {
+    if let Some(tower) = tower {
         let metadata = vision::metadata(&tower, args.mix, shape.hidden);
         let tensors = vision::tensors(&tower, args.mix, shape.hidden);
         write(&metadata, &tensors, args.seed, &mmproj_path(output))?;

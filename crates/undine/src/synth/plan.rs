@@ -123,12 +123,12 @@ pub fn tensors(shape: &Shape, mix: Mix) -> Vec<Tensor> {
     planner.tensors
 }
 
-/// The configuration as GGUF metadata; the vocabulary is added by the caller.
-pub fn metadata(shape: &Shape, mix: Mix) -> Vec<(String, Value)> {
+/// The configuration as GGUF metadata; the vocabulary is added by the caller. `name` is which model of the shape it is.
+pub fn metadata(shape: &Shape, name: &str, mix: Mix) -> Vec<(String, Value)> {
     let architecture = if shape.moe.is_some() { "lfm2moe" } else { "lfm2" };
     let mut pairs = vec![
         ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
-        ("general.name".to_owned(), Value::String(format!("{} {RANDOM_WEIGHTS}", shape.names[0]))),
+        ("general.name".to_owned(), Value::String(format!("{name} {RANDOM_WEIGHTS}"))),
         ("general.file_type".to_owned(), Value::U32(mix.file_type())),
         ("general.quantization_version".to_owned(), Value::U32(QUANTIZATION_VERSION)),
     ];

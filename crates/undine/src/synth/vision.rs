@@ -25,7 +25,7 @@ const BIAS_DEVIATION: f32 = 0.02;
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Tower {
     /// Checkpoints that have it, by the end of their names.
-    names: &'static [&'static str],
+    pub names: &'static [&'static str],
     width: usize,
     layers: usize,
     heads: usize,

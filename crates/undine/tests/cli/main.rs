@@ -6,6 +6,7 @@ mod calibrate;
 mod chat;
 mod common;
 mod eval;
+mod first_minutes;
 mod fit;
 mod given;
 mod hostile_text;

@@ -181,7 +181,7 @@ fn wrong_wishes_say_why() {
             "no matrix of this model",
         ),
         (vec!["quantize", text(&demo), text(&out), "--imatrix", text(&no_matrix)], 1, "no importance matrix"),
-        (vec!["quantize", text(&no_matrix), text(&out)], 1, "GGUF"),
+        (vec!["quantize", text(&no_matrix), text(&out)], 1, "importance matrix by its name"),
         (vec!["convert", text(&demo), "/proc/no/such/place/model.gguf", "--dequantize"], 1, "/proc/no"),
         (vec!["convert", text(&demo), text(&exists), "--type", "q4_0"], 2, "q4_0"),
     ] {

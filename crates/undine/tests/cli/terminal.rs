@@ -24,12 +24,31 @@ pub struct Screen {
     column: usize,
     /// Lines that were broken because they were too long.
     broken: usize,
+    control: Control,
+}
+
+/// Which control sequences a screen understands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Control {
+    /// Those of progress, and none else.
+    Progress,
+    /// Colours and those of the line editor too.
+    All,
 }
 
 impl Screen {
     /// After all of this.
     pub fn after(columns: usize, output: &str) -> Self {
-        let mut screen = Self { columns, rows: vec![Vec::new()], row: 0, column: 0, broken: 0 };
+        Self::of(Control::Progress, columns, output)
+    }
+
+    /// The same of a program that has a line editor and colours.
+    pub fn of_chat(columns: usize, output: &str) -> Self {
+        Self::of(Control::All, columns, output)
+    }
+
+    fn of(control: Control, columns: usize, output: &str) -> Self {
+        let mut screen = Self { columns, rows: vec![Vec::new()], row: 0, column: 0, broken: 0, control };
         let mut rest = output.chars();
         while let Some(next) = rest.next() {
             match next {
@@ -56,7 +75,17 @@ impl Screen {
         match kind {
             "A" => self.row = self.row.saturating_sub(count),
             "B" => self.row += count,
-            "K" => self.rows[self.row].clear(),
+            "K" if argument == "2" || self.control == Control::Progress => self.rows[self.row].clear(),
+            "K" => self.rows[self.row].truncate(self.column),
+            "J" if self.control == Control::All => {
+                self.rows.truncate(self.row + 1);
+                self.rows[self.row].truncate(self.column);
+            }
+            "C" if self.control == Control::All => self.column += count,
+            "D" if self.control == Control::All => self.column = self.column.saturating_sub(count),
+            "G" if self.control == Control::All => self.column = count - 1,
+            // Colours, and what the terminal is to tell of what is typed.
+            "m" | "h" | "l" if self.control == Control::All => {}
             other => panic!(
                 "{argument}{other}: nothing else is needed, and nothing hides the cursor or has a colour"
             ),

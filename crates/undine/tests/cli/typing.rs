@@ -49,7 +49,7 @@ fn command_lines_of_other_programs_run_or_are_answered() {
         (&["run", "llama3.2", "Hi"], 1, "LFM2 and LFM2.5"),
         (&["run", "qwen3:4b", "Hi"], 1, "no other family"),
         (&["run", "lfm2.5", "Hi"], 1, "lfm2.5:1.2b"),
-        (&["run", "hello"], 1, "undine run -p hello"),
+        (&["run", "hello"], 2, "undine run -p hello"),
         (&["run", model, "Hi", "-p", "Ho"], 2, "given twice"),
         (&["version"], 0, ""),
     ] {

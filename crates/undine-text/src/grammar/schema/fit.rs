@@ -168,11 +168,14 @@ impl<'a> Fitting<'a> {
             ("unevaluatedProperties", rest) => {
                 ("additionalProperties", self.within(keyword, |fitting| fitting.schema(rest)))
             }
-            ("unevaluatedItems", rest) => match evaluated_elsewhere(schema, "items") {
-                _ if says_nothing(rest) => return Said::Done,
-                false => ("items", self.within(keyword, |fitting| fitting.schema(rest))),
-                true => return Said::LeftOut,
-            },
+            // What `contains` has found counts as looked at, too.
+            ("unevaluatedItems", rest) => {
+                match evaluated_elsewhere(schema, "items") || schema.contains_key("contains") {
+                    _ if says_nothing(rest) => return Said::Done,
+                    false => ("items", self.within(keyword, |fitting| fitting.schema(rest))),
+                    true => return Said::LeftOut,
+                }
+            }
             (_, rest) => (keyword, self.within(keyword, |fitting| fitting.schema(rest))),
         };
         out.insert(keyword.to_owned(), value);

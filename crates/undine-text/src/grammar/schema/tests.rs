@@ -1,3 +1,5 @@
+//! What becomes of single schemas; those that libraries write are in `tests/schemas.rs`.
+
 use super::*;
 use crate::grammar::lark::compiles;
 
