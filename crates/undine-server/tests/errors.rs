@@ -150,10 +150,6 @@ fn chat_cases() -> Vec<Case> {
         ("functions", json!({"functions": [{"name": "f"}]})),
         ("function_call", json!({"function_call": "auto"})),
         ("messages[0].role", json!({"messages": [{"role": "function", "name": "f", "content": "x"}]})),
-        (
-            "messages[0].tool_calls[0].function.arguments",
-            json!({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "["}}]}]}),
-        ),
         ("tool_choice", json!({"tool_choice": 3})),
         ("chat_template", json!({"chat_template": "{{ messages }}"})),
         ("chat_template_kwargs.messages", json!({"chat_template_kwargs": {"messages": []}})),

@@ -130,11 +130,11 @@ fn groups(cli: &Command) -> String {
         text.push_str(&format!("{title}:\n"));
         for name in names {
             let about = cli.find_subcommand(name).and_then(Command::get_about).map(ToString::to_string);
-            text.push_str(&format!("  {name:<10} {}\n", about.unwrap_or_default()));
+            text.push_str(&format!("  {name:<11}  {}\n", about.unwrap_or_default()));
         }
         text.push('\n');
     }
-    text.push_str("Also:\n  completions Write what a shell needs to complete commands and flags with Tab\n");
+    text.push_str("Also:\n  completions  Write what a shell needs to complete commands and flags with Tab\n");
     let columns = output::columns().map_or(COLUMNS_MAX, |columns| columns.min(COLUMNS_MAX));
     wrap::wrapped(&text, Some(columns))
 }

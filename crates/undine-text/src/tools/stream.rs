@@ -195,7 +195,7 @@ impl CallStream {
         let emitter = &self.emitter;
         let read = cut::read(&self.text[from..], within, |name| name.is_empty() || emitter.knows(name));
         let named = read.and_then(|read| Some((self.name_arguments(read.calls, within)?, read.open)));
-        let Some((named, open)) = named else {
+        let Some((named, open)) = named.filter(|(named, _)| !named.is_empty()) else {
             // The beginning of a call may be out.
             if within == Within::Arguments {
                 self.emitter.cut(out);
@@ -208,7 +208,8 @@ impl CallStream {
                 self.emitter.open(&name);
             }
             let is_cut = index == last && open != Open::Nothing;
-            let whole = arguments.len() - usize::from(is_cut && open == Open::Text);
+            // The one that was open may have been left out.
+            let whole = arguments.len().saturating_sub(usize::from(is_cut && open == Open::Text));
             for (at, (name, value)) in arguments.iter().enumerate() {
                 match &value.literal {
                     Literal::String(text) if at >= whole && self.emitter.keeps_text(name) => {

@@ -118,7 +118,8 @@ fn settled(output: &str) -> String {
 fn the_first_server() {
     for columns in COLUMNS {
         let output = |settings: &[(&str, &str)]| {
-            let mut session = start(columns, &["serve", "--port", "0"], settings);
+            let mut session =
+                start(columns, &["serve", "--port", "0", "--threads", "2", "--max-num-seqs", "8"], settings);
             let hello = session.exp_string("Ctrl-C stops.").expect("it is ready") + "Ctrl-C stops.";
             session.send_control('c').expect("types");
             let rest = session.exp_eof().expect("ends");

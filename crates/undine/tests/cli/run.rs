@@ -172,8 +172,8 @@ fn failures_say_why_and_set_the_exit_code() {
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(part), "{words:?}: {}", stderr(&output));
         // Notes on the model may come before.
-        let last = stderr(&output).lines().rfind(|line| !line.starts_with("note: ")).map(str::to_owned);
-        assert!(last.is_some_and(|line| line.starts_with("error: ")), "{}", stderr(&output));
+        let first = stderr(&output).lines().find(|line| !line.starts_with("note: ")).map(str::to_owned);
+        assert!(first.is_some_and(|line| line.starts_with("error: ")), "{}", stderr(&output));
     }
 }
 

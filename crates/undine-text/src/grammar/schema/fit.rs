@@ -10,20 +10,6 @@ use super::{Fitting, anything};
 const FORMATS: [&str; 10] =
     ["date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
 
-/// Keywords that never say what is valid.
-const REMARKS: [&str; 10] = [
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "$comment",
-    "$schema",
-    "$id",
-    "$defs",
-    "definitions",
-];
-
 /// What a keyword does in a schema.
 pub enum Said {
     /// What the library can enforce, or what says nothing: it has been dealt with.
@@ -157,13 +143,8 @@ impl<'a> Fitting<'a> {
             }
             ("properties" | "patternProperties" | "prefixItems", _) => return Said::LeftOut,
             ("unevaluatedProperties", rest) if says_nothing(rest) => return Said::Done,
-            ("unevaluatedProperties", rest) if evaluated_elsewhere(schema, "additionalProperties") => {
-                let names = if *rest == false { self.evaluated_names(schema) } else { None };
-                let Some(names) = names else { return Said::LeftOut };
-                let named: Map<String, Json> =
-                    names.into_iter().map(|name| (name.clone(), anything())).collect();
-                self.conjoin(json!({"properties": named, "additionalProperties": false}), out);
-                return Said::Done;
+            ("unevaluatedProperties", _) if evaluated_elsewhere(schema, "additionalProperties") => {
+                return Said::LeftOut;
             }
             ("unevaluatedProperties", rest) => {
                 ("additionalProperties", self.within(keyword, |fitting| fitting.schema(rest)))
@@ -180,38 +161,6 @@ impl<'a> Fitting<'a> {
         };
         out.insert(keyword.to_owned(), value);
         Said::Done
-    }
-
-    /// The names of all properties that a schema and those that hold with it declare, if no more can be known of them.
-    fn evaluated_names(&self, schema: &'a Map<String, Json>) -> Option<Vec<&'a String>> {
-        const KNOWN: [&str; 7] = [
-            "type",
-            "properties",
-            "required",
-            "allOf",
-            "$ref",
-            "unevaluatedProperties",
-            "additionalProperties",
-        ];
-        let is_remark = |keyword: &str| REMARKS.contains(&keyword);
-        if !schema.keys().all(|keyword| KNOWN.contains(&keyword.as_str()) || is_remark(keyword))
-            || schema.get("additionalProperties").is_some_and(|rest| *rest != false)
-        {
-            return None;
-        }
-        let mut names: Vec<&String> =
-            schema.get("properties").and_then(Json::as_object).into_iter().flat_map(Map::keys).collect();
-        let parts = schema.get("allOf").and_then(Json::as_array).into_iter().flatten();
-        let target = schema.get("$ref").and_then(Json::as_str).map(|target| self.target(target));
-        for part in parts.chain(target.map(|target| target.unwrap_or(&Json::Null))) {
-            let part = self.resolved(part).as_object()?;
-            // Those further down would have to be followed as well.
-            if part.contains_key("allOf") || part.contains_key("$ref") {
-                return None;
-            }
-            names.extend(self.evaluated_names(part)?);
-        }
-        Some(names)
     }
 
     fn named(&mut self, parts: &'a Map<String, Json>) -> Json {
