@@ -2,9 +2,9 @@
 
     python bench/prompts.py --undine target/release/undine --before OLD/undine
 
-Requests go to `/tokenize`, which renders and tokenizes, and to chat completions of one token, which check tools and compile them too. Each
-is sent once, then `--rounds` times with one turn more each time, the programs by turns. The model is the demo's, whose answers take next
-to nothing; what is compared is the time of preparation. Needs no packages.
+Requests go to `/tokenize`, which renders and tokenizes; with `--model`, one whose context holds them (the demo's does not), also to chat
+completions of one token, which check tools and compile them too, and compute what is new. Each is sent once, then `--rounds` times with one
+turn more each time, the programs by turns. Needs no packages.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main():
             command = [program, "serve", *([str(args.model)] if args.model else []), "--port", str(ports[side])]
             command += ["--chat-template", str(args.template)] if args.template else []
             stack.enter_context(Server(command, ports[side]))
-        for path in ["/tokenize", "/v1/chat/completions"]:
+        for path in ["/tokenize", "/v1/chat/completions"] if args.model else ["/tokenize"]:
             body = conversation(path)
             times = {side: [] for side in sides}
             tokens = {}
