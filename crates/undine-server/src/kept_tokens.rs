@@ -59,26 +59,30 @@ impl KeptTokens {
         mut encode: impl FnMut(&str) -> Vec<TokenId>,
     ) -> Vec<TokenId> {
         let mut tokens = Vec::new();
-        let mut rest = text;
+        // Where each end comes next; each place is looked for once, so that a text of many short messages takes no longer.
+        let mut places: Vec<Option<usize>> = ends.iter().map(|end| text.find(end.as_str())).collect();
         // Short parts wait for the next one that is long, so that none is encoded alone.
-        let mut short = 0;
-        while short < rest.len() {
-            let end = ends.iter().filter_map(|end| Some(rest[short..].find(end.as_str())? + end.len())).min();
-            let end = end.map_or(rest.len(), |end| short + end);
-            if end - short < PART_BYTES_MIN && end < rest.len() {
+        let (mut begin, mut short) = (0, 0);
+        while short < text.len() {
+            for (place, end) in places.iter_mut().zip(ends) {
+                if place.is_some_and(|place| place < short) {
+                    *place = text[short..].find(end.as_str()).map(|place| short + place);
+                }
+            }
+            let ends = places.iter().zip(ends).filter_map(|(place, end)| Some((*place)? + end.len()));
+            let end = ends.min().unwrap_or(text.len());
+            if end - short < PART_BYTES_MIN && end < text.len() {
                 short = end;
                 continue;
             }
-            let (before, part) = rest[..end].split_at(short);
-            if !before.is_empty() {
-                tokens.extend(encode(before));
+            if begin < short {
+                tokens.extend(encode(&text[begin..short]));
             }
-            tokens.extend(self.part(root, part, &mut encode));
-            rest = &rest[end..];
-            short = 0;
+            tokens.extend(self.part(root, &text[short..end], &mut encode));
+            (begin, short) = (end, end);
         }
-        if !rest.is_empty() {
-            tokens.extend(encode(rest));
+        if begin < text.len() {
+            tokens.extend(encode(&text[begin..]));
         }
         tokens
     }
@@ -185,6 +189,31 @@ mod tests {
         }
         let other = CacheRoot { domain: 7, ..root };
         assert_eq!(encode(&kept, &other, &first).1.len(), 4, "another root finds nothing");
+    }
+
+    #[test]
+    fn texts_are_cut_after_whichever_end_comes_first() {
+        let ends = [END, "</s>", "<never>"].map(str::to_owned);
+        let long = "x".repeat(PART_BYTES_MIN);
+        let short = format!("a{END}b</s>").repeat(40);
+        for text in [
+            [&*long, "</s>", &long, END, &long].concat(),
+            [&*short, &long, "</s>", &short].concat(),
+            [END, "</s>", END].concat(),
+            short,
+        ] {
+            let kept = KeptTokens::default();
+            for _ in 0..2 {
+                let mut parts = Vec::new();
+                let tokens = kept.encode(&CacheRoot::default(), &text, &ends, |part| {
+                    parts.push(part.to_owned());
+                    part.bytes().map(TokenId::from).collect()
+                });
+                assert_eq!(tokens, text.bytes().map(TokenId::from).collect::<Vec<_>>());
+                let is_cut = |part: &String| part.ends_with(END) || part.ends_with("</s>");
+                assert!(parts.iter().rev().skip(1).all(is_cut), "{parts:?}");
+            }
+        }
     }
 
     #[test]

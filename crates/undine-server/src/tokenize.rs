@@ -116,13 +116,8 @@ impl Asked {
         let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
         let text = match fields.string("prompt")? {
             Some(text) => Text::Plain(text),
-            None => {
-                let read = Conversation::read(&mut fields).map_err(|error| match error.param.as_deref() {
-                    Some("messages") => ApiError::field("prompt", "missing; expected `prompt` or `messages`"),
-                    _ => error,
-                });
-                Text::Conversation(Box::new(read?))
-            }
+            None if fields.has("messages") => Text::Conversation(Box::new(Conversation::read(&mut fields)?)),
+            None => return Err(ApiError::field("prompt", "missing; expected `prompt` or `messages`")),
         };
         fields.finish()?;
         Ok(Self { text, special, with_strings })

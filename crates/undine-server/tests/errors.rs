@@ -356,6 +356,21 @@ fn small_endpoints() {
     assert_eq!(answer["model"], "vendor/mock");
 }
 
+#[test]
+fn what_is_to_be_tokenized_is_named() {
+    let server = Setup::default().start();
+    let message = json!({"role": "user", "content": "x"});
+    for (param, words, body) in [
+        ("prompt", "`prompt` or `messages`", json!({})),
+        ("messages", "at least one", json!({"messages": []})),
+        ("messages", "4097", json!({"messages": vec![message; 4097]})),
+    ] {
+        let (status, found, _, message) = error(&post(server.address, "/tokenize", &body));
+        assert_eq!((status, found.as_deref()), (400, Some(param)), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+}
+
 /// As in vLLM it is told only where the server was started to tell it.
 #[test]
 fn the_tokenizer_is_told_on_demand() {
