@@ -56,21 +56,27 @@ fn forget(value: &mut Json) {
 
 /// JSON in which numbers beyond 64 bits are objects: what a parser of its own type is given.
 pub fn marked(json: &[u8]) -> Cow<'_, [u8]> {
-    let odd = odd_numbers(json);
-    if odd.is_empty() {
-        return Cow::Borrowed(json);
-    }
-    let mut marked = Vec::with_capacity(json.len() + odd.len() * 32);
+    let mut marked = Vec::new();
     let mut done = 0;
-    for range in odd {
+    each_odd(json, |range| {
         marked.extend_from_slice(&json[done..range.start]);
         marked.extend_from_slice(b"{\"\\u0001number\":\"");
         marked.extend_from_slice(&json[range.clone()]);
         marked.extend_from_slice(b"\"}");
         done = range.end;
+    });
+    if done == 0 {
+        return Cow::Borrowed(json);
     }
     marked.extend_from_slice(&json[done..]);
     Cow::Owned(marked)
+}
+
+/// How many numbers of a JSON text are read as objects.
+pub fn count(json: &[u8]) -> usize {
+    let mut count = 0;
+    each_odd(json, |_| count += 1);
+    count
 }
 
 /// The same for a text.
@@ -127,9 +133,8 @@ fn push(value: &Json, out: &mut String) {
     }
 }
 
-/// Where the numbers are that `serde_json` would change or refuse.
-fn odd_numbers(json: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let mut odd = Vec::new();
+/// Finds the numbers that `serde_json` would change or refuse, in their order.
+fn each_odd(json: &[u8], mut found: impl FnMut(std::ops::Range<usize>)) {
     let mut at = 0;
     while let Some(&byte) = json.get(at) {
         match byte {
@@ -138,14 +143,13 @@ fn odd_numbers(json: &[u8]) -> Vec<std::ops::Range<usize>> {
                 let length = json[at..].iter().take_while(|byte| is_of_number(**byte)).count();
                 let end = at + length;
                 if is_odd(&json[at..end]) {
-                    odd.push(at..end);
+                    found(at..end);
                 }
                 at = end;
             }
             _ => at += 1,
         }
     }
-    odd
 }
 
 fn is_of_number(byte: u8) -> bool {

@@ -1,6 +1,7 @@
 //! The tools of a chat, and what the request wants to happen with them.
 
 use serde_json::Value;
+use undine_text::exact;
 use undine_text::grammar::{Parallel, ToolChoice};
 
 use crate::wire::error::{ApiError, ApiResult};
@@ -35,7 +36,7 @@ pub(crate) fn read_tools(fields: &mut Fields) -> ApiResult<Vec<Value>> {
             return Err(ApiError::field(format!("tools[{i}].function.name"), "missing; expected a string"));
         }
     }
-    let bytes: usize = tools.iter().map(|tool| tool.to_string().len()).sum();
+    let bytes: usize = tools.iter().map(|tool| exact::to_string(tool).len()).sum();
     if bytes > TOOLS_BYTES_MAX {
         let message = format!("expected at most {TOOLS_BYTES_MAX} bytes of tools, found {bytes}");
         return Err(ApiError::field("tools", message));

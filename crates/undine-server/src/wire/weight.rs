@@ -1,5 +1,7 @@
 //! What a body takes once it is parsed: many small values take up to a hundred times their text.
 
+use undine_text::exact;
+
 use crate::wire::error::{ApiError, ApiResult};
 
 /// Memory of the values of one body, beside its strings. A list of a million token ids takes less than half of it.
@@ -8,15 +10,17 @@ const VALUES_BYTES_MAX: usize = 96 << 20;
 const OBJECT_BYTES: usize = 512;
 const ENTRY_BYTES: usize = 160;
 const VALUE_BYTES: usize = 40;
-/// Longest text that cannot take more, whatever it is: `{},` over and over.
-const HARMLESS_BYTES: usize = VALUES_BYTES_MAX / ((OBJECT_BYTES + VALUE_BYTES) / 3);
+/// Memory of a number that is kept as an object because of its digits, beside its value's.
+const EXACT_BYTES: usize = OBJECT_BYTES + ENTRY_BYTES;
+/// Longest text that cannot take more, whatever it is: `-0,` over and over.
+const HARMLESS_BYTES: usize = VALUES_BYTES_MAX / ((EXACT_BYTES + VALUE_BYTES) / 3);
 
 /// Refuses a body whose values would take too much, before they do.
 pub(crate) fn check(body: &[u8]) -> ApiResult<()> {
     if body.len() <= HARMLESS_BYTES {
         return Ok(());
     }
-    let bytes = values_bytes(body);
+    let bytes = values_bytes(body) + EXACT_BYTES * exact::count(body);
     if bytes <= VALUES_BYTES_MAX {
         return Ok(());
     }
@@ -65,6 +69,8 @@ mod tests {
             (list("12345", million), true),
             (list("1", 3 * million), false),
             (list("{}", million), false),
+            (list("0", million), true),
+            (list("-0", million / 4), false),
             (list("{\"role\":\"user\",\"content\":\"x\"}", 50_000), true),
             (format!("{{\"prompt\":\"{}\"}}", "{,:[\\\"".repeat(million)), true),
         ] {

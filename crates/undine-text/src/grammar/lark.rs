@@ -128,7 +128,7 @@ fn answer(
         AnswerFormat::Free => return Ok(None),
         AnswerFormat::JsonObject => GrammarWithLexer::from_json_schema(spaced(&json!({"type": "object"}))?),
         AnswerFormat::JsonSchema(schema, strictness) => {
-            check_size("the JSON schema", schema.to_string().len(), SCHEMA_BYTES_MAX)?;
+            check_size("the JSON schema", exact::to_string(schema).len(), SCHEMA_BYTES_MAX)?;
             let sum = properties(schema)?;
             if sum > PROPERTIES_SUM_MAX {
                 let found = format!(

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::TextError;
+use crate::{TextError, exact};
 
 /// Tools of one request.
 pub const TOOLS_MAX: usize = 512;
@@ -160,7 +160,7 @@ fn read_tool(tool: &Json) -> Result<Tool, String> {
             return Err(format!(".function.parameters: expected a JSON schema (an object), found {found}"));
         }
     };
-    let bytes = parameters.to_string().len();
+    let bytes = exact::to_string(&parameters).len();
     if bytes > TOOL_SCHEMA_BYTES_MAX {
         return Err(format!(".function.parameters: {bytes} bytes; expected at most {TOOL_SCHEMA_BYTES_MAX}"));
     }
