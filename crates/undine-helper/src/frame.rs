@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use crate::Standing;
+
 /// Most bytes of a job or of a result: the longest prompt in the longest spelling of JSON.
 pub const FRAME_BYTES_MAX: usize = 512 << 20;
 /// Bytes of a header.
@@ -13,14 +15,14 @@ pub struct Header {
     pub bytes: u32,
     pub cpu_seconds: u32,
     pub memory_mib: u32,
-    /// Whether its work comes after everything else on the machine.
-    pub in_background: bool,
+    /// Where its work stands.
+    pub standing: Standing,
 }
 
 impl Header {
     pub fn encode(self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
-        let fields = [self.bytes, self.cpu_seconds, self.memory_mib, self.in_background.into()];
+        let fields = [self.bytes, self.cpu_seconds, self.memory_mib, self.standing as u32];
         out.chunks_exact_mut(4)
             .zip(fields)
             .for_each(|(out, field)| out.copy_from_slice(&field.to_le_bytes()));
@@ -36,7 +38,7 @@ impl Header {
             bytes: field(0),
             cpu_seconds: field(1),
             memory_mib: field(2),
-            in_background: field(3) != 0,
+            standing: standing(field(3))?,
         };
         if header.bytes as usize > FRAME_BYTES_MAX {
             let message = format!("{} bytes; expected at most {FRAME_BYTES_MAX}", header.bytes);
@@ -44,6 +46,12 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+fn standing(field: u32) -> io::Result<Standing> {
+    let all = [Standing::Normal, Standing::After, Standing::Last];
+    let unknown = || io::Error::new(io::ErrorKind::InvalidData, format!("{field} is no standing of work"));
+    all.into_iter().find(|&standing| standing as u32 == field).ok_or_else(unknown)
 }
 
 /// The next frame; `None` if the stream has ended before one.
@@ -66,7 +74,7 @@ mod tests {
 
     #[test]
     fn headers_survive_and_lengths_have_a_limit() {
-        let header = Header { bytes: 70_000, cpu_seconds: 2, memory_mib: 512, in_background: true };
+        let header = Header { bytes: 70_000, cpu_seconds: 2, memory_mib: 512, standing: Standing::Last };
         assert_eq!(Header::decode(header.encode()).unwrap(), header);
         let long = Header { bytes: FRAME_BYTES_MAX as u32 + 1, ..header };
         assert!(Header::decode(long.encode()).is_err());

@@ -11,12 +11,14 @@
 mod error;
 #[cfg(unix)]
 mod frame;
+mod load;
 mod pool;
 #[cfg(unix)]
 mod process;
 mod serve;
 
 pub use error::JobError;
+pub use load::is_crowded;
 pub use pool::{Helpers, Program};
 pub use serve::serve;
 
@@ -66,7 +68,7 @@ pub enum Urgency {
         /// On the clock.
         slow_after: Duration,
     },
-    /// After the rest.
+    /// After the rest; with connections where other programs would leave nothing.
     Background,
 }
 
@@ -84,8 +86,35 @@ fn set_back(nice: i32) {
     let _ = nice;
 }
 
-/// Makes this thread come after everything else on the machine, for good. A core that does nothing else counts as free for those
-/// who compute; one with a merely polite thread does not, and they would share another one.
+/// Where work in the background stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u32)]
+enum Standing {
+    /// Among everything else.
+    Normal,
+    /// With connections: other programs would leave nothing to what comes last.
+    After,
+    /// After everything else on the machine. A core that does nothing else counts as free for those who compute; one with a merely
+    /// polite thread does not, and they would share another one.
+    Last,
+}
+
+impl Standing {
+    /// That of work in the background which begins now.
+    fn of_background() -> Self {
+        if is_crowded() { Self::After } else { Self::Last }
+    }
+
+    /// Gives it to this thread, which can only be set back further.
+    fn take(self) {
+        match self {
+            Self::Normal => {}
+            Self::After => set_back(NICE_CONNECTIONS),
+            Self::Last => come_last(),
+        }
+    }
+}
+
 fn come_last() {
     #[cfg(target_os = "linux")]
     {
@@ -124,8 +153,8 @@ pub fn is_work_in_background() -> bool {
     cfg!(target_os = "linux") && BACKGROUND.load(Ordering::Acquire) > 0
 }
 
-/// Does work on a thread with a stack of its own choosing that comes after everything else on the machine, and waits for
-/// it. The inner error is a panic's.
+/// Does work on a thread with a stack of its own choosing that comes after everything else on the machine, or with connections
+/// where other programs leave nothing ([`is_crowded`]), and waits for it. The inner error is a panic's.
 ///
 /// # Errors
 /// If no thread can be had.
@@ -137,8 +166,9 @@ pub fn in_background<T: Send>(
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes);
     std::thread::scope(|scope| {
         let _counted = Background::begin();
+        load::watch();
         let work = || {
-            come_last();
+            Standing::of_background().take();
             work()
         };
         Ok(thread.spawn_scoped(scope, work)?.join())

@@ -94,12 +94,12 @@ impl Helpers {
         Ok(result)
     }
 
-    /// An idle helper that is alive, or a new one.
+    /// An idle helper that is alive and fit, or a new one.
     fn take(&self, cancel: &Cancel) -> Result<Process, JobError> {
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(mut process) = idle else { return self.start(cancel) };
-            if process.is_alive() {
+            if process.is_alive() && process.is_fit() {
                 return Ok(process);
             }
         }
@@ -107,7 +107,7 @@ impl Helpers {
 
     fn keep(&self, process: Process) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_MAX && !process.was_slow() {
+        if idle.len() < IDLE_MAX && process.is_fit() {
             idle.push(process);
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, setpriority_pgrp};
 
 use crate::frame::{self, HEADER_BYTES, Header};
-use crate::{Budget, Cancel, JobError, Program, Urgency};
+use crate::{Budget, Cancel, JobError, NICE_CONNECTIONS, Program, Standing, Urgency, load};
 
 /// How often somebody who waits looks up.
 const TICK: Duration = Duration::from_millis(25);
@@ -26,6 +26,8 @@ pub struct Process {
     child: Child,
     stream: UnixStream,
     urgency: Urgency,
+    /// How far it has been set back.
+    standing: Standing,
     was_slow: bool,
     works_for_strangers: bool,
 }
@@ -44,9 +46,19 @@ impl Process {
             // Ctrl-C is meant for the caller.
             .process_group(0)
             .spawn()?;
-        stream.set_read_timeout(Some(TICK))?;
-        stream.set_write_timeout(Some(TICK))?;
-        Ok(Self { child, stream, urgency, was_slow: false, works_for_strangers: false })
+        load::watch();
+        load::remember(child.id());
+        let process = Self {
+            child,
+            stream,
+            urgency,
+            standing: Standing::Normal,
+            was_slow: false,
+            works_for_strangers: false,
+        };
+        process.stream.set_read_timeout(Some(TICK))?;
+        process.stream.set_write_timeout(Some(TICK))?;
+        Ok(process)
     }
 
     /// From here on it works for strangers.
@@ -54,9 +66,14 @@ impl Process {
         self.works_for_strangers = true;
     }
 
-    /// Whether it has been set back.
-    pub fn was_slow(&self) -> bool {
-        self.was_slow
+    /// Whether its next job would stand where it has to: what has been set back cannot be brought forward.
+    pub fn is_fit(&self) -> bool {
+        !self.was_slow && self.standing <= self.standing_of_next()
+    }
+
+    fn standing_of_next(&self) -> Standing {
+        let in_background = self.works_for_strangers && self.urgency == Urgency::Background;
+        if in_background { Standing::of_background() } else { Standing::Normal }
     }
 
     pub fn is_alive(&mut self) -> bool {
@@ -68,10 +85,11 @@ impl Process {
         let bytes = u32::try_from(job.len()).ok().filter(|&bytes| bytes as usize <= frame::FRAME_BYTES_MAX);
         let too_long = || JobError::Died(format!("a job of {} bytes is too long for it", job.len()));
         let bytes = bytes.ok_or_else(too_long)?;
-        let in_background = self.works_for_strangers && self.urgency == Urgency::Background;
-        let _counted = in_background.then(crate::Background::begin);
-        let header =
-            Header { bytes, cpu_seconds: budget.cpu_seconds, memory_mib: budget.memory_mib, in_background };
+        let standing = self.standing_of_next();
+        self.standing = self.standing.max(standing);
+        let _counted = (standing != Standing::Normal).then(crate::Background::begin);
+        let Budget { cpu_seconds, memory_mib, .. } = *budget;
+        let header = Header { bytes, cpu_seconds, memory_mib, standing };
         let mut wait = Wait { begin: Instant::now(), budget, cancel };
         self.send(&header.encode(), &mut wait)?;
         self.send(job, &mut wait)?;
@@ -118,7 +136,7 @@ impl Process {
             && !self.was_slow
         {
             self.was_slow = true;
-            self.set_back(NICE_SLOW);
+            self.set_back(if load::is_crowded() { NICE_CONNECTIONS } else { NICE_SLOW });
         }
         Ok(())
     }
@@ -149,6 +167,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        load::forget(self.child.id());
     }
 }
 

@@ -35,6 +35,7 @@ mod unix {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use rustix::time::{ClockId, clock_gettime};
 
+    use crate::Standing;
     use crate::frame::{self, Header};
 
     pub fn serve(mut work: impl FnMut(&[u8]) -> Vec<u8>) -> io::Result<()> {
@@ -45,14 +46,13 @@ mod unix {
         let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         while let Some((header, job)) = frame::read(&mut stream)? {
             limit(&header)?;
-            if header.in_background {
-                crate::come_last();
-            }
+            header.standing.take();
             let result = work(&job);
             drop(job);
             let bytes = u32::try_from(result.len()).map_err(|_| io::Error::other("a result is too long"))?;
-            stream
-                .write_all(&Header { bytes, cpu_seconds: 0, memory_mib: 0, in_background: false }.encode())?;
+            stream.write_all(
+                &Header { bytes, cpu_seconds: 0, memory_mib: 0, standing: Standing::Normal }.encode(),
+            )?;
             stream.write_all(&result)?;
         }
         Ok(())
