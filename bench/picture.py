@@ -22,9 +22,11 @@ FONT = "font-family:-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
 STYLE = """
 .page{fill:#ffffff}.text{fill:#1f2328}.soft{fill:#59636e}.grid{stroke:#d1d9e0}.ours{fill:#0969da}.peer{fill:#9aa4af}
 .limit{stroke:#cf222e}.limitText{fill:#cf222e}.spread{stroke:#1f2328}.faster{fill:#1a7f37}.slower{fill:#cf222e}.tie{fill:#59636e}
+.over{stroke:#ffffff;stroke-width:4px;stroke-linejoin:round;paint-order:stroke}
 @media (prefers-color-scheme:dark){
 .page{fill:#0d1117}.text{fill:#f0f6fc}.soft{fill:#9198a1}.grid{stroke:#3d444d}.ours{fill:#4493f8}.peer{fill:#656c76}
-.limit{stroke:#f85149}.limitText{fill:#f85149}.spread{stroke:#f0f6fc}.faster{fill:#3fb950}.slower{fill:#f85149}.tie{fill:#9198a1}}
+.limit{stroke:#f85149}.limitText{fill:#f85149}.spread{stroke:#f0f6fc}.faster{fill:#3fb950}.slower{fill:#f85149}.tie{fill:#9198a1}
+.over{stroke:#0d1117}}
 """
 
 
@@ -46,9 +48,9 @@ def bar(y, kind, spread, full, label):
             f'<line class="spread" x1="{LEFT + low:.1f}" x2="{LEFT + high:.1f}" y1="{middle:.1f}" y2="{middle:.1f}" '
             'stroke-width="1" stroke-opacity="0.75"/>'
         )
-    # Beside the bar, or in front of the line of the limit.
+    # Beside the bar, over the line of the limit if that is there.
     x = LEFT + max(length(spread["median"]), high) + 5
-    parts.append(text(x, y + BAR - 1.5, label, "soft", 10.5))
+    parts.append(text(x, y + BAR - 1.5, label, "soft over", 10.5))
     return parts
 
 
@@ -71,18 +73,18 @@ def row(y, made):
 
 
 def section(y, title, rows):
-    """A work: its title and its rows; the limit as a line through the rows that have one."""
+    """A work: its title and its rows; the limit as a line behind the rows that have one."""
     parts = [text(12, y + 26, title, "text", 14, weight="600")]
     parts.append(f'<line class="grid" x1="12" x2="{WIDTH - 12}" y1="{y + 33}" y2="{y + 33}"/>')
     top = y + TITLE
-    for i, made in enumerate(rows):
-        parts += row(top + ROW * i, made)
     limited = [i for i, made in enumerate(rows) if "limit" in made]
     if limited:
         bounds = " and ".join(sorted({rows[i]["limit"]["limited_by"] for i in limited}))
         first, last = top + ROW * limited[0] - 3, top + ROW * (limited[-1] + 1) - 7
         parts.append(f'<line class="limit" x1="{RIGHT}" x2="{RIGHT}" y1="{first}" y2="{last}" stroke-width="1.5"/>')
         parts.append(text(RIGHT, y + 27, f"limit: {bounds}", "limitText", 11, "middle"))
+    for i, made in enumerate(rows):
+        parts += row(top + ROW * i, made)
     return parts, top + ROW * len(rows)
 
 

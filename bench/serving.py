@@ -1,9 +1,10 @@
-"""Measures Undine's server and llama-server on the same file in one run, with `undine bench serve` as the client of both.
+"""Measures Undine's server, llama-server and another Undine on the same file in one run, with `undine bench serve` as the client of all.
 
     python bench/serving.py --peer LLAMA_SERVER --model model.gguf
+    python bench/serving.py --before OLD/undine --model model.gguf --only load --clients 8,32
 
 Two works. `chat`: one chat of 20 turns behind a system prompt of 2,000 tokens, the time to the first token of each turn,
-for Undine with and without its prefix cache and for the peer with its own. `load`: 1 to 32 clients at once, each with prompts
+for Undine with and without its prefix cache and for the others with their own. `load`: 1 to 32 clients at once, each with prompts
 of their own. Servers run one at a time, in turns; every other round goes backwards. Writes JSON and, beside it, a table.
 """
 
@@ -33,13 +34,24 @@ LOAD_CONTEXT = 256  # tokens of one client: input, output and the chat template'
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--undine", default="target/release/undine", help="the program [%(default)s]")
-    parser.add_argument("--peer", required=True, help="a llama-server")
+    parser.add_argument("--peer", help="a llama-server to compare with")
+    parser.add_argument("--before", help="another undine to compare with")
     parser.add_argument("--model", required=True, type=Path, help="a GGUF file")
     parser.add_argument("--only", default="chat,load", help="works to measure [%(default)s]")
+    parser.add_argument("--clients", type=lambda text: [int(part) for part in text.split(",")], default=CLIENTS,
+                        help="numbers of clients at once [all of 1 to 32]")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each server and work [%(default)s]")
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, help="the run's JSON file [bench/runs/serving-DATE.json]")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not (args.peer or args.before):
+        parser.error("nothing to compare with: give --peer, --before or both")
+    return args
+
+
+def others(args):
+    """The servers to compare with."""
+    return [side for side, given in [("before", args.before), ("llama-server", args.peer)] if given]
 
 
 class Server:
@@ -81,7 +93,8 @@ def command(args, side, sequences, context):
         line = [args.peer, "-m", args.model, "-np", sequences, "-c", sequences * context, "-t", args.threads,
                 "--host", "127.0.0.1", "--port", port]
     else:
-        line = [args.undine, "serve", args.model, "--max-num-seqs", sequences, "--max-model-len", context,
+        program = args.before if side == "before" else args.undine
+        line = [program, "serve", args.model, "--max-num-seqs", sequences, "--max-model-len", context,
                 "--threads", args.threads, "--port", port, "--log-level", "error"]
         line += ["--no-enable-prefix-caching"] if side == "undine without cache" else []
     return [str(word) for word in line], port
@@ -126,12 +139,12 @@ def turns(sides, rounds):
 
 def measure(args, run):
     if "chat" in args.only:
-        for number, side in turns(["undine", "undine without cache", "llama-server"], args.rounds):
+        for number, side in turns(["undine", "undine without cache", *others(args)], args.rounds):
             run["chat"].setdefault(side, []).append(chat(args, side, 1000 + number))
             print(f"chat, {side}: {statistics.median(run['chat'][side][-1]['ttft_ms'][1:]):.0f} ms", file=sys.stderr)
     if "load" in args.only:
-        for clients in CLIENTS:
-            for number, side in turns(["undine", "llama-server"], args.rounds):
+        for clients in args.clients:
+            for number, side in turns(["undine", *others(args)], args.rounds):
                 cell = load(args, side, clients, 2000 + number)
                 run["load"].setdefault(str(clients), {}).setdefault(side, []).append(cell)
                 print(f"{clients} clients, {side}: {cell['output_throughput']:.1f} tok/s", file=sys.stderr)
@@ -139,7 +152,8 @@ def measure(args, run):
 
 def table(run):
     lines = [f"# Servers, {run['date']}", "",
-             f"`{run['model']}`, {run['threads']} threads, {run['cpu']}, load {run['load_average']} at the start; {run['peer']}.", ""]
+             f"`{run['model']}`, {run['threads']} threads, {run['cpu']}, load {run['load_average']} at the start.", "",
+             "".join(f"* {side}: {words}\n" for side, words in run["versions"].items())]
     if run["chat"]:
         lines += ["## One chat of 20 turns behind a system prompt of 2,000 tokens", "",
                   "Milliseconds to the first token; of turns 2 to 20 the median, and the worst, over all rounds.", "",
@@ -151,15 +165,25 @@ def table(run):
         lines.append("")
     if run["load"]:
         lines += [f"## Clients at once, {LOAD_INPUT} tokens in, {LOAD_OUTPUT} out", "",
-                  "Output tokens per second of all clients together, median of the rounds; time to the first token and per token, medians.", "",
-                  "| clients | undine | llama-server | ratio | first token, ms | per token, ms |", "|---|---|---|---|---|---|"]
+                  "Output tokens per second of all clients together, median of the rounds, and Undine's divided by it; time to the first token"
+                  " and per token, medians.", "",
+                  "| clients | server | output tok/s | ratio | first token, ms | per token, ms |", "|---|---|---|---|---|---|"]
         for clients, sides in run["load"].items():
             def middle(side, key):
                 return statistics.median(cell[key] for cell in sides[side])
-            ours, theirs = (middle(side, "output_throughput") for side in ("undine", "llama-server"))
-            pair = [f"{middle('undine', key):.0f} / {middle('llama-server', key):.0f}" for key in ("median_ttft_ms", "median_tpot_ms")]
-            lines.append(f"| {clients} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} | {pair[0]} | {pair[1]} |")
+            for side in sides:
+                speed = middle(side, "output_throughput")
+                ratio = middle("undine", "output_throughput") / speed
+                lines.append(f"| {clients} | {side} | {speed:.1f} | {ratio:.2f} | {middle(side, 'median_ttft_ms'):.0f} "
+                             f"| {middle(side, 'median_tpot_ms'):.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def version(program):
+    """What a program says of itself in one line."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    return next((line for line in lines if "version" in line), lines[0] if lines else "unknown").strip()
 
 
 def main():
@@ -167,9 +191,8 @@ def main():
     date = time.strftime("%Y-%m-%d")
     output = args.output or HERE / "runs" / f"serving-{date}.json"
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-    version = subprocess.run([args.peer, "--version"], capture_output=True, text=True)
-    peer = next((line for line in (version.stdout + version.stderr).splitlines() if "version" in line), "llama-server")
-    run = {"date": date, "model": args.model.name, "threads": args.threads, "cpu": cpu, "peer": peer.strip(),
+    versions = {side: version(program) for side, program in [("undine", args.undine), ("before", args.before), ("llama-server", args.peer)] if program}
+    run = {"date": date, "model": args.model.name, "threads": args.threads, "cpu": cpu, "versions": versions,
            "load_average": round(os.getloadavg()[0], 2), "chat": {}, "load": {}}
     if output.exists():
         before = json.loads(output.read_text())
