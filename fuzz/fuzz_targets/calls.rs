@@ -1,4 +1,5 @@
-//! The text of an answer with calls: the pieces, joined, do not depend on how it was cut, and no marker is among them.
+//! The text of an answer with calls: the pieces, joined, do not depend on how it was cut, and no marker is
+//! among them.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

@@ -1,4 +1,5 @@
-//! The body of a completion request: an answer or an error that names what is wrong, never a failure of the server.
+//! The body of a completion request: an answer or an error that names what is wrong, never a failure of the
+//! server.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! A configuration file for `serve`: refused, or its entries, written as JSON, which is nearly always YAML too, are the same.
+//! A configuration file for `serve`: refused, or its entries, written as JSON, which is nearly always YAML
+//! too, are the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! A grammar in llama.cpp's notation (GBNF) as the form of an answer: refused, or whatever its masks allow is taken.
+//! A grammar in llama.cpp's notation (GBNF) as the form of an answer: refused, or whatever its masks allow is
+//! taken.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! The files of a model folder beside the weights: config.json and what else describes a model. In the input they stand in the
-//! order of `FILES`, between bytes that occur in no text.
+//! The files of a model folder beside the weights: config.json and what else describes a model. In the input
+//! they stand in the order of `FILES`, between bytes that occur in no text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! What a hub answers, head and body, to one connection after the other: between bytes that occur in no text. What comes of it is
-//! an error, or files that are all within the cache and as long as they were said to be.
+//! What a hub answers, head and body, to one connection after the other: between bytes that occur in no text.
+//! What comes of it is an error, or files that are all within the cache and as long as they were said to be.
 #![no_main]
 
 use std::io::{Read, Write};

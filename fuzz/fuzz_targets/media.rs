@@ -1,5 +1,5 @@
-//! The address of an image in a chat request: `data:` with the image, or where it is. Nothing is fetched, as the one host
-//! that images may come from does not exist.
+//! The address of an image in a chat request: `data:` with the image, or where it is. Nothing is fetched, as
+//! the one host that images may come from does not exist.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

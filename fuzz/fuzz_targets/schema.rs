@@ -1,4 +1,5 @@
-//! A JSON schema as the form of an answer: refused, or every answer that its masks allow is taken and is JSON.
+//! A JSON schema as the form of an answer: refused, or every answer that its masks allow is taken and is
+//! JSON.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

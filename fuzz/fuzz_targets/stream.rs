@@ -1,5 +1,6 @@
-//! Tokens to text: what comes out, together, is what decoding all at once gives, whatever stops it. The input is stop strings,
-//! a byte that occurs in no text, and tokens of one byte each, which are cut into tokens anew for comparison.
+//! Tokens to text: what comes out, together, is what decoding all at once gives, whatever stops it. The input
+//! is stop strings, a byte that occurs in no text, and tokens of one byte each, which are cut into tokens
+//! anew for comparison.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

@@ -1,4 +1,5 @@
-//! The source of a chat template: refused, or it renders a chat with tools to the same text each time, or says why not.
+//! The source of a chat template: refused, or it renders a chat with tools to the same text each time, or
+//! says why not.
 #![no_main]
 
 use std::sync::LazyLock;

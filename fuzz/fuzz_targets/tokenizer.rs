@@ -1,4 +1,5 @@
-//! A tokenizer.json: refused, or it takes a text apart, and with every byte in the vocabulary puts it together again.
+//! A tokenizer.json: refused, or it takes a text apart, and with every byte in the vocabulary puts it
+//! together again.
 #![no_main]
 
 use std::collections::HashSet;
@@ -10,7 +11,8 @@ use undine_text::{Bos, SpecialText, Tokenizer, byte_alphabet};
 
 const TEXT: &str = "Hello, w\u{f6}rld! 12345 <|im_start|>\n\u{8a9e}\u{1f600}  x";
 
-/// Whether no text can get lost: its bytes have tokens, no two tokens one id, and no added token cuts into it.
+/// Whether no text can get lost: its bytes have tokens, no two tokens one id, and no added token cuts into
+/// it.
 fn is_complete(file: &[u8]) -> bool {
     let Ok(json) = serde_json::from_slice::<Value>(file) else { return false };
     let Some(vocab) = json["model"]["vocab"].as_object() else { return false };

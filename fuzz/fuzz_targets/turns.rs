@@ -1,5 +1,5 @@
-//! Turns of a chat, one after the other: what a client says stands between bytes that occur in no text, and the answers
-//! come back as the server gave them, or changed by what is said.
+//! Turns of a chat, one after the other: what a client says stands between bytes that occur in no text, and
+//! the answers come back as the server gave them, or changed by what is said.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Answers drawn from the masks of a compiled grammar: what a mask allows is accepted, and what ends is as asked for.
+//! Answers drawn from the masks of a compiled grammar: what a mask allows is accepted, and what ends is as
+//! asked for.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,5 +1,6 @@
-//! Helper processes, as the program has them: what takes too much, or brings its process down, is tried out there first and
-//! is no finding. The helper is the target itself, started again; it runs without being watched by libFuzzer.
+//! Helper processes, as the program has them: what takes too much, or brings its process down, is tried out
+//! there first and is no finding. The helper is the target itself, started again; it runs without being
+//! watched by libFuzzer.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use undine_text::{Budget, Helpers, Program, TextError, Urgency, in_background};
 
 /// The first argument of a helper.
 const ARGUMENT: &str = "__helper";
-/// What a trial may take. Less memory than the program grants, so that what passes is far below the limit of the heap here.
+/// What a trial may take. Less memory than the program grants, so that what passes is far below the limit of
+/// the heap here.
 pub const BUDGET: Budget = Budget { cpu_seconds: 1, memory_mib: 128, wall: Duration::from_secs(30) };
 /// A job that takes longer comes after everything else.
 const SLOW_AFTER: Duration = Duration::from_millis(50);

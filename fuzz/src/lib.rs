@@ -3,10 +3,10 @@
 
 pub mod answers;
 pub mod api;
-#[path = "../../crates/undine-server/tests/support/eye.rs"]
+#[path = "../../crates/undine-server/tests/server/support/eye.rs"]
 mod eye;
 pub mod helpers;
-#[path = "../../crates/undine-server/tests/support/mock.rs"]
+#[path = "../../crates/undine-server/tests/server/support/mock.rs"]
 mod mock;
 pub mod vocabulary;
 
@@ -18,10 +18,11 @@ use cap::Cap;
 use serde::de::IgnoredAny;
 use undine_weights::{Checkpoint, ExpertPart, WeightName};
 
-/// Most bytes of the heap at once, unless a target says otherwise. Beyond it an allocation fails, which ends the process.
+/// Most bytes of the heap at once, unless a target says otherwise. Beyond it an allocation fails, which ends
+/// the process.
 const HEAP_BYTES_MAX: usize = 256 << 20;
-/// The same where templates and grammars are worked on: what is tried out in a helper is worked out again here, twice, and
-/// kept; and pictures are decoded.
+/// The same where templates and grammars are worked on: what is tried out in a helper is worked out again
+/// here, twice, and kept; and pictures are decoded.
 const PROGRAMS_HEAP_BYTES_MAX: usize = 1 << 30;
 /// The token that ends the mock's scripts.
 const EOS: u32 = api::EOS;
@@ -37,8 +38,8 @@ pub fn limit_heap(bytes: usize) {
 /// Panics that are told.
 const PANICS_TOLD_MAX: usize = 20;
 
-/// The start of a target whose input reaches templates or grammars: makes a helper of a process that is to be one, gives the
-/// heap room for what helpers let pass, and lets panics pass that a library or we catch.
+/// The start of a target whose input reaches templates or grammars: makes a helper of a process that is to be
+/// one, gives the heap room for what helpers let pass, and lets panics pass that a library or we catch.
 pub fn start_with_helpers() {
     helpers::serve_if_asked();
     limit_heap(PROGRAMS_HEAP_BYTES_MAX);
@@ -55,7 +56,8 @@ pub fn allow_caught_panics() {
     }));
 }
 
-/// Touches the first and last byte of what an opened checkpoint offers, so that a view beyond its file is noticed.
+/// Touches the first and last byte of what an opened checkpoint offers, so that a view beyond its file is
+/// noticed.
 pub fn read_all(checkpoint: &Checkpoint) {
     let layers = checkpoint.config().layers.len();
     let experts = checkpoint.config().moe.map_or(0, |moe| moe.experts);
@@ -73,8 +75,8 @@ pub fn read_all(checkpoint: &Checkpoint) {
     assert!(checkpoint.tensors().all(|tensor| tensor.bytes <= checkpoint.file_bytes()));
 }
 
-/// Panics if a text is not JSON. A number may be beyond what this machine's have room for: no grammar of numbers bounds an exponent,
-/// and a call's numbers keep every digit.
+/// Panics if a text is not JSON. A number may be beyond what this machine's have room for: no grammar of
+/// numbers bounds an exponent, and a call's numbers keep every digit.
 pub fn assert_json(text: &str) {
     if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
         panic!("{error}: {text}");

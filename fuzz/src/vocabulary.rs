@@ -1,6 +1,6 @@
 //! The vocabularies of undine-text's tests.
 
-#[path = "../../crates/undine-text/tests/common/mod.rs"]
+#[path = "../../crates/undine-text/tests/text/common/mod.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "made for tests")]
 mod common;
 

@@ -1,7 +1,7 @@
 //! A hub on this machine: the interface of huggingface.co over plain HTTP, with faults at will.
 //!
-//! Two addresses, because the hub sends requests for large files to another host. A thread for each connection and one
-//! request on each, so that connections can be cut, stalled and slowed down to the byte.
+//! Two addresses, because the hub sends requests for large files to another host. A thread for each
+//! connection and one request on each, so that connections can be cut, stalled and slowed down to the byte.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Write};
@@ -35,7 +35,8 @@ pub struct HubRepo {
 }
 
 impl HubRepo {
-    /// Files with their contents; those of a GGUF or safetensors name are large files, kept on the other host.
+    /// Files with their contents; those of a GGUF or safetensors name are large files, kept on the other
+    /// host.
     pub fn new(files: &[(&str, Vec<u8>)]) -> Self {
         let files: Vec<HubFile> = files
             .iter()

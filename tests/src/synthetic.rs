@@ -1,7 +1,7 @@
 //! Small models with random weights in any shape and any type, as GGUF files in memory.
 //!
-//! Every matrix takes its rows from a few random ones of its width, which are encoded once: the encoders search, and
-//! whole matrices would take longer than all the rest of a test.
+//! Every matrix takes its rows from a few random ones of its width, which are encoded once: the encoders
+//! search, and whole matrices would take longer than all the rest of a test.
 
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
-//! Repository chores: `cargo xtask tidy`, `cargo xtask soak`.
+//! Repository chores: `cargo xtask tidy`, `cargo xtask soak`, `cargo xtask dist`.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+mod dist;
 mod soak;
 mod tidy;
 
@@ -12,9 +13,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => run_tidy(),
+        ["dist"] => run_dist(),
         ["soak", ref flags @ ..] => run_soak(flags),
         _ => {
-            eprintln!("usage: cargo xtask tidy\n       cargo xtask soak {}", soak::USAGE);
+            eprintln!(
+                "usage: cargo xtask tidy\n       cargo xtask dist\n       cargo xtask soak {}",
+                soak::USAGE
+            );
             ExitCode::from(2)
         }
     }
@@ -32,6 +37,19 @@ fn run_tidy() -> ExitCode {
         Err(error) => {
             eprintln!("tidy: {error}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn run_dist() -> ExitCode {
+    match dist::run(repository()) {
+        Ok(made) => {
+            println!("{} ({} bytes)\n{}", made.program.display(), made.bytes, made.checksum.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("dist: {error}");
+            ExitCode::from(1)
         }
     }
 }

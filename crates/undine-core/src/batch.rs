@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::{Capacity, SamplingParams, TokenId, TokenMask};
 
-/// A page of the K/V cache: `Capacity::block_size` consecutive positions of one sequence, all attention layers.
+/// A page of the K/V cache: `Capacity::block_size` consecutive positions of one sequence, all attention
+/// layers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct BlockId(pub u32);
 
@@ -19,14 +20,16 @@ pub struct Slot(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct SnapshotId(pub u32);
 
-/// In [`Batch::tokens`]: the token most recently sampled for the sequence's slot, which the host may not know yet.
+/// In [`Batch::tokens`]: the token most recently sampled for the sequence's slot, which the host may not know
+/// yet.
 pub const TOKEN_FROM_SLOT: TokenId = TokenId::MAX;
 
 /// Where a sequence's convolution states come from at the first of its rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StateSource {
-    /// Zeros: exact at position 0. Further on, each convolution layer is exact `taps - 1` rows after the one before
-    /// it, and so all are after [`Capacity::replay`] rows. Rows before that are replayed over cached keys and values.
+    /// Zeros: exact at position 0. Further on, each convolution layer is exact `taps - 1` rows after the one
+    /// before it, and so all are after [`Capacity::replay`] rows. Rows before that are replayed over cached
+    /// keys and values.
     Empty,
     /// What the slot holds: the rows before these were the same sequence's.
     Slot,
@@ -52,8 +55,9 @@ pub struct BatchSequence {
     pub slot: Slot,
     /// Where its state is taken from; the slot has it afterwards.
     pub state: StateSource,
-    /// So many of these rows, from the first on, have their keys and values in the cache. They attend over those
-    /// and must not write their own, which may be wrong (see [`StateSource::Empty`]) or another sequence's.
+    /// So many of these rows, from the first on, have their keys and values in the cache. They attend over
+    /// those and must not write their own, which may be wrong (see [`StateSource::Empty`]) or another
+    /// sequence's.
     pub cached_rows: u32,
     /// Its part of [`Batch::block_tables`]; covers positions `0..start + rows.len()`.
     pub blocks: Range<u32>,
@@ -91,7 +95,8 @@ pub struct RowSave {
 pub struct ImageRows {
     /// Indices into [`Batch::tokens`], whose tokens are not looked at.
     pub rows: Range<u32>,
-    /// The rows of a tile, `tokens x hidden`, as [`crate::VisionExecutor::encode`] gave them. A clone shares them.
+    /// The rows of a tile, `tokens x hidden`, as [`crate::VisionExecutor::encode`] gave them. A clone shares
+    /// them.
     pub encoded: Arc<[f32]>,
     /// Which of them stands in the first of `rows`.
     pub first: u32,
@@ -137,8 +142,8 @@ pub struct OutputRow {
 
 /// One step. Vectors are reused from step to step.
 ///
-/// Steps run in the order of submission. In a step `slot_saves` come first, then `block_copies`, then the rows. What a
-/// step writes to the cache or to a snapshot is only read by others in later steps.
+/// Steps run in the order of submission. In a step `slot_saves` come first, then `block_copies`, then the
+/// rows. What a step writes to the cache or to a snapshot is only read by others in later steps.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Batch {
     /// One token per row.
@@ -190,7 +195,8 @@ impl Batch {
         biases.clear();
     }
 
-    /// Makes this a copy of another batch in the memory it has; `clone_from` of a derived `Clone` would take new memory.
+    /// Makes this a copy of another batch in the memory it has; `clone_from` of a derived `Clone` would take
+    /// new memory.
     pub fn copy_from(&mut self, from: &Self) {
         let Self {
             tokens,

@@ -81,8 +81,8 @@ impl Config {
         self.attention_layers() * 2 * self.kv_heads * self.head_dim
     }
 
-    /// Tokens after which convolution states that started empty are exact, given exact keys and values: each layer's
-    /// state is the last K-1 of its inputs.
+    /// Tokens after which convolution states that started empty are exact, given exact keys and values: each
+    /// layer's state is the last K-1 of its inputs.
     pub fn replay(&self) -> usize {
         self.conv_layers() * (self.conv_taps - 1)
     }

@@ -1,13 +1,15 @@
 //! What restricts the tokens of an answer: a grammar, a budget for thinking.
 //!
-//! Only text knows what is allowed, only the backend needs to know, and only when it samples. So a mask may be worked
-//! out on a thread of its own while the layers are computed: the backend waits for it in its last operation.
+//! Only text knows what is allowed, only the backend needs to know, and only when it samples. So a mask may
+//! be worked out on a thread of its own while the layers are computed: the backend waits for it in its last
+//! operation.
 
 use std::sync::{Arc, OnceLock};
 
 use crate::TokenId;
 
-/// Tokens allowed at one place of an answer: a bit per vocabulary entry, 32 a word, 1 = allowed; no words allow all.
+/// Tokens allowed at one place of an answer: a bit per vocabulary entry, 32 a word, 1 = allowed; no words
+/// allow all.
 #[derive(Clone, Debug)]
 pub struct TokenMask(Arc<OnceLock<Vec<u32>>>);
 
@@ -60,8 +62,8 @@ impl Drop for MaskPromise {
 #[error("{0}")]
 pub struct ConstraintError(pub String);
 
-/// Decides for one answer which token may come next. It sees every token of the answer, in order, once; what was
-/// accepted survives a preemption.
+/// Decides for one answer which token may come next. It sees every token of the answer, in order, once; what
+/// was accepted survives a preemption.
 pub trait Constraint: Send {
     /// What may come next; `None` is anything. Does not block: a mask that takes time is returned pending.
     fn allowed(&mut self) -> Option<TokenMask>;

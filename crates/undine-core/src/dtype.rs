@@ -99,7 +99,8 @@ impl DType {
         )
     }
 
-    /// Bytes of one row of `cols` values, or `None` if `cols` is not a whole number of blocks or the size overflows.
+    /// Bytes of one row of `cols` values, or `None` if `cols` is not a whole number of blocks or the size
+    /// overflows.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         cols.is_multiple_of(self.block_elems())
             .then(|| (cols / self.block_elems()).checked_mul(self.block_bytes()))

@@ -45,7 +45,8 @@ impl fmt::Display for ExecutorError {
 
 impl std::error::Error for ExecutorError {}
 
-/// Runs batches on a device. Object-safe and not `Send`: the engine's thread makes its own with an [`ExecutorFactory`].
+/// Runs batches on a device. Object-safe and not `Send`: the engine's thread makes its own with an
+/// [`ExecutorFactory`].
 pub trait Executor {
     /// What is reserved; constant.
     fn capacity(&self) -> Capacity;

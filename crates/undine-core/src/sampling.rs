@@ -1,11 +1,11 @@
 //! From logits to a token: the one definition that every backend follows.
 //!
-//! Order: log-probabilities of the raw logits are kept for reporting; then biases (unless they would forbid all that the
-//! mask allows) and the mask, repetition penalty
-//! (prompt and answer), presence and frequency penalties (answer only), temperature, min-p, top-k, top-p, draw.
-//! The random number depends only on the seed and the index of the token, so the same request gives the same text
-//! however it is batched. Penalties as in Keskar et al. 2019 (repetition) and the OpenAI API (presence, frequency);
-//! min-p as in Nguyen et al. 2024.
+//! Order: log-probabilities of the raw logits are kept for reporting; then biases (unless they would forbid
+//! all that the mask allows) and the mask, repetition penalty (prompt and answer), presence and frequency
+//! penalties (answer only), temperature, min-p, top-k, top-p, draw. The random number depends only on the
+//! seed and the index of the token, so the same request gives the same text however it is batched. Penalties
+//! as in Keskar et al. 2019 (repetition) and the OpenAI API (presence, frequency); min-p as in Nguyen et al.
+//! 2024.
 
 use crate::TokenId;
 use crate::batch::{Batch, OutputKind, OutputRow, RowOutput, TokenScore};

@@ -1,5 +1,5 @@
-//! Vision as plain data: the shape of the tower, how images are cut into tiles, the tiles themselves, and the seam
-//! ([`VisionExecutor`]) behind which a backend turns them into rows for the language model.
+//! Vision as plain data: the shape of the tower, how images are cut into tiles, the tiles themselves, and the
+//! seam ([`VisionExecutor`]) behind which a backend turns them into rows for the language model.
 //!
 //! Source: the reference implementation in transformers (`lfm2_vl`, `siglip2`).
 
@@ -107,8 +107,8 @@ pub struct ImageSettings {
     pub thumbnail: bool,
     /// The filter.
     pub resample: Resample,
-    /// What is seen through transparent pixels, in red, green and blue; `None` drops opacity and shows the colours below, as the
-    /// reference does.
+    /// What is seen through transparent pixels, in red, green and blue; `None` drops opacity and shows the
+    /// colours below, as the reference does.
     pub background: Option<[u8; 3]>,
 }
 
@@ -138,8 +138,9 @@ impl Default for ImageSettings {
 pub const TILES_MAX: u32 = 64;
 /// Patches of a tile, or of an image that is not split, at the most.
 pub const TILE_PATCHES_MAX: u32 = 1 << 14;
-/// How many times the patches of `max_tokens` an image that is not split may have: sides are whole tokens, so that those of
-/// a long and narrow one can be rounded up to nearly twice their area. The reference fails there.
+/// How many times the patches of `max_tokens` an image that is not split may have: sides are whole tokens, so
+/// that those of a long and narrow one can be rounded up to nearly twice their area. The reference fails
+/// there.
 pub const WHOLE_PATCHES_FACTOR: u32 = 2;
 /// Pixels along the side of a patch at the most.
 pub const PATCH_MAX: u32 = 64;
@@ -248,8 +249,8 @@ impl Tile {
     }
 }
 
-/// Names an encoded image together with what is done to it: equal keys mean equal tiles. It is a cryptographic hash, which
-/// cannot be forged, so images of different clients may share a cache.
+/// Names an encoded image together with what is done to it: equal keys mean equal tiles. It is a
+/// cryptographic hash, which cannot be forged, so images of different clients may share a cache.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageKey(pub [u8; 32]);
 
@@ -275,9 +276,9 @@ pub trait VisionExecutor {
     /// Panics if a tile does not pass [`Tile::check`].
     fn begin(&mut self, tiles: &[Tile]);
 
-    /// Goes on with the tiles that were begun, for a part of their work that is short beside that of a whole image, so that
-    /// others get between. Returns the rows when they are complete: one row of `hidden` values for each token of each tile,
-    /// in order. A row depends on its own tile alone, to the bit.
+    /// Goes on with the tiles that were begun, for a part of their work that is short beside that of a whole
+    /// image, so that others get between. Returns the rows when they are complete: one row of `hidden` values
+    /// for each token of each tile, in order. A row depends on its own tile alone, to the bit.
     ///
     /// # Errors
     /// If the device failed; then nothing is begun any more.

@@ -1,4 +1,5 @@
-//! The vocabulary as it stood in the file: what `undine-weights` finds and `undine-text` builds a tokenizer from.
+//! The vocabulary as it stood in the file: what `undine-weights` finds and `undine-text` builds a tokenizer
+//! from.
 
 use crate::TokenId;
 

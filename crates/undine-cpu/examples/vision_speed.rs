@@ -1,5 +1,6 @@
-//! How fast a vision tower runs on this machine: `vision_speed MODEL [TYPE]`, where MODEL is a folder or a GGUF file with its
-//! mmproj file beside it, and TYPE is one that the tower's matrices are converted to first.
+//! How fast a vision tower runs on this machine: `vision_speed MODEL [TYPE]`, where MODEL is a folder or a
+//! GGUF file with its mmproj file beside it, and TYPE is one that the tower's matrices are converted to
+//! first.
 #![allow(clippy::unwrap_used, reason = "an example for people who change kernels")]
 
 use std::path::Path;

@@ -45,8 +45,9 @@ pub struct CpuOptions {
     pub outputs: u32,
     /// Type of keys and values.
     pub kv: KvType,
-    /// Whether to copy the matrices to huge pages, some before each step after the first, for a faster decode. The mapped
-    /// file's own pages are given back meanwhile: this process holds the matrices once, and the system may keep the file.
+    /// Whether to copy the matrices to huge pages, some before each step after the first, for a faster
+    /// decode. The mapped file's own pages are given back meanwhile: this process holds the matrices once,
+    /// and the system may keep the file.
     pub huge_pages: bool,
     /// Instruction set.
     pub isa: Isa,
@@ -195,8 +196,8 @@ impl CpuExecutor {
         });
     }
 
-    /// What has gone into a matrix since [`Self::collect_inputs`]; `None` if that was not called. A matrix that is the
-    /// embedding table too counts what goes into it as the head.
+    /// What has gone into a matrix since [`Self::collect_inputs`]; `None` if that was not called. A matrix
+    /// that is the embedding table too counts what goes into it as the head.
     pub fn inputs(&self, id: MatrixId) -> Option<MatrixInputs> {
         self.state.inputs.as_ref().map(|inputs| inputs.of(id))
     }

@@ -1,9 +1,9 @@
-//! What goes into each matrix: sums of squares per column, of which importance matrices are made, and sums of products of
-//! columns near each other.
+//! What goes into each matrix: sums of squares per column, of which importance matrices are made, and sums of
+//! products of columns near each other.
 //!
-//! Nothing is collected unless it was asked for; then each operation adds its input rows before they are replaced. A
-//! column is summed by one thread, rows in order. The experts of a layer have sums of squares only: with products they
-//! would take more memory than their weights.
+//! Nothing is collected unless it was asked for; then each operation adds its input rows before they are
+//! replaced. A column is summed by one thread, rows in order. The experts of a layer have sums of squares
+//! only: with products they would take more memory than their weights.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,8 +24,8 @@ pub struct MatrixInputs {
     pub rows: u64,
     /// Per column, the sum of the squares of its values.
     pub squares: Vec<f64>,
-    /// `columns x CORRELATED_COLUMNS`: in row `c` the sums of the products of column `c` with each column up to itself of its
-    /// run of [`CORRELATED_COLUMNS`], then zeros. Nothing for the matrix of an expert.
+    /// `columns x CORRELATED_COLUMNS`: in row `c` the sums of the products of column `c` with each column up
+    /// to itself of its run of [`CORRELATED_COLUMNS`], then zeros. Nothing for the matrix of an expert.
     pub products: Vec<f32>,
 }
 
@@ -63,8 +63,8 @@ impl Inputs {
         }
     }
 
-    /// Adds this thread's columns of some rows that go into all of `matrices`, always the same together. Nobody writes the
-    /// rows before all threads have met again.
+    /// Adds this thread's columns of some rows that go into all of `matrices`, always the same together.
+    /// Nobody writes the rows before all threads have met again.
     pub fn add(
         &self,
         isa: Isa,
@@ -118,8 +118,8 @@ impl Inputs {
 /// Rows whose products are added to a sum together.
 const ROWS: usize = 4;
 
-/// Adds the products of some columns with the columns before them in their runs, and with themselves. The rows of a step
-/// are summed by themselves first, so that sums over a long text stay exact enough in 32 bits.
+/// Adds the products of some columns with the columns before them in their runs, and with themselves. The
+/// rows of a step are summed by themselves first, so that sums over a long text stay exact enough in 32 bits.
 struct AddProducts<'a> {
     /// Rows of `width`.
     x: &'a [f32],

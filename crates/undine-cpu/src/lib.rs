@@ -1,8 +1,8 @@
 //! The CPU backend.
 //!
-//! [`plan`] records the model once as a list of operations over an arena; [`executor`] replays it for every batch
-//! inside one parallel region of [`pool`]; [`ops`] does each operation with the [`kernels`], which are written once
-//! against [`simd`] and compiled for every instruction set.
+//! [`plan`] records the model once as a list of operations over an arena; [`executor`] replays it for every
+//! batch inside one parallel region of [`pool`]; [`ops`] does each operation with the [`kernels`], which are
+//! written once against [`simd`] and compiled for every instruction set.
 
 pub mod executor;
 mod inputs;

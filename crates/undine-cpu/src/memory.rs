@@ -12,8 +12,8 @@ unsafe impl<T: Send> Sync for SharedSlice<T> {}
 /// Bytes of a huge page, as most systems have them.
 pub const HUGE_PAGE: usize = 2 << 20;
 
-/// So much memory from the system itself, untouched; `None` if it does not give it. An allocator that had it back would no longer
-/// know that it is zeros, and touch all of it when zeros are asked for.
+/// So much memory from the system itself, untouched; `None` if it does not give it. An allocator that had it
+/// back would no longer know that it is zeros, and touch all of it when zeros are asked for.
 pub fn try_to_map(bytes: usize) -> Option<memmap2::MmapMut> {
     memmap2::MmapMut::map_anon(bytes.max(1)).ok()
 }
@@ -33,7 +33,8 @@ impl Zero for u8 {}
 impl<T: Zero> SharedSlice<T> {
     /// `len` zeros.
     pub fn new(len: usize) -> Self {
-        // SAFETY: all bits zero is a valid value of every `Zero` type; the zeroed allocation is what keeps pages untouched.
+        // SAFETY: all bits zero is a valid value of every `Zero` type; the zeroed allocation is what keeps
+        // pages untouched.
         Self(unsafe { Box::<[UnsafeCell<T>]>::new_zeroed_slice(len).assume_init() })
     }
 
@@ -56,8 +57,8 @@ fn ask_for_huge_pages<T>(memory: &SharedSlice<T>) {
     let lead = start.align_offset(HUGE_PAGE);
     let pages = bytes.saturating_sub(lead) / HUGE_PAGE;
     if pages > 0 {
-        // SAFETY: these pages belong to the buffer. The advice changes how they are mapped, not what they hold; a system
-        // that refuses it gives small pages.
+        // SAFETY: these pages belong to the buffer. The advice changes how they are mapped, not what they
+        // hold; a system that refuses it gives small pages.
         let _ = unsafe { madvise(start.wrapping_add(lead).cast(), pages * HUGE_PAGE, Advice::LinuxHugepage) };
     }
 }

@@ -1,7 +1,8 @@
-//! A mixture of experts: rows are sorted by expert once, so that every expert's weights are read once for all of its rows.
+//! A mixture of experts: rows are sorted by expert once, so that every expert's weights are read once for all
+//! of its rows.
 //!
-//! The result of a row is `x + (w_a y_a + w_b y_b + ...)` with its experts in ascending order, whatever else is in the
-//! batch.
+//! The result of a row is `x + (w_a y_a + w_b y_b + ...)` with its experts in ascending order, whatever else
+//! is in the batch.
 
 use std::ops::Range;
 

@@ -1,7 +1,8 @@
 //! What each thread does for each recorded operation.
 //!
-//! Rows are split between threads where rows are independent (norms, quantization), outputs where a weight matrix is
-//! read (so that every thread reads its own part of the file, the same in every step). A barrier separates the two.
+//! Rows are split between threads where rows are independent (norms, quantization), outputs where a weight
+//! matrix is read (so that every thread reads its own part of the file, the same in every step). A barrier
+//! separates the two.
 
 mod attention;
 
@@ -43,7 +44,8 @@ pub(crate) fn run(state: &State, op: &Op, worker: Worker) {
 pub(crate) fn copy_blocks(state: &State, worker: Worker) {
     for part in worker.share(state.kv.parts(), 1) {
         for &copy in &state.batch.block_copies {
-            // SAFETY: this part of every page is this thread's, and `check` has put the pages within the cache.
+            // SAFETY: this part of every page is this thread's, and `check` has put the pages within the
+            // cache.
             unsafe { state.kv.copy_part(part, copy) };
         }
     }
@@ -139,8 +141,8 @@ fn plain_input(state: &State, worker: Worker, x: Rows, matrix: MatrixId, rows: u
     note_inputs(state, worker, &[matrix], &state.input, 0..rows);
 }
 
-/// Adds rows of an input to what has gone into these matrices, if that is wanted. Call between the barrier after the
-/// rows were written and the next.
+/// Adds rows of an input to what has gone into these matrices, if that is wanted. Call between the barrier
+/// after the rows were written and the next.
 pub(crate) fn note_inputs(
     state: &State,
     worker: Worker,
@@ -330,10 +332,11 @@ pub(crate) struct Gated<'a> {
     pub y: Output,
 }
 
-/// Values that [`gated`] keeps of `up x`: what the kernel of many rows stores at a time, so that both factors are
-/// still in the second-level cache when they meet. With 512 rows that is worth 3% (1.2B, Q4_K_M) and 6% (8B-A1B) of
-/// the time of a step. What was tried to fill the waits at barriers: asking for the next matrix meanwhile, and leaving an
-/// eighth of the outputs to the thread that is first, 1.7% of a decode step of 1.2B and nothing for 350M and 8B-A1B.
+/// Values that [`gated`] keeps of `up x`: what the kernel of many rows stores at a time, so that both factors
+/// are still in the second-level cache when they meet. With 512 rows that is worth 3% (1.2B, Q4_K_M) and 6%
+/// (8B-A1B) of the time of a step. What was tried to fill the waits at barriers: asking for the next matrix
+/// meanwhile, and leaving an eighth of the outputs to the thread that is first, 1.7% of a decode step of 1.2B
+/// and nothing for 350M and 8B-A1B.
 pub(crate) const UP_VALUES: usize = ROWS * INPUTS;
 
 /// Computes it on this thread.

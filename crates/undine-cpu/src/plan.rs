@@ -5,8 +5,8 @@ use undine_model::{Experts, Linear, MatrixId, Model, Moe, Qkv, Recorder, Rows, S
 
 use crate::kernels::activations::ActivationKinds;
 
-/// One recorded verb: the arguments and the result of the [`Recorder`] method of its name. Further [`Rows`] are
-/// temporaries of the operation.
+/// One recorded verb: the arguments and the result of the [`Recorder`] method of its name. Further [`Rows`]
+/// are temporaries of the operation.
 #[allow(missing_docs, reason = "the fields are the arguments that `Recorder` documents")]
 #[derive(Clone, Copy, Debug)]
 pub enum Op {

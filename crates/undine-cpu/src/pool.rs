@@ -1,12 +1,12 @@
 //! The thread pool: one parallel region a step, spin barriers inside it.
 //!
-//! A step of a small model has some hundred phases of a few tens of microseconds; waking threads for each would
-//! cost more than the work. So the threads enter once, walk the list of operations together, and meet at
-//! barriers made of two atomics. Between steps they spin shortly and then park.
+//! A step of a small model has some hundred phases of a few tens of microseconds; waking threads for each
+//! would cost more than the work. So the threads enter once, walk the list of operations together, and meet
+//! at barriers made of two atomics. Between steps they spin shortly and then park.
 //!
-//! Who waits spins and then sleeps; it never yields. Where a core is wanted by work that comes after this (a lower priority), a
-//! yield would give it away for a whole slice, and the others would wait for it at the next barrier: work in the background
-//! got three quarters of the machine that way.
+//! Who waits spins and then sleeps; it never yields. Where a core is wanted by work that comes after this (a
+//! lower priority), a yield would give it away for a whole slice, and the others would wait for it at the
+//! next barrier: work in the background got three quarters of the machine that way.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +15,8 @@ use std::thread::{JoinHandle, Thread, available_parallelism};
 
 use crate::seats::Seats;
 
-/// Spins before a thread sleeps that waits for others: some milliseconds, longer than phases differ where nothing else runs.
+/// Spins before a thread sleeps that waits for others: some milliseconds, longer than phases differ where
+/// nothing else runs.
 const SPINS_BEFORE_SLEEP: u32 = 60_000;
 /// The same if there are more threads than processors: some wait for others to be let on.
 const SPINS_IF_CROWDED: u32 = 1_000;
@@ -35,7 +36,8 @@ pub struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Waits until every thread of the region is here. A call: what it does is too much to repeat in every loop of the kernels.
+    /// Waits until every thread of the region is here. A call: what it does is too much to repeat in every
+    /// loop of the kernels.
     #[inline(never)]
     pub fn barrier(self) {
         if self.count == 1 {
@@ -76,8 +78,8 @@ struct Shared {
     woken: Condvar,
 }
 
-// SAFETY: `job` is written by the owner only while no region runs, and read by workers only after they acquire the
-// epoch that was released after the write.
+// SAFETY: `job` is written by the owner only while no region runs, and read by workers only after they
+// acquire the epoch that was released after the write.
 unsafe impl Sync for Shared {}
 // SAFETY: the job pointer is only followed during `Pool::run`, which keeps the closure alive.
 unsafe impl Send for Shared {}
@@ -183,7 +185,8 @@ fn work(shared: &Shared, index: usize, count: usize) {
             return;
         }
         let guard = AbortOnUnwind;
-        // SAFETY: the epoch was acquired after the owner wrote the job, and the owner waits for `running` to become 0.
+        // SAFETY: the epoch was acquired after the owner wrote the job, and the owner waits for `running` to
+        // become 0.
         let job = unsafe { (*shared.job.get()).expect("a region has a job") };
         // SAFETY: as above, the closure is alive until `running` is 0.
         unsafe { (*job)(Worker { index, count, shared }) };
@@ -205,8 +208,8 @@ fn wait_for_epoch(shared: &Shared, seen: usize) {
 }
 
 impl Shared {
-    /// Waits within a region. Whoever makes `done` true calls [`Self::wake`] afterwards; what both look at is sequentially
-    /// consistent, so that either it finds a sleeper or the sleeper finds it done.
+    /// Waits within a region. Whoever makes `done` true calls [`Self::wake`] afterwards; what both look at is
+    /// sequentially consistent, so that either it finds a sleeper or the sleeper finds it done.
     fn wait_until(&self, done: impl Fn() -> bool) {
         if !spin(self.spins_before_sleep, &done) {
             self.sleep_until(done);

@@ -1,9 +1,10 @@
 //! The limits of this machine, measured: how fast memory is read, and how fast products are summed.
 //!
-//! A step cannot be faster than reading the bytes it needs, nor than its multiplications and additions at the rate of
-//! the best instruction for them (Williams, Waterman and Patterson, "Roofline", 2009). These loops do nothing else,
-//! so no kernel reaches them: a kernel also decodes weights, scales sums and waits at barriers. They stand beside
-//! [`crate::simd`] on purpose and not on it: the limit is the machine's, not that of the kernels as they are.
+//! A step cannot be faster than reading the bytes it needs, nor than its multiplications and additions at the
+//! rate of the best instruction for them (Williams, Waterman and Patterson, "Roofline", 2009). These loops do
+//! nothing else, so no kernel reaches them: a kernel also decodes weights, scales sums and waits at barriers.
+//! They stand beside [`crate::simd`] on purpose and not on it: the limit is the machine's, not that of the
+//! kernels as they are.
 //!
 //! One multiplication with its addition counts as two operations.
 
@@ -25,7 +26,8 @@ const WORDS: usize = 64;
 const LINE_BYTES: usize = 64;
 /// Rounds of an arithmetic loop in the first try.
 const ROUNDS_FIRST: u64 = 1 << 14;
-/// Independent sums of an arithmetic loop: more than an instruction's latency times its units, fewer than registers.
+/// Independent sums of an arithmetic loop: more than an instruction's latency times its units, fewer than
+/// registers.
 const CHAINS: usize = 12;
 
 /// How thoroughly something is measured.
@@ -271,8 +273,8 @@ fn f32_portable(rounds: u64) {
     black_box(sums);
 }
 
-/// The loops for x86-64. A chain takes its input from the sum beside it, so that no product can be moved out of
-/// the loop.
+/// The loops for x86-64. A chain takes its input from the sum beside it, so that no product can be moved out
+/// of the loop.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;

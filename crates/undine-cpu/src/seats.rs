@@ -1,8 +1,9 @@
 //! Which processor each thread of a pool computes on.
 //!
-//! A pool that is to use all processors binds each thread to one of its own. It gains nothing from being moved, and is at times:
-//! threads that wake each other are put next to each other, and then share a processor while another does work of little urgency.
-//! Only Linux allows it; elsewhere, and if the pool is smaller than what it may use, the system decides.
+//! A pool that is to use all processors binds each thread to one of its own. It gains nothing from being
+//! moved, and is at times: threads that wake each other are put next to each other, and then share a
+//! processor while another does work of little urgency. Only Linux allows it; elsewhere, and if the pool is
+//! smaller than what it may use, the system decides.
 
 /// A processor for each thread.
 pub(crate) struct Seats {
@@ -20,7 +21,8 @@ pub(crate) struct Seat<'a> {
 
 #[cfg(target_os = "linux")]
 impl Seats {
-    /// For so many threads, if that is as many as there are processors for the calling one, and more than one.
+    /// For so many threads, if that is as many as there are processors for the calling one, and more than
+    /// one.
     pub fn of(threads: usize) -> Option<Self> {
         linux::Seats::of(threads).map(|inner| Self { inner })
     }

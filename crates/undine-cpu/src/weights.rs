@@ -1,9 +1,10 @@
 //! Where the matrices are: in the mapped file, or copied to huge pages.
 //!
-//! A file is mapped in small pages, 4 KiB on most machines. Each costs a walk through the page tables, and the processor's
-//! prefetching stops at its end. Two threads that only read got 27 GB/s from the mapped file (22 to 32) and 34 from huge pages (30 to 41;
-//! Xeon, virtual, medians of 30); decoding is 15 to 25% faster (350M, 1.2B, 8B-A1B in 4 bits, medians of two or three runs in turns on a busy host), a
-//! step of eight sequences -5 to 18%, a prefill no different beyond noise.
+//! A file is mapped in small pages, 4 KiB on most machines. Each costs a walk through the page tables, and
+//! the processor's prefetching stops at its end. Two threads that only read got 27 GB/s from the mapped file
+//! (22 to 32) and 34 from huge pages (30 to 41; Xeon, virtual, medians of 30); decoding is 15 to 25% faster
+//! (350M, 1.2B, 8B-A1B in 4 bits, medians of two or three runs in turns on a busy host), a step of eight
+//! sequences -5 to 18%, a prefill no different beyond noise.
 //!
 //! Nothing waits for the copy: the first step reads the file, and each step after it copies some more first.
 
@@ -36,8 +37,8 @@ struct Copies {
 }
 
 impl Weights {
-    /// All matrices where the model has them. With `huge_pages` they will be copied; a system that does not give the
-    /// memory leaves them there.
+    /// All matrices where the model has them. With `huge_pages` they will be copied; a system that does not
+    /// give the memory leaves them there.
     pub fn new(model: Arc<Model>, huge_pages: bool) -> Self {
         let copies = if huge_pages { Copies::new(&model) } else { None };
         Self { model, copies }
@@ -94,7 +95,8 @@ impl Weights {
     pub unsafe fn finish(&mut self, matrices: Range<usize>) {
         if let Some(copies) = &mut self.copies {
             copies.complete = matrices.end;
-            // A system maps some pages before and after the one that is read, so parts that were given back are mapped again.
+            // A system maps some pages before and after the one that is read, so parts that were given back
+            // are mapped again.
             for id in matrices.map(|i| MatrixId(i as u32)) {
                 self.model.release_matrix(id, 0..self.model.matrix_bytes(id).len());
             }

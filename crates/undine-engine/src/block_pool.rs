@@ -9,9 +9,10 @@ use crate::snapshot_pool::SnapshotPool;
 
 /// K/V blocks with what is known of their content.
 ///
-/// A block is *free*, *held* by at least one sequence, or *idle*: held by nobody and in the prefix tree. Idle blocks are
-/// available too: they are evicted when no block is free, leaves first, the one that was held last longest ago before
-/// all others. A sequence holds all ancestors of the blocks it holds, so whatever follows an idle block is idle.
+/// A block is *free*, *held* by at least one sequence, or *idle*: held by nobody and in the prefix tree. Idle
+/// blocks are available too: they are evicted when no block is free, leaves first, the one that was held last
+/// longest ago before all others. A sequence holds all ancestors of the blocks it holds, so whatever follows
+/// an idle block is idle.
 ///
 /// Time is the number of the step, which the engine has instead of a clock.
 pub(crate) struct BlockPool {
@@ -146,8 +147,8 @@ impl BlockPool {
         }
     }
 
-    /// Makes the blocks of a table findable under `root`: they hold `tokens`, of which the first `published` are in
-    /// the tree.
+    /// Makes the blocks of a table findable under `root`: they hold `tokens`, of which the first `published`
+    /// are in the tree.
     pub fn publish(&mut self, root: &CacheRoot, table: &[BlockId], tokens: &[TokenId], published: u32) {
         let size = self.block_size as usize;
         for (i, part) in tokens.chunks(size).enumerate().skip(published as usize / size) {
@@ -170,13 +171,14 @@ impl BlockPool {
         self.tree.path(prefix.node)
     }
 
-    /// Whether a block holds exactly so many tokens and nobody holds it: then a sequence may go on writing to it.
+    /// Whether a block holds exactly so many tokens and nobody holds it: then a sequence may go on writing to
+    /// it.
     pub fn can_continue(&self, block: BlockId, tokens: u32) -> bool {
         self.references(block) == 0 && self.tree.tokens(block).len() as u32 == tokens
     }
 
-    /// Whether the state at `position` of a table could be kept and is not. A block whose tokens others had published
-    /// before is not in the tree: their state belongs there.
+    /// Whether the state at `position` of a table could be kept and is not. A block whose tokens others had
+    /// published before is not in the tree: their state belongs there.
     pub fn lacks_snapshot(&self, table: &[BlockId], position: u32) -> bool {
         let (block, tokens) = self.place(table, position);
         self.tree.contains(block)
@@ -219,8 +221,8 @@ impl BlockPool {
         self.snapshots.release(id);
     }
 
-    /// Panics unless `held` names every block as often as it has references, and every other block is free or idle,
-    /// once each; and unless every snapshot is free, with one block, or one of `promised`.
+    /// Panics unless `held` names every block as often as it has references, and every other block is free or
+    /// idle, once each; and unless every snapshot is free, with one block, or one of `promised`.
     pub fn check_integrity(
         &self,
         held: impl Iterator<Item = BlockId>,

@@ -7,7 +7,8 @@ use crate::images::check_images;
 /// Most alternatives reported beside one token. Bounds the memory of a request that asks for prompt scores.
 pub const LOGPROBS_MAX: u32 = 128;
 
-/// Bytes of encoded images to keep, unless asked for otherwise: of the largest kind, with some 2500 rows of 2048 values, a dozen.
+/// Bytes of encoded images to keep, unless asked for otherwise: of the largest kind, with some 2500 rows of
+/// 2048 values, a dozen.
 pub const IMAGE_CACHE_BYTES: u64 = 256 << 20;
 
 /// Whether keys and values outlive their sequence.

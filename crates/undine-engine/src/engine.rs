@@ -84,7 +84,8 @@ impl Engine {
         self.config.context(&self.capacity)
     }
 
-    /// Queues a request, or says why it can never run or cannot be queued now. Ids ascend and are never reused.
+    /// Queues a request, or says why it can never run or cannot be queued now. Ids ascend and are never
+    /// reused.
     pub fn add(&mut self, request: GenerateRequest) -> Result<RequestId, AddError> {
         self.add_sequence(request, None)
     }
@@ -128,8 +129,8 @@ impl Engine {
         Ok(id)
     }
 
-    /// Forgets a request. It has no further events. Its blocks and slot are free at once, or, if a step in flight
-    /// uses them, when that step is collected. Unknown and finished ids are ignored.
+    /// Forgets a request. It has no further events. Its blocks and slot are free at once, or, if a step in
+    /// flight uses them, when that step is collected. Unknown and finished ids are ignored.
     pub fn cancel(&mut self, id: RequestId) {
         self.scheduler.cancel(id);
     }
@@ -162,8 +163,8 @@ impl Engine {
         stats
     }
 
-    /// Panics if a block or a slot is lost or has two owners, or if the queues are out of order. For tests, and
-    /// cheap enough to be called whenever the engine is idle.
+    /// Panics if a block or a slot is lost or has two owners, or if the queues are out of order. For tests,
+    /// and cheap enough to be called whenever the engine is idle.
     pub fn check_integrity(&self) {
         self.scheduler.check_integrity();
         assert!(self.in_flight.len() <= self.capacity.steps_in_flight as usize, "too many steps in flight");
@@ -198,8 +199,9 @@ impl Engine {
         parts
     }
 
-    /// Submits the written step. Returns how many steps may stay in flight: one fewer than the device takes, so
-    /// that the next call can submit; without a new step one fewer than there are, so that every call gets on.
+    /// Submits the written step. Returns how many steps may stay in flight: one fewer than the device takes,
+    /// so that the next call can submit; without a new step one fewer than there are, so that every call gets
+    /// on.
     fn submit(&mut self, parts: Vec<Part>) -> Result<usize, ExecutorError> {
         if parts.is_empty() {
             self.spare_parts.push(parts);

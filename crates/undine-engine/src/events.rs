@@ -4,8 +4,9 @@ use undine_core::{FinishReason, RowOutput};
 
 /// Something a request's owner should know.
 ///
-/// Order within a request: `Started`, at most one `PromptScores`, then the `Token`s, then exactly one `Finished`.
-/// A cancelled request has no events after [`cancel`](crate::Engine::cancel), not even `Finished`.
+/// Order within a request: `Started`, at most one `PromptScores`, then the `Token`s, then exactly one
+/// `Finished`. A cancelled request has no events after [`cancel`](crate::Engine::cancel), not even
+/// `Finished`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
     /// Its prompt begins to be computed, for the first time.
@@ -29,8 +30,8 @@ pub struct EngineStats {
     pub running: u32,
     /// Requests in the queue, including preempted ones.
     pub waiting: u32,
-    /// Of these, requests held back until a running one has computed the prefix they share; those behind them wait
-    /// for their turn.
+    /// Of these, requests held back until a running one has computed the prefix they share; those behind them
+    /// wait for their turn.
     pub waiting_deferred: u32,
     /// K/V blocks held by sequences.
     pub blocks_used: u32,
@@ -62,8 +63,8 @@ pub struct EngineStats {
     pub images_total: u64,
     /// Tiles of images that the vision tower has encoded.
     pub image_tiles_encoded_total: u64,
-    /// Tiles that it need not encode, because what came of them was still known. Those whose keys and values were in
-    /// the prefix cache are in neither number.
+    /// Tiles that it need not encode, because what came of them was still known. Those whose keys and values
+    /// were in the prefix cache are in neither number.
     pub image_tiles_reused_total: u64,
     /// Bytes that encoded tiles take which are kept for others.
     pub image_cache_bytes: u64,

@@ -1,14 +1,17 @@
-//! Images: when their tiles are encoded, how long the rows are kept, and what they are called in the prefix tree.
+//! Images: when their tiles are encoded, how long the rows are kept, and what they are called in the prefix
+//! tree.
 //!
-//! A tile is asked for by the first sequence that comes to a row of it, and no earlier: whoever finds its keys and values in the cache
-//! needs no rows. The tiles that are asked for in a step are encoded together, few at a time ([`STEP_PATCHES`]), in slices between
-//! the steps that follow; meanwhile their sequences have no rows there, and the others go on. Then everybody who has come to a tile
-//! holds its rows, until it is past it; beyond that they are kept by image as long as there is room, for other requests and for rows
-//! that are computed once more.
+//! A tile is asked for by the first sequence that comes to a row of it, and no earlier: whoever finds its
+//! keys and values in the cache needs no rows. The tiles that are asked for in a step are encoded together,
+//! few at a time ([`STEP_PATCHES`]), in slices between the steps that follow; meanwhile their sequences have
+//! no rows there, and the others go on. Then everybody who has come to a tile holds its rows, until it is
+//! past it; beyond that they are kept by image as long as there is room, for other requests and for rows that
+//! are computed once more.
 //!
-//! In the prefix tree each position of an image is [`IMAGE_BIT`] and the image's number. A number is never used twice, so positions are
-//! equal only where images are. What is kept of an image is kept for the [`CacheRoot`] it was shown under: nobody else can find out
-//! that it was shown. A sequence keeps the numbers it began with, also when they are forgotten here.
+//! In the prefix tree each position of an image is [`IMAGE_BIT`] and the image's number. A number is never
+//! used twice, so positions are equal only where images are. What is kept of an image is kept for the
+//! [`CacheRoot`] it was shown under: nobody else can find out that it was shown. A sequence keeps the numbers
+//! it began with, also when they are forgotten here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -205,8 +208,8 @@ impl Images {
         self.wanted.clear();
     }
 
-    /// How many of the next `rows` rows, from position `start` on, this step can have: up to the first tile that is not encoded. Those
-    /// that are not are asked for.
+    /// How many of the next `rows` rows, from position `start` on, this step can have: up to the first tile
+    /// that is not encoded. Those that are not are asked for.
     pub fn rows_within(
         &mut self,
         tenant: TenantIndex,
@@ -284,7 +287,8 @@ impl Images {
         self.pass.clear();
     }
 
-    /// Keeps the rows of a tile at the cost of those that were used longest ago, unless they take all the room there is.
+    /// Keeps the rows of a tile at the cost of those that were used longest ago, unless they take all the
+    /// room there is.
     fn keep(&mut self, name: TileName, rows: &Arc<[f32]>) {
         let bytes = size_of_val(&rows[..]) as u64;
         if bytes > self.bytes_max {

@@ -1,14 +1,16 @@
 //! What is in the K/V cache: trees of blocks, each with the tokens it was computed for.
 //!
-//! Each [`CacheRoot`] has a tree of its own, so that a request finds what was computed under its own root and cannot find
-//! out about anything else. A tree is there as long as a block of it is: there are never more than blocks.
+//! Each [`CacheRoot`] has a tree of its own, so that a request finds what was computed under its own root and
+//! cannot find out about anything else. A tree is there as long as a block of it is: there are never more
+//! than blocks.
 //!
-//! A node is a block. Its key is its tokens after those of its ancestors, compared one by one, so there are no
-//! collisions. Only a leaf may have fewer tokens than a block has positions. A sequence hangs each block below its
-//! own previous one, so two sequences that computed the same tokens at the same time leave equal siblings; a search
-//! looks below all of them.
+//! A node is a block. Its key is its tokens after those of its ancestors, compared one by one, so there are
+//! no collisions. Only a leaf may have fewer tokens than a block has positions. A sequence hangs each block
+//! below its own previous one, so two sequences that computed the same tokens at the same time leave equal
+//! siblings; a search looks below all of them.
 //!
-//! A position of an image is known by the image instead of a token ([`crate::images`]): equal images match, others do not.
+//! A position of an image is known by the image instead of a token ([`crate::images`]): equal images match,
+//! others do not.
 
 use std::collections::HashMap;
 
@@ -142,7 +144,8 @@ impl PrefixTree {
         self.node_mut(block).len = tokens.len() as u32;
     }
 
-    /// Remembers a state after the first `tokens` of a block's tokens, unless there is one. Returns whether it did.
+    /// Remembers a state after the first `tokens` of a block's tokens, unless there is one. Returns whether
+    /// it did.
     pub fn attach(&mut self, block: BlockId, tokens: u32, id: SnapshotId) -> bool {
         let node = self.node_mut(block);
         assert!((1..=node.len).contains(&tokens), "a state after {tokens} of {} tokens", node.len);
@@ -297,7 +300,8 @@ mod tests {
     #[test]
     fn the_longest_prefix_is_found() {
         let tree = tree();
-        // Tokens, then block, cached tokens and first row of the best prefix of any length and of whole blocks.
+        // Tokens, then block, cached tokens and first row of the best prefix of any length and of whole
+        // blocks.
         type Best = (Option<usize>, u32, u32);
         let cases: [(&[TokenId], Best, Best); 8] = [
             (&[2, 2], (None, 0, 0), (None, 0, 0)),

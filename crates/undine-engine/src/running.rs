@@ -108,8 +108,8 @@ impl Running {
         }
     }
 
-    /// Lets its state be kept where others may want to begin: where its prompt leaves what was cached, and before the
-    /// last token of its prompt, which everybody with the same prompt has to compute.
+    /// Lets its state be kept where others may want to begin: where its prompt leaves what was cached, and
+    /// before the last token of its prompt, which everybody with the same prompt has to compute.
     pub fn keep_states(&mut self) {
         let last = self.sequence.tokens.len() as u32 - 1;
         let branch = self.cached.min(last);
@@ -133,8 +133,8 @@ impl Running {
         self.kept.iter().map(|&(_, id)| id)
     }
 
-    /// What will be in the cache for another sequence once this one has computed its own: the first position to
-    /// compute then. Nothing, if that is there already or under another root.
+    /// What will be in the cache for another sequence once this one has computed its own: the first position
+    /// to compute then. Nothing, if that is there already or under another root.
     pub fn will_share(&self, other: &Sequence, replay: u32) -> Option<u32> {
         let keys = other.keys();
         if self.state != State::Active || self.sequence.origin.cache_root != other.origin.cache_root {
@@ -185,8 +185,9 @@ impl Running {
 
     /// Rows it would run now if there were no budget.
     ///
-    /// With a token in flight it runs ahead of the host, unless that token is the last one for certain, or the
-    /// next one's penalties need it. A bias for `min_tokens` depends on the number of tokens alone and does not wait.
+    /// With a token in flight it runs ahead of the host, unless that token is the last one for certain, or
+    /// the next one's penalties need it. A bias for `min_tokens` depends on the number of tokens alone and
+    /// does not wait.
     pub fn gap(&self) -> u32 {
         let Sequence { sampling, stop, context, constraint, .. } = &self.sequence;
         let last_is_pending =
@@ -204,7 +205,8 @@ impl Running {
         if excess == 0 {
             return rows;
         }
-        // Rows that need no output may follow the last scored one; without its output they have to go as well.
+        // Rows that need no output may follow the last scored one; without its output they have to go as
+        // well.
         let end = self.computed + rows - part.samples;
         let scored_too_many = excess - part.samples;
         if scored_too_many == 0 {
@@ -268,8 +270,8 @@ impl Running {
         part
     }
 
-    /// Takes its outputs of a collected step and reports what follows from them. After its end they are dropped.
-    /// Returns how many tokens were reported.
+    /// Takes its outputs of a collected step and reports what follows from them. After its end they are
+    /// dropped. Returns how many tokens were reported.
     pub fn collect(
         &mut self,
         part: Part,

@@ -1,23 +1,26 @@
 //! Who runs in the next step: the running sequences, a queue for each tenant, one budget, two pools.
 //!
-//! Order of a step: running sequences that need one token, in the order in which they began. What is left of the budget goes to the
-//! tenants turn by turn ([`crate::tenants`]); in its turn a tenant's running sequences that need more come before its queue,
-//! and each takes all that the budget has. The number of running sequences never exceeds the rows or outputs of a step, so that
-//! whoever needs one token gets it.
+//! Order of a step: running sequences that need one token, in the order in which they began. What is left of
+//! the budget goes to the tenants turn by turn ([`crate::tenants`]); in its turn a tenant's running sequences
+//! that need more come before its queue, and each takes all that the budget has. The number of running
+//! sequences never exceeds the rows or outputs of a step, so that whoever needs one token gets it.
 //!
-//! The last free seats are for tenants that have none. If there is none, the tenant that has most of them, two at least, gives one up.
-//! A tenant whose next sequence does not fit in the cache keeps the others from beginning, too: it would never fit.
+//! The last free seats are for tenants that have none. If there is none, the tenant that has most of them,
+//! two at least, gives one up. A tenant whose next sequence does not fit in the cache keeps the others from
+//! beginning, too: it would never fit.
 //!
-//! When a sequence needs a block and none is free, the tenant that holds most gives up those of the sequence that began last.
-//! Whoever gives up a seat or blocks returns to the front of its tenant's queue; its tokens are kept and computed again.
-//! Blocks and slots are only taken away when no step that uses them is in flight.
+//! When a sequence needs a block and none is free, the tenant that holds most gives up those of the sequence
+//! that began last. Whoever gives up a seat or blocks returns to the front of its tenant's queue; its tokens
+//! are kept and computed again. Blocks and slots are only taken away when no step that uses them is in
+//! flight.
 //!
-//! Everything ends, whoever comes: of all sequences that have begun, the first is never made to give up anything while it runs;
-//! while it waits it is the first of its queue, and its tenant's turn comes. So it ends, and then the next one is the first.
+//! Everything ends, whoever comes: of all sequences that have begun, the first is never made to give up
+//! anything while it runs; while it waits it is the first of its queue, and its tenant's turn comes. So it
+//! ends, and then the next one is the first.
 //!
-//! With prefix caching a sequence starts from the longest prefix of its tokens whose keys and values are in the
-//! cache under its root. What a sequence has submitted can be found from the next step on, also while it runs. A request whose
-//! prefix is being computed by somebody else may wait for it ([`beginning`]).
+//! With prefix caching a sequence starts from the longest prefix of its tokens whose keys and values are in
+//! the cache under its root. What a sequence has submitted can be found from the next step on, also while it
+//! runs. A request whose prefix is being computed by somebody else may wait for it ([`beginning`]).
 
 mod beginning;
 
@@ -33,13 +36,14 @@ use crate::tenants::{Room, TenantIndex, Tenants};
 use crate::{EngineConfig, EngineStats};
 use beginning::Look;
 
-/// What encoding an image costs beside computing its rows, in rows for each of them: four patches through a vision tower are about as
-/// much as a row of a language model four times as large.
+/// What encoding an image costs beside computing its rows, in rows for each of them: four patches through a
+/// vision tower are about as much as a row of a language model four times as large.
 const TILE_ROW_COST: u32 = 1;
 
 /// The sequences and what they share.
 ///
-/// Invariant: `running` ascends in the order in which sequences began to run, and so do the queues of [`Tenants`] in theirs.
+/// Invariant: `running` ascends in the order in which sequences began to run, and so do the queues of
+/// [`Tenants`] in theirs.
 pub(crate) struct Scheduler {
     running: Vec<Running>,
     pub tenants: Tenants,
@@ -129,7 +133,8 @@ impl Scheduler {
         }
     }
 
-    /// Writes the next step into `batch`, and whose rows these are into `parts`. Both stay empty if nobody can run.
+    /// Writes the next step into `batch`, and whose rows these are into `parts`. Both stay empty if nobody
+    /// can run.
     pub fn schedule(&mut self, batch: &mut Batch, parts: &mut Vec<Part>) {
         self.blocks.tick();
         self.images.begin_step();
@@ -280,8 +285,9 @@ impl Scheduler {
         rows > 0
     }
 
-    /// Makes the block table of a running sequence cover `positions`, at the cost of others if need be. Returns where it
-    /// is if that is so; if not, the sequence cannot be in this step. Whoever runs short of blocks comes before whoever has none yet.
+    /// Makes the block table of a running sequence cover `positions`, at the cost of others if need be.
+    /// Returns where it is if that is so; if not, the sequence cannot be in this step. Whoever runs short of
+    /// blocks comes before whoever has none yet.
     fn reserve(&mut self, begun: u64, positions: u32, step: &mut Step) -> Option<usize> {
         let blocks = positions.div_ceil(self.block_size) as usize;
         loop {
@@ -366,8 +372,8 @@ impl Scheduler {
         step.parts.push(part);
     }
 
-    /// Takes slot and blocks from a running sequence. What it has computed stays, with its state, as long as nobody
-    /// needs the room.
+    /// Takes slot and blocks from a running sequence. What it has computed stays, with its state, as long as
+    /// nobody needs the room.
     fn release(&mut self, index: usize) -> Sequence {
         let mut running = self.running.remove(index);
         assert_eq!(running.in_flight, 0, "blocks of {:?} are in use", running.sequence.id);

@@ -104,8 +104,8 @@ impl Sequence {
         }
     }
 
-    /// Positions to reserve before it starts: every known token and, if it is to answer, the next one, so that
-    /// it does not run out of blocks right after its prompt. Never more than `context`.
+    /// Positions to reserve before it starts: every known token and, if it is to answer, the next one, so
+    /// that it does not run out of blocks right after its prompt. Never more than `context`.
     pub fn positions_to_start(&self) -> u32 {
         self.tokens.len() as u32 + self.stop.max_tokens.min(1)
     }
@@ -149,7 +149,8 @@ impl Sequence {
         }
     }
 
-    /// How to sample token number `output_index` of the answer. Its history must be known if a penalty needs it.
+    /// How to sample token number `output_index` of the answer. Its history must be known if a penalty needs
+    /// it.
     pub fn sample_row(&mut self, output_index: u32, batch: &mut Batch) -> OutputKind {
         let history = batch.history.len() as u32;
         if self.sampling.needs_history() {

@@ -28,8 +28,8 @@ impl SnapshotPool {
         Self { entries: vec![Entry { state: State::Free, last_used: 0 }; total as usize] }
     }
 
-    /// A snapshot to fill in step `now`: a free one, else the one whose last use is longest ago, with the block that
-    /// loses it. None if the step uses all there are.
+    /// A snapshot to fill in step `now`: a free one, else the one whose last use is longest ago, with the
+    /// block that loses it. None if the step uses all there are.
     pub fn allocate(&mut self, now: u64) -> Option<(SnapshotId, Option<BlockId>)> {
         let usable = |entry: &Entry| entry.state != State::Promised && entry.last_used < now;
         let candidates = self.entries.iter_mut().zip(0..).filter(|(entry, _)| usable(entry));

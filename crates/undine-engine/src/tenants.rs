@@ -1,14 +1,17 @@
 //! Whose turn it is: for each tenant that has sequences a queue, and a credit of rows.
 //!
-//! After every step each tenant is given an equal part of the step's rows and has paid for its own. Whoever has most credit comes
-//! first in the next one, and of equals the one whose last turn is longest ago. Credits and debts end at the rows of one step:
-//! nobody saves up more than the next step, and nobody pays for longer than it takes to compute one.
+//! After every step each tenant is given an equal part of the step's rows and has paid for its own. Whoever
+//! has most credit comes first in the next one, and of equals the one whose last turn is longest ago. Credits
+//! and debts end at the rows of one step: nobody saves up more than the next step, and nobody pays for longer
+//! than it takes to compute one.
 //!
-//! So a tenant that has work and no turn gains credit with every step, until it has as much as can be had and nobody who had a turn
-//! since comes before it: every tenant's turn comes. One that is alone has every turn, and no number here matters.
+//! So a tenant that has work and no turn gains credit with every step, until it has as much as can be had and
+//! nobody who had a turn since comes before it: every tenant's turn comes. One that is alone has every turn,
+//! and no number here matters.
 //!
-//! Invariant: a tenant has a place here exactly as long as it has a sequence, waiting or running. Of those who have left only the last
-//! turns are kept, and of the latest only: who goes and comes back after every answer is no newcomer.
+//! Invariant: a tenant has a place here exactly as long as it has a sequence, waiting or running. Of those
+//! who have left only the last turns are kept, and of the latest only: who goes and comes back after every
+//! answer is no newcomer.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -45,7 +48,8 @@ pub(crate) struct Tenants {
 /// One of them.
 struct Tenant {
     name: TenantId,
-    /// Preempted sequences in the order in which they began, then those that have not begun by priority and arrival.
+    /// Preempted sequences in the order in which they began, then those that have not begun by priority and
+    /// arrival.
     queue: VecDeque<Sequence>,
     running: u32,
     /// Rows that the others have had more of, or it.
@@ -93,8 +97,8 @@ impl Tenants {
         self.waiting
     }
 
-    /// Whether a tenant may queue one more: while the queue has room, and beyond that as long as it has less than its
-    /// share. So nobody fills the queue for all.
+    /// Whether a tenant may queue one more: while the queue has room, and beyond that as long as it has less
+    /// than its share. So nobody fills the queue for all.
     pub fn has_room(&self, name: TenantId, limit: usize) -> bool {
         if self.waiting < limit {
             return true;
@@ -137,7 +141,8 @@ impl Tenants {
         sequence
     }
 
-    /// A sequence has stopped running, whether it goes back to the queue or not. In the first case it is there already.
+    /// A sequence has stopped running, whether it goes back to the queue or not. In the first case it is
+    /// there already.
     pub fn stopped(&mut self, index: TenantIndex) {
         self.tenant_mut(index).running -= 1;
         self.forget_if_gone(index);
@@ -177,7 +182,8 @@ impl Tenants {
         self.tenant_mut(index).next = Some(0);
     }
 
-    /// Whose turn it is: one who can still have something in this step. The last seats are for those who have none.
+    /// Whose turn it is: one who can still have something in this step. The last seats are for those who have
+    /// none.
     pub fn turn(&self, room: Room) -> Option<TenantIndex> {
         let seatless = self.tenants().filter(|tenant| tenant.waits() && tenant.running == 0).count();
         let can = |tenant: &Tenant| {
@@ -200,7 +206,8 @@ impl Tenants {
         self.tenant_mut(index).last_turn = self.turns;
     }
 
-    /// From which place in the order of beginning on its running sequences have not been looked at in this step.
+    /// From which place in the order of beginning on its running sequences have not been looked at in this
+    /// step.
     pub fn next_running(&self, index: TenantIndex) -> Option<u64> {
         self.tenant(index).next
     }
@@ -240,7 +247,8 @@ impl Tenants {
         other == waiting || self.tenant(other).credit >= self.tenant(waiting).credit
     }
 
-    /// When no seat is free: who waits without any, and the tenant with most of them, if that has at least two and no more credit.
+    /// When no seat is free: who waits without any, and the tenant with most of them, if that has at least
+    /// two and no more credit.
     pub fn to_give_up_a_seat(&self) -> Option<(TenantIndex, TenantIndex)> {
         let places =
             || self.places.iter().zip(0..).filter_map(|(place, index)| Some((place.as_ref()?, index)));
@@ -286,7 +294,8 @@ impl Tenants {
         }
     }
 
-    /// The last turn of a tenant that comes back, which is then no longer among those who have left; 0 of one that is new.
+    /// The last turn of a tenant that comes back, which is then no longer among those who have left; 0 of one
+    /// that is new.
     fn turn_of_left(&mut self, name: TenantId) -> u64 {
         let at = self.left.iter().rposition(|&(left, _)| left == name);
         at.and_then(|at| self.left.remove(at)).map_or(0, |(_, turn)| turn)
@@ -304,8 +313,8 @@ impl Tenants {
         self.places[index.0 as usize].as_mut().expect("who has a sequence is known")
     }
 
-    /// Panics unless the queues are in order and exactly those are known who have sequences; `running` names the
-    /// tenant of each that runs.
+    /// Panics unless the queues are in order and exactly those are known who have sequences; `running` names
+    /// the tenant of each that runs.
     pub fn check_integrity(&self, running: impl Iterator<Item = TenantIndex>) {
         let mut seats = vec![0u32; self.places.len()];
         running.for_each(|index| seats[index.0 as usize] += 1);

@@ -1,9 +1,10 @@
-//! Helper processes: where work runs that may take any time and memory, or bring its process down, because a stranger
-//! wrote what it works on: chat templates, grammars.
+//! Helper processes: where work runs that may take any time and memory, or bring its process down, because a
+//! stranger wrote what it works on: chat templates, grammars.
 //!
-//! A helper is this program again, asked by its arguments to serve (`serve`). It takes one job at a time over a socket
-//! that is its standard input: bytes in, bytes out; what they mean is the caller's. Each job has a budget of processor
-//! time, memory, stack and waiting, and whatever exceeds it ends the helper and nothing else ([`JobError`]).
+//! A helper is this program again, asked by its arguments to serve (`serve`). It takes one job at a time over
+//! a socket that is its standard input: bytes in, bytes out; what they mean is the caller's. Each job has a
+//! budget of processor time, memory, stack and waiting, and whatever exceeds it ends the helper and nothing
+//! else ([`JobError`]).
 //!
 //! Invariant: a job's end, however it ends, leaves no process behind that still works on it.
 #![forbid(unsafe_code)]
@@ -62,8 +63,8 @@ impl Cancel {
 /// How urgent a helper's work is, against everything else on the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
-    /// As urgent as the rest, but for a job that takes longer than this: it is set back behind everything else. Its helper
-    /// cannot be brought forward again, and is ended after it.
+    /// As urgent as the rest, but for a job that takes longer than this: it is set back behind everything
+    /// else. Its helper cannot be brought forward again, and is ended after it.
     Normal {
         /// On the clock.
         slow_after: Duration,
@@ -72,8 +73,8 @@ pub enum Urgency {
     Background,
 }
 
-/// Makes this thread come after those that compute, though before work in the background: that of connections, where cores are
-/// few. A parallel region is as slow as the slowest of its threads.
+/// Makes this thread come after those that compute, though before work in the background: that of
+/// connections, where cores are few. A parallel region is as slow as the slowest of its threads.
 pub fn come_after_computing() {
     set_back(NICE_CONNECTIONS);
 }
@@ -94,8 +95,8 @@ enum Standing {
     Normal,
     /// With connections: other programs would leave nothing to what comes last.
     After,
-    /// After everything else on the machine. A core that does nothing else counts as free for those who compute; one with a merely
-    /// polite thread does not, and they would share another one.
+    /// After everything else on the machine. A core that does nothing else counts as free for those who
+    /// compute; one with a merely polite thread does not, and they would share another one.
     Last,
 }
 
@@ -146,15 +147,16 @@ impl Drop for Background {
     }
 }
 
-/// Whether this process waits for work in the background. It gets what others leave, which may be nothing: whoever computes
-/// without a pause on all processors has to make one.
+/// Whether this process waits for work in the background. It gets what others leave, which may be nothing:
+/// whoever computes without a pause on all processors has to make one.
 pub fn is_work_in_background() -> bool {
     // Elsewhere it is as urgent as the rest.
     cfg!(target_os = "linux") && BACKGROUND.load(Ordering::Acquire) > 0
 }
 
-/// Does work on a thread with a stack of its own choosing that comes after everything else on the machine, or with connections
-/// where other programs leave nothing ([`is_crowded`]), and waits for it. The inner error is a panic's.
+/// Does work on a thread with a stack of its own choosing that comes after everything else on the machine, or
+/// with connections where other programs leave nothing ([`is_crowded`]), and waits for it. The inner error is
+/// a panic's.
 ///
 /// # Errors
 /// If no thread can be had.

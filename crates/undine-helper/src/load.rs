@@ -1,5 +1,5 @@
-//! Whether other programs leave this one any processor time: work in the background gets what others leave, and would get
-//! nothing beside a long build.
+//! Whether other programs leave this one any processor time: work in the background gets what others leave,
+//! and would get nothing beside a long build.
 
 #[cfg(target_os = "linux")]
 pub use linux::{forget, is_crowded, remember, watch};
@@ -27,8 +27,8 @@ mod linux {
 
     /// How long one look is. The kernel counts in hundredths of a second.
     const WINDOW: Duration = Duration::from_millis(500);
-    /// The part of the processors' time that others must take for the machine to be crowded: half is what they get beside an
-    /// engine that wants all of it. Our own clients on the same machine take less.
+    /// The part of the processors' time that others must take for the machine to be crowded: half is what
+    /// they get beside an engine that wants all of it. Our own clients on the same machine take less.
     const FOREIGN_TO_ENTER: f64 = 0.4;
     /// The part below which it is no longer: others get less as soon as our work is brought forward.
     const FOREIGN_TO_STAY: f64 = 0.2;
@@ -39,7 +39,8 @@ mod linux {
     /// Helpers that have not been waited for, by their process numbers.
     static HELPERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-    /// Whether other programs keep this process's processors busy: what comes after everything else would hardly get on.
+    /// Whether other programs keep this process's processors busy: what comes after everything else would
+    /// hardly get on.
     pub fn is_crowded() -> bool {
         CROWDED.load(Ordering::Relaxed)
     }

@@ -22,7 +22,8 @@ pub struct Program {
     pub arguments: Vec<OsString>,
 }
 
-/// Helper processes that all know the same. How many work at once is up to the callers, each of whom waits for one.
+/// Helper processes that all know the same. How many work at once is up to the callers, each of whom waits
+/// for one.
 #[derive(Debug)]
 pub struct Helpers {
     program: Program,
@@ -62,7 +63,8 @@ impl Helpers {
 
 #[cfg(unix)]
 impl Helpers {
-    /// Starts a helper, so that the next job finds one. Without a setup it need not have got ready when this returns.
+    /// Starts a helper, so that the next job finds one. Without a setup it need not have got ready when this
+    /// returns.
     ///
     /// # Errors
     /// If none can be started.

@@ -16,7 +16,8 @@ use crate::{Budget, Cancel, JobError, NICE_CONNECTIONS, Program, Standing, Urgen
 const TICK: Duration = Duration::from_millis(25);
 /// The `nice` value of work that took too long.
 const NICE_SLOW: i32 = 19;
-/// Environment that decides how a program is loaded and what time it is; the rest, with its secrets, stays here.
+/// Environment that decides how a program is loaded and what time it is; the rest, with its secrets, stays
+/// here.
 const ENVIRONMENT: [&str; 5] = ["TZ", "TZDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LLVM_PROFILE_FILE"];
 /// Longest excerpt of what a helper said before it ended.
 const LAST_WORDS_BYTES_MAX: u64 = 4096;
@@ -141,8 +142,8 @@ impl Process {
         Ok(())
     }
 
-    /// All of its threads: Linux takes the number of a process for that of its first thread, and a group for all of them. A system
-    /// that does not allow it does without.
+    /// All of its threads: Linux takes the number of a process for that of its first thread, and a group for
+    /// all of them. A system that does not allow it does without.
     fn set_back(&self, nice: i32) {
         let _ = setpriority_pgrp(Pid::from_raw(self.child.id().cast_signed()), nice);
     }

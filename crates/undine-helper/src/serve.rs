@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Does jobs until the caller goes away: `work` makes a result of each. To be called first thing in a process that does
-/// nothing else.
+/// Does jobs until the caller goes away: `work` makes a result of each. To be called first thing in a process
+/// that does nothing else.
 #[cfg(unix)]
 pub fn serve(work: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static) -> ExitCode {
     // What a job says on its way down is the caller's to tell; panics are caught by who works.
@@ -58,7 +58,8 @@ mod unix {
         Ok(())
     }
 
-    /// Sets the limits of a job: the system ends the process at the first, and memory beyond the second is not given.
+    /// Sets the limits of a job: the system ends the process at the first, and memory beyond the second is
+    /// not given.
     fn limit(header: &Header) -> io::Result<()> {
         let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec.cast_unsigned();
         lower(Resource::Cpu, used + 1 + u64::from(header.cpu_seconds))?;

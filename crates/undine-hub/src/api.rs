@@ -1,7 +1,7 @@
 //! The hub's HTTP interface: what is in a repository, and requests for its files.
 //!
-//! Redirects are followed here and not by the HTTP client, because the token must reach the hub only, and because the
-//! address of a file's content, once known, serves all ranges of it.
+//! Redirects are followed here and not by the HTTP client, because the token must reach the hub only, and
+//! because the address of a file's content, once known, serves all ranges of it.
 
 use std::time::Duration;
 
@@ -370,8 +370,8 @@ fn normal_etag(text: &str) -> String {
     text.chars().take(ETAG_BYTES_MAX).map(safe).collect()
 }
 
-/// Seconds to wait, from `Retry-After: 7` or the hub's `RateLimit: "api";r=0;t=7`. A date is not understood, and the usual
-/// wait used instead.
+/// Seconds to wait, from `Retry-After: 7` or the hub's `RateLimit: "api";r=0;t=7`. A date is not understood,
+/// and the usual wait used instead.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let asked = text(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());

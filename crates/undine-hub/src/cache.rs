@@ -189,7 +189,8 @@ impl Cache {
         write_atomically(&path, commit.as_bytes())
     }
 
-    /// Puts a fetched content into a snapshot, as a relative link, or as the file itself where links cannot be made.
+    /// Puts a fetched content into a snapshot, as a relative link, or as the file itself where links cannot
+    /// be made.
     pub(crate) fn place(&self, repo: &Repo, commit: &str, file: &RemoteFile) -> Result<(), Error> {
         let RemoteFile { path, etag, bytes, .. } = file;
         let place = self.snapshot(repo, commit).join(path);
@@ -315,7 +316,8 @@ fn read_folder(path: &Path) -> Result<impl Iterator<Item = io::Result<fs::DirEnt
     }
 }
 
-/// Files below a folder, with the sizes of what links lead to. Links that lead nowhere and hidden files are left out.
+/// Files below a folder, with the sizes of what links lead to. Links that lead nowhere and hidden files are
+/// left out.
 pub(crate) fn entries(root: &Path) -> Result<Vec<Entry>, Error> {
     let mut found = Vec::new();
     let mut open = vec![(root.to_owned(), String::new(), 0)];
@@ -342,7 +344,8 @@ pub(crate) fn entries(root: &Path) -> Result<Vec<Entry>, Error> {
     Ok(found)
 }
 
-/// Whether a folder has its configuration and every shard its index names. Files of GGUF are complete by their names.
+/// Whether a folder has its configuration and every shard its index names. Files of GGUF are complete by
+/// their names.
 fn is_complete(snapshot: &Path, selection: &Selection, entries: &[Entry]) -> Result<bool, Error> {
     if selection.open.is_some() {
         return Ok(true);

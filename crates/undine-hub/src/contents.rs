@@ -89,8 +89,8 @@ pub(crate) fn ggufs(entries: &[Entry]) -> Vec<Gguf> {
     found
 }
 
-/// The vision tower that goes with a model: one that is named like it if there is one; of these one of the same quantization,
-/// else the smallest of at least 8 bits.
+/// The vision tower that goes with a model: one that is named like it if there is one; of these one of the
+/// same quantization, else the smallest of at least 8 bits.
 fn mmproj(entries: &[Entry], gguf: &Gguf) -> Option<usize> {
     let beside =
         |at: &usize| is_mmproj(&entries[*at].path) && folder(&entries[*at].path) == folder(&gguf.stem);
@@ -159,7 +159,8 @@ fn other_form(entries: &[Entry]) -> Option<&'static str> {
     known.into_iter().find(|(endings, _)| has(endings)).map(|(_, what)| what)
 }
 
-/// What of a repository is meant. `memory_bytes` is the memory that is free, for the choice of a quantization.
+/// What of a repository is meant. `memory_bytes` is the memory that is free, for the choice of a
+/// quantization.
 ///
 /// # Errors
 /// If nothing fits; the message lists what there is.

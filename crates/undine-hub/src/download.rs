@@ -1,4 +1,5 @@
-//! One file from the hub into the cache: ranges of it on several connections, each going on where it was cut off.
+//! One file from the hub into the cache: ranges of it on several connections, each going on where it was cut
+//! off.
 
 use std::collections::VecDeque;
 use std::io::{Seek, SeekFrom, Write};

@@ -1,5 +1,6 @@
-//! Looking at a model before it is fetched: the beginnings of its files are shown to whoever can tell whether it runs, in as
-//! many steps as that takes. They are kept in memory only, so that nothing is left of a model that is refused.
+//! Looking at a model before it is fetched: the beginnings of its files are shown to whoever can tell whether
+//! it runs, in as many steps as that takes. They are kept in memory only, so that nothing is left of a model
+//! that is refused.
 
 use std::fs::File;
 use std::io::Read;

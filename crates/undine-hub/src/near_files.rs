@@ -9,8 +9,8 @@ const SIMILARITY_MIN: f64 = 0.82;
 /// Names suggested, at most.
 const NEAREST_MAX: usize = 3;
 
-/// Paths that look like `path`, which does not exist, best first. The nearest folder on its way that exists is searched for the
-/// part after it.
+/// Paths that look like `path`, which does not exist, best first. The nearest folder on its way that exists
+/// is searched for the part after it.
 pub fn near_files(path: &Path) -> Vec<String> {
     let mut folder = path;
     let mut missing = None;

@@ -1,9 +1,10 @@
 //! A file that is not there completely: its bytes so far, and a record of which they are.
 //!
-//! `ETAG.undine.incomplete` has the size of the whole file from the start. `ETAG.undine.ranges` begins with a line that says
-//! what is fetched, followed by a line with the number of each chunk that has arrived. Lines are only ever added, so a
-//! process may end at any moment; a chunk written before a loss of power but not yet on the disk is found by the hash.
-//! The names end differently from those of other tools, which read the size of such a file as its progress.
+//! `ETAG.undine.incomplete` has the size of the whole file from the start. `ETAG.undine.ranges` begins with a
+//! line that says what is fetched, followed by a line with the number of each chunk that has arrived. Lines
+//! are only ever added, so a process may end at any moment; a chunk written before a loss of power but not
+//! yet on the disk is found by the hash. The names end differently from those of other tools, which read the
+//! size of such a file as its progress.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -149,7 +150,8 @@ impl Partial {
         File::options().write(true).open(&self.data).map_err(Error::file(&self.data))
     }
 
-    /// Ranges to ask for, each beginning with a chunk: about one for each of `connections`, more of a large file.
+    /// Ranges to ask for, each beginning with a chunk: about one for each of `connections`, more of a large
+    /// file.
     pub fn missing(&self, connections: usize) -> VecDeque<Range<u64>> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let left = self.bytes - bytes_of(&state.has, self.bytes);

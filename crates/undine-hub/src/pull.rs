@@ -31,13 +31,15 @@ const PATTERNS_MAX: usize = 64;
 pub struct PullRequest {
     /// The model.
     pub name: HubName,
-    /// If not empty: files that match one of these, instead of those that make up the model. `*` matches slashes too.
+    /// If not empty: files that match one of these, instead of those that make up the model. `*` matches
+    /// slashes too.
     pub include: Vec<String>,
     /// Files that are left out.
     pub exclude: Vec<String>,
     /// Memory that is free, for the choice of a quantization.
     pub memory_bytes: Option<u64>,
-    /// Bytes free on the disk of the cache, if they are known: less than are needed is an error before anything is fetched.
+    /// Bytes free on the disk of the cache, if they are known: less than are needed is an error before
+    /// anything is fetched.
     pub free_bytes: Option<u64>,
 }
 
@@ -112,11 +114,12 @@ impl Hub {
 
     /// Fetches what is missing of a model and waits for it. Not to be called on a thread of another runtime.
     ///
-    /// What has arrived is kept whatever happens, the end of the process too; the next call goes on from there.
+    /// What has arrived is kept whatever happens, the end of the process too; the next call goes on from
+    /// there.
     ///
     /// # Errors
-    /// If the name means nothing that exists, the disk is too full, the network fails for too long, or what arrives is
-    /// not what the hub has described.
+    /// If the name means nothing that exists, the disk is too full, the network fails for too long, or what
+    /// arrives is not what the hub has described.
     pub fn pull(
         &self,
         request: &PullRequest,
@@ -125,8 +128,8 @@ impl Hub {
         self.pull_examined(request, &|_| Ok(Next::Fetch), on_event)
     }
 
-    /// The same, if `judge` does not refuse the model by the beginnings of its files. What is named file by file is not
-    /// examined, nor is a model whose download has begun before.
+    /// The same, if `judge` does not refuse the model by the beginnings of its files. What is named file by
+    /// file is not examined, nor is a model whose download has begun before.
     ///
     /// # Errors
     /// As [`Self::pull`], and [`Error::Refused`] before anything is written.

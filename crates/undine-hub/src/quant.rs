@@ -1,7 +1,7 @@
 //! Quantizations: read from the names of GGUF files, and chosen when none is named.
 
-/// A quantization and the bits a weight takes in whole files of it, embeddings and norms included: means over published
-/// files of this family. Best first.
+/// A quantization and the bits a weight takes in whole files of it, embeddings and norms included: means over
+/// published files of this family. Best first.
 const KNOWN: [(&str, f64); 29] = [
     ("F32", 32.0),
     ("BF16", 16.0),
@@ -33,11 +33,12 @@ const KNOWN: [(&str, f64); 29] = [
     ("TQ1_0", 1.8),
     ("IQ1_S", 1.7),
 ];
-/// The types that are chosen from when none is named: about 4 to 8 bits. Below, answers get worse; above, they get no
-/// better that anybody would notice, and slower, because a step reads every weight.
+/// The types that are chosen from when none is named: about 4 to 8 bits. Below, answers get worse; above,
+/// they get no better that anybody would notice, and slower, because a step reads every weight.
 const CHOSEN: [&str; 11] =
     ["Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "IQ4_NL", "Q4_0"];
-/// Of the memory that is free, the part that weights may take: the rest is for keys and values and other programs.
+/// Of the memory that is free, the part that weights may take: the rest is for keys and values and other
+/// programs.
 const SHARE_MAX: f64 = 0.5;
 
 /// Whether it is the name of a quantization, in any case.
@@ -65,8 +66,8 @@ pub struct Candidate<'a> {
     pub bytes: u64,
 }
 
-/// Bytes that are read fast for every token. In a larger file a type of half the bits answers at almost twice the speed, which
-/// people notice more than what it loses.
+/// Bytes that are read fast for every token. In a larger file a type of half the bits answers at almost twice
+/// the speed, which people notice more than what it loses.
 const FAST_BYTES: u64 = 2 << 30;
 
 /// How well the choice suits the machine.
@@ -90,14 +91,16 @@ pub fn fit(bytes: u64, memory_bytes: Option<u64>) -> Fit {
     }
 }
 
-/// The index of the best candidate for a machine with so much free memory, `None` if there is nothing to choose from.
+/// The index of the best candidate for a machine with so much free memory, `None` if there is nothing to
+/// choose from.
 ///
-/// 1. Of the types with about 4 to 8 bits, those files that take at most half of the memory. Of these the largest of at most
-///    [`FAST_BYTES`]; if all are larger, `Q4_K_M`, or else the smallest.
+/// 1. Of the types with about 4 to 8 bits, those files that take at most half of the memory. Of these the
+///    largest of at most [`FAST_BYTES`]; if all are larger, `Q4_K_M`, or else the smallest.
 /// 2. If none does, the smallest of these that fits at all.
 /// 3. If none does, the largest file of fewer bits that fits; and if nothing fits, the smallest there is.
 ///
-/// Files of 16 bits and more are chosen only if there are no others. When the memory is not known, `Q4_K_M` is.
+/// Files of 16 bits and more are chosen only if there are no others. When the memory is not known, `Q4_K_M`
+/// is.
 pub fn choose(candidates: &[Candidate<'_>], memory_bytes: Option<u64>) -> Option<usize> {
     let bits = |at: &usize| candidates[*at].quant.and_then(bits_per_weight).unwrap_or(16.0);
     let size = |at: &usize| candidates[*at].bytes;

@@ -77,7 +77,8 @@ impl Settings {
     /// From the process's environment, with another folder for models if there is one.
     ///
     /// # Errors
-    /// If a variable has a value that makes no sense, a token file cannot be read, or nothing says where the cache is.
+    /// If a variable has a value that makes no sense, a token file cannot be read, or nothing says where the
+    /// cache is.
     pub fn from_env(cache: Option<&Path>) -> Result<Self, Error> {
         let get = |name: &str| match std::env::var(name) {
             Ok(value) if !value.is_empty() => Ok(Some(value)),
@@ -89,8 +90,8 @@ impl Settings {
         Self::from_variables(get, cache)
     }
 
-    /// From variables that `get` knows, as `huggingface_hub` reads them. Nothing stands for a home that is not known: a cache in
-    /// whatever folder the program runs in would be found by no other run.
+    /// From variables that `get` knows, as `huggingface_hub` reads them. Nothing stands for a home that is
+    /// not known: a cache in whatever folder the program runs in would be found by no other run.
     pub(crate) fn from_variables(
         get: impl Fn(&str) -> Result<Option<String>, Error>,
         cache: Option<&Path>,

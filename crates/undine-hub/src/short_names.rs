@@ -29,7 +29,8 @@ pub struct ShortName {
     pub repo: String,
     /// Parameters of the language model.
     pub parameters: u64,
-    /// Those that compute a token, if not all do: of a mixture of experts, the shared ones and those of the chosen experts.
+    /// Those that compute a token, if not all do: of a mixture of experts, the shared ones and those of the
+    /// chosen experts.
     #[serde(default)]
     pub active: Option<u64>,
     /// About how large the file with the vision tower is, if there is one.
@@ -89,8 +90,8 @@ pub(crate) fn find(text: &str) -> Option<Result<HubName, crate::Error>> {
     Some(hub_name(known, Some(quant)))
 }
 
-/// A name as Ollama has it in the words of the table: `lfm2.5-thinking:1.2b`, `lfm2:24b`, `lfm2.5:1.2b-instruct-q8_0`, and
-/// `:latest`, which says nothing.
+/// A name as Ollama has it in the words of the table: `lfm2.5-thinking:1.2b`, `lfm2:24b`,
+/// `lfm2.5:1.2b-instruct-q8_0`, and `:latest`, which says nothing.
 fn in_own_words(lower: &str) -> String {
     let lower = lower.strip_prefix("library/").unwrap_or(lower);
     let lower = lower.strip_suffix(":latest").unwrap_or(lower);

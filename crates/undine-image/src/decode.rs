@@ -1,7 +1,9 @@
 //! Bytes from outside to a picture of eight bits a channel.
 //!
-//! Transparent pixels show the background, mixed as PIL's `paste` with a mask does it. Without one opacity is dropped, as the reference does
-//! with PIL's `convert("RGB")`: a black logo on nothing becomes black on black. 16 bits are cut to the upper eight (of grey, too, where PIL makes everything above 255 white), grey is repeated. The orientation that EXIF data asks for is applied.
+//! Transparent pixels show the background, mixed as PIL's `paste` with a mask does it. Without one opacity is
+//! dropped, as the reference does with PIL's `convert("RGB")`: a black logo on nothing becomes black on
+//! black. 16 bits are cut to the upper eight (of grey, too, where PIL makes everything above 255 white), grey
+//! is repeated. The orientation that EXIF data asks for is applied.
 
 use std::io::Cursor;
 
@@ -26,7 +28,8 @@ impl Picture {
     /// A picture of pixels that are there already.
     ///
     /// # Errors
-    /// If a side or the number of pixels is beyond the limits. Panics if `pixels` is not `height x width x 3` long.
+    /// If a side or the number of pixels is beyond the limits. Panics if `pixels` is not `height x width x 3`
+    /// long.
     pub fn new(width: u32, height: u32, pixels: Vec<u8>) -> Result<Self, Error> {
         check_size(width, height)?;
         assert_eq!(pixels.len(), width as usize * height as usize * 3, "three bytes a pixel");
@@ -53,8 +56,8 @@ impl Picture {
 /// [`undine_core::ImageSettings::background`].
 ///
 /// # Errors
-/// If the bytes are too many, of another format, damaged, or of a size beyond the limits. The size is checked before
-/// memory is spent on pixels.
+/// If the bytes are too many, of another format, damaged, or of a size beyond the limits. The size is checked
+/// before memory is spent on pixels.
 pub fn decode(bytes: &[u8], background: Option<[u8; 3]>) -> Result<Picture, Error> {
     if bytes.len() > IMAGE_BYTES_MAX {
         return Err(Error::Bytes { found: bytes.len() });
@@ -97,8 +100,8 @@ fn check_size(width: u32, height: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the data of a JPEG is followed by the mark of its end. Within the data the mark cannot be; in what precedes it, such as a
-/// small picture in EXIF data, it can.
+/// Whether the data of a JPEG is followed by the mark of its end. Within the data the mark cannot be; in what
+/// precedes it, such as a small picture in EXIF data, it can.
 fn jpeg_has_end(bytes: &[u8]) -> bool {
     const START_OF_SCAN: u8 = 0xda;
     const END: [u8; 2] = [0xff, 0xd9];

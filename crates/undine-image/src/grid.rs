@@ -1,8 +1,9 @@
 //! In which order the reference tries grids of tiles.
 //!
-//! It puts them in a Python set and sorts that by area, so that grids of one area come in the set's order. Only an exact
-//! tie between two ratios makes a difference, which ordinary ratios (5:4, say) do bring about. The order is a fact about
-//! CPython, fixed for tuples of integers since 3.8 (`tupleobject.c`, `setobject.c`), and is computed here as it does it.
+//! It puts them in a Python set and sorts that by area, so that grids of one area come in the set's order.
+//! Only an exact tie between two ratios makes a difference, which ordinary ratios (5:4, say) do bring about.
+//! The order is a fact about CPython, fixed for tuples of integers since 3.8 (`tupleobject.c`,
+//! `setobject.c`), and is computed here as it does it.
 
 /// Columns and rows.
 type Shape = (u32, u32);

@@ -1,7 +1,7 @@
 //! How a picture is sized and cut, and which tokens stand for it.
 //!
-//! Every step is the reference's, with its order of operations in double precision, because a rounding decides between
-//! whole rows of tokens.
+//! Every step is the reference's, with its order of operations in double precision, because a rounding
+//! decides between whole rows of tokens.
 
 use std::fmt;
 
@@ -162,8 +162,8 @@ fn smart_size(size: Size, s: &ImageSettings) -> Result<Size, Error> {
     Ok(Size { width, height })
 }
 
-/// The grid whose ratio of sides is nearest to the picture's. On a tie a later one replaces an earlier if the picture has
-/// more than half its pixels.
+/// The grid whose ratio of sides is nearest to the picture's. On a tie a later one replaces an earlier if the
+/// picture has more than half its pixels.
 fn best_grid(size: Size, s: &ImageSettings) -> Grid {
     let (width, height) = (f64::from(size.width), f64::from(size.height));
     let ratio = width / height;

@@ -1,9 +1,10 @@
 //! Images from bytes to the tiles of a vision tower, equal to the reference implementation in transformers
 //! (`lfm2_vl`: its image processor and its prompt).
 //!
-//! [`decode`] makes a checked picture of bytes from outside, [`Layout`] says how a picture of a size is cut and which
-//! tokens stand for it, [`ImagePipeline`] does both and resizes, and [`prompt`] puts those tokens into a prompt. Pixels stay bytes until the tower normalizes them.
-//! What comes in is hostile: every bound is named in [`limits`], and bad input is an [`Error`].
+//! [`decode`] makes a checked picture of bytes from outside, [`Layout`] says how a picture of a size is cut
+//! and which tokens stand for it, [`ImagePipeline`] does both and resizes, and [`prompt`] puts those tokens
+//! into a prompt. Pixels stay bytes until the tower normalizes them. What comes in is hostile: every bound is
+//! named in [`limits`], and bad input is an [`Error`].
 #![forbid(unsafe_code)]
 
 mod decode;

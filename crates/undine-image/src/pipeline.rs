@@ -20,7 +20,8 @@ pub struct PreparedImage {
     pub tiles: Vec<Tile>,
 }
 
-/// Prepares images under fixed settings. Cheap to make and to copy: one for each request with settings of its own.
+/// Prepares images under fixed settings. Cheap to make and to copy: one for each request with settings of its
+/// own.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ImagePipeline {
     settings: ImageSettings,

@@ -1,8 +1,10 @@
 //! Images in a prompt, in three steps.
 //!
-//! 1. While messages are rendered, [`Placeholders::text`] stands where an image is. Any chat template takes it: it is text.
-//! 2. [`Placeholders::encode`] makes tokens of the rendered text, with [`PLACEHOLDER`] for each image. The spellings of image
-//!    tokens in the text around are text like any other, because nothing that a user writes may become part of an image.
+//! 1. While messages are rendered, [`Placeholders::text`] stands where an image is. Any chat template takes
+//!    it: it is text.
+//! 2. [`Placeholders::encode`] makes tokens of the rendered text, with [`PLACEHOLDER`] for each image. The
+//!    spellings of image tokens in the text around are text like any other, because nothing that a user
+//!    writes may become part of an image.
 //! 3. [`expand`] puts in the tokens that stand for each image, and says which tile each of them shows.
 
 use undine_core::{ImageKey, ImageSpan, PromptImage, TokenId};
@@ -18,15 +20,16 @@ pub const IMAGE_TEXT: &str = "<image>";
 /// How every spelling of a special token of images begins. No other special token of the family begins so.
 const MARKER_STARTS: [&str; 3] = [IMAGE_TEXT, "<|image_", "<|img_"];
 
-/// Around a placeholder; for private use in Unicode. What lies between has neither, so placeholders cannot overlap.
+/// Around a placeholder; for private use in Unicode. What lies between has neither, so placeholders cannot
+/// overlap.
 const OPEN: char = '\u{e0f0}';
 const CLOSE: char = '\u{e0f1}';
 /// Hexadecimal digits of the secret and of a key.
 const SECRET_DIGITS: usize = 32;
 const KEY_DIGITS: usize = 64;
 
-/// Texts that stand for images until a prompt is tokenized. Nobody who does not know the secret can write them. The same image
-/// has the same text in every turn of a conversation, as long as the secret is the same.
+/// Texts that stand for images until a prompt is tokenized. Nobody who does not know the secret can write
+/// them. The same image has the same text in every turn of a conversation, as long as the secret is the same.
 #[derive(Clone, Copy)]
 pub struct Placeholders {
     secret: u128,
@@ -83,8 +86,8 @@ impl Placeholders {
         format!("{OPEN}{:032x}{image}{CLOSE}", self.secret)
     }
 
-    /// Tokens of a rendered text. `encode` makes tokens of a piece of it; the first piece, which may be empty, is the one to put a
-    /// beginning-of-sequence token before.
+    /// Tokens of a rendered text. `encode` makes tokens of a piece of it; the first piece, which may be
+    /// empty, is the one to put a beginning-of-sequence token before.
     pub fn encode(&self, text: &str, mut encode: impl FnMut(&str) -> Vec<TokenId>) -> Encoded {
         let mut encoded = Encoded::default();
         let (mut done, mut at) = (0, 0);
@@ -126,8 +129,8 @@ impl Placeholders {
     }
 }
 
-/// Puts images in the places of their [`PLACEHOLDER`]s; `images` are in the order of these. `id_of` gives the id of a special
-/// token by its spelling.
+/// Puts images in the places of their [`PLACEHOLDER`]s; `images` are in the order of these. `id_of` gives the
+/// id of a special token by its spelling.
 ///
 /// # Errors
 /// If there are not as many images as placeholders, or a token is missing in the vocabulary.

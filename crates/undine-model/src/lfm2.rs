@@ -6,8 +6,8 @@
 //!              x += feed_forward( norm x )             SwiGLU, or a sparse mixture of SwiGLU experts
 //! logits = head · norm x
 //! ```
-//! Source: Liquid AI, "LFM2 Technical Report" (arXiv 2511.23404), and the reference implementation in transformers
-//! (models `lfm2` and `lfm2_moe`).
+//! Source: Liquid AI, "LFM2 Technical Report" (arXiv 2511.23404), and the reference implementation in
+//! transformers (models `lfm2` and `lfm2_moe`).
 
 use crate::{BoundFeedForward, Model, Operator, Recorder};
 

@@ -1,5 +1,6 @@
-//! The LFM2 decoder and the vision tower: each written once against a seam ([`Recorder`], [`VisionRecorder`]), the binding of a
-//! checkpoint's weights to them, and the f32 oracles every backend is checked against.
+//! The LFM2 decoder and the vision tower: each written once against a seam ([`Recorder`],
+//! [`VisionRecorder`]), the binding of a checkpoint's weights to them, and the f32 oracles every backend is
+//! checked against.
 #![forbid(unsafe_code)]
 
 pub mod lfm2;

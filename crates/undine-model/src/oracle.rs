@@ -1,7 +1,7 @@
 //! The oracle: the plainest possible backend, against which every other one is checked verb by verb.
 //!
-//! f32 values, one thread, no `unsafe`, nothing fused, nothing clever; dot products are summed in f64 so that the
-//! oracle's own rounding stays out of the comparison. It executes while it "records": each step runs
+//! f32 values, one thread, no `unsafe`, nothing fused, nothing clever; dot products are summed in f64 so that
+//! the oracle's own rounding stays out of the comparison. It executes while it "records": each step runs
 //! [`crate::lfm2::record`] anew. Source of the arithmetic: the reference implementation in transformers
 //! (`lfm2`, `lfm2_moe`).
 

@@ -1,12 +1,13 @@
 //! Seam 1: the model above, a backend below.
 //!
-//! A backend records one forward pass as a sequence of these verbs and replays it for every [`undine_core::Batch`].
-//! Each verb is one phase that a kernel engineer would launch as one kernel. Handles are `Copy` indices: [`Rows`] into
-//! the backend's arena of activations, [`MatrixId`] and [`VectorId`] into the [`crate::Model`] the backend was made with.
-//! No verb returns data to the host, and none has a default body.
+//! A backend records one forward pass as a sequence of these verbs and replays it for every
+//! [`undine_core::Batch`]. Each verb is one phase that a kernel engineer would launch as one kernel. Handles
+//! are `Copy` indices: [`Rows`] into the backend's arena of activations, [`MatrixId`] and [`VectorId`] into
+//! the [`crate::Model`] the backend was made with. No verb returns data to the host, and none has a default
+//! body.
 //!
-//! Shapes: `rows` is the number of tokens of the step (after [`Recorder::select_rows`]: of wanted rows), weights are
-//! `out x in` row-major, and `W x` is applied to every row.
+//! Shapes: `rows` is the number of tokens of the step (after [`Recorder::select_rows`]: of wanted rows),
+//! weights are `out x in` row-major, and `W x` is applied to every row.
 
 /// Activations: f32, `rows x width`, the width fixed when recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,7 +93,8 @@ impl Experts {
     }
 }
 
-/// A sparse mixture of SwiGLU experts; active count, normalisation and scaling are in [`undine_core::MoeConfig`].
+/// A sparse mixture of SwiGLU experts; active count, normalisation and scaling are in
+/// [`undine_core::MoeConfig`].
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Moe {
     /// RMS norm of the input, `hidden`.

@@ -8,7 +8,8 @@ use undine_weights::{Checkpoint, Weight};
 
 use crate::recorder::{MatrixId, VectorId};
 
-/// Matrices, which stay in the mapped file, and vectors (norms, filters, biases), which are small and become f32.
+/// Matrices, which stay in the mapped file, and vectors (norms, filters, biases), which are small and become
+/// f32.
 pub(crate) struct WeightStore {
     checkpoint: Arc<Checkpoint>,
     matrices: Vec<Matrix>,

@@ -7,12 +7,14 @@
 //! tokens = squares of neighbouring patches of norm x, one after the other
 //! rows = linear( gelu( linear( norm tokens ) ) )       the norm where the checkpoint has one
 //! ```
-//! Norms are layer norms, every linear map has a bias. The tower's GELU is the tanh approximation, the projector's is exact.
-//! Source: Tschannen et al., "SigLIP 2" (arXiv 2502.14786), Liquid AI, "LFM2 Technical Report" (arXiv 2511.23404), and the
-//! reference implementation in transformers (models `siglip2` and `lfm2_vl`).
+//! Norms are layer norms, every linear map has a bias. The tower's GELU is the tanh approximation, the
+//! projector's is exact. Source: Tschannen et al., "SigLIP 2" (arXiv 2502.14786), Liquid AI, "LFM2 Technical
+//! Report" (arXiv 2511.23404), and the reference implementation in transformers (models `siglip2` and
+//! `lfm2_vl`).
 //!
-//! [`VisionRecorder`] is to the tower what [`crate::Recorder`] is to the decoder: a backend records its verbs once and replays
-//! them for any tiles. `rows` are patches, and after [`VisionRecorder::norm_unshuffle`] tokens.
+//! [`VisionRecorder`] is to the tower what [`crate::Recorder`] is to the decoder: a backend records its verbs
+//! once and replays them for any tiles. `rows` are patches, and after [`VisionRecorder::norm_unshuffle`]
+//! tokens.
 
 use std::sync::Arc;
 
@@ -241,8 +243,9 @@ impl Binder {
     }
 }
 
-/// The position table for tiles of `rows x cols` patches: the square table of side `grid` resampled with a triangle filter
-/// that widens where the table is made smaller, edges as they are (torch's `interpolate` with `antialias=True`).
+/// The position table for tiles of `rows x cols` patches: the square table of side `grid` resampled with a
+/// triangle filter that widens where the table is made smaller, edges as they are (torch's `interpolate` with
+/// `antialias=True`).
 pub fn resample_positions(table: &[f32], grid: usize, rows: usize, cols: usize) -> Vec<f32> {
     let width = table.len() / (grid * grid);
     let (down, across) = (filters(grid, rows), filters(grid, cols));

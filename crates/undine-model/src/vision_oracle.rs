@@ -1,5 +1,5 @@
-//! The plainest vision tower, against which every other one is checked: one tile at a time, f32 values, one thread, dot
-//! products summed in f64.
+//! The plainest vision tower, against which every other one is checked: one tile at a time, f32 values, one
+//! thread, dot products summed in f64.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Binding: from a validated checkpoint to the handles the model is recorded with.
 //!
-//! Matrices stay where they are, in the mapped file. Vectors (norms, filters, biases) are small and become f32.
+//! Matrices stay where they are, in the mapped file. Vectors (norms, filters, biases) are small and become
+//! f32.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,8 +95,8 @@ impl Model {
         self.store.matrix_bytes(id)
     }
 
-    /// Says that some of the bytes of a matrix will not be read again soon, because they were copied to where they are
-    /// used: see [`Checkpoint::release`].
+    /// Says that some of the bytes of a matrix will not be read again soon, because they were copied to where
+    /// they are used: see [`Checkpoint::release`].
     pub fn release_matrix(&self, id: MatrixId, range: Range<usize>) {
         self.store.release_matrix(id, range);
     }
@@ -105,8 +106,8 @@ impl Model {
         self.matrix_names[id.0 as usize]
     }
 
-    /// Puts other values of the same shape in the place of a matrix, in any type: `bytes` are its rows of whole blocks.
-    /// The checkpoint stays as it is.
+    /// Puts other values of the same shape in the place of a matrix, in any type: `bytes` are its rows of
+    /// whole blocks. The checkpoint stays as it is.
     ///
     /// # Panics
     /// If `bytes` are not as many as the shape takes in this type.

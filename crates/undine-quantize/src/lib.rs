@@ -1,7 +1,8 @@
 //! Making models smaller: which type each tensor gets, and with which importances it is written.
 //!
-//! [`Mix`] is the table of types by the name people use for a whole file; [`plan`] applies it, with what the user wants
-//! otherwise, to the tensors of a [`Source`](undine_weights::Source); `Source::write` carries a plan out.
+//! [`Mix`] is the table of types by the name people use for a whole file; [`plan`] applies it, with what the
+//! user wants otherwise, to the tensors of a [`Source`](undine_weights::Source); `Source::write` carries a
+//! plan out.
 #![forbid(unsafe_code)]
 
 mod error;

@@ -1,5 +1,6 @@
-//! Which type each tensor has in a file of a given quantization: the mixes that llama.cpp writes for LFM2, so that sizes,
-//! speeds and answers compare like with like. `tests/mixes.rs` holds this table against what llama.cpp itself chooses.
+//! Which type each tensor has in a file of a given quantization: the mixes that llama.cpp writes for LFM2, so
+//! that sizes, speeds and answers compare like with like. `tests/mixes.rs` holds this table against what
+//! llama.cpp itself chooses.
 
 use std::fmt;
 use std::str::FromStr;
@@ -97,7 +98,8 @@ pub struct Circumstances {
 }
 
 impl Mix {
-    /// The type of a matrix. Down projections are placed among the layers, value projections among those with attention.
+    /// The type of a matrix. Down projections are placed among the layers, value projections among those with
+    /// attention.
     pub fn dtype(self, role: Role, place: Place, circumstances: Circumstances) -> DType {
         let base = self.base();
         if base.is_float() {
@@ -145,8 +147,8 @@ impl Place {
     }
 }
 
-/// The type that takes the place of `dtype` where rows of `cols` values are not whole blocks of it: the nearest with blocks
-/// of 32 values, or F16.
+/// The type that takes the place of `dtype` where rows of `cols` values are not whole blocks of it: the
+/// nearest with blocks of 32 values, or F16.
 pub fn fitting(dtype: DType, cols: usize) -> DType {
     let smaller = match dtype {
         DType::Q2_K | DType::Q3_K => DType::Q4_0,

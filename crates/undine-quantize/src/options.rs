@@ -45,8 +45,8 @@ pub fn parse_dtype(name: &str) -> Result<DType, String> {
     }
 }
 
-/// What a file is to become. Of several wishes for a tensor, the first of these counts: an override, the type for its
-/// kind, the mix.
+/// What a file is to become. Of several wishes for a tensor, the first of these counts: an override, the type
+/// for its kind, the mix.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The mix of types.

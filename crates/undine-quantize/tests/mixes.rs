@@ -1,9 +1,9 @@
 //! Types of every tensor against what llama.cpp chooses.
 //!
-//! `data/llama_cpp_mixes.txt` was taken from `llama_model_quantize` with `dry_run` (llama-cpp-python 0.3.36) on models of the
-//! published layer patterns. A line has a shape, a type, whether there was an importance matrix, and the matrices that do not
-//! have the base type, with their layers. The shapes are narrower here: no type depends on the width, as long as rows are
-//! whole blocks.
+//! `data/llama_cpp_mixes.txt` was taken from `llama_model_quantize` with `dry_run` (llama-cpp-python 0.3.36)
+//! on models of the published layer patterns. A line has a shape, a type, whether there was an importance
+//! matrix, and the matrices that do not have the base type, with their layers. The shapes are narrower here:
+//! no type depends on the width, as long as rows are whole blocks.
 
 use std::collections::BTreeMap;
 use std::fs::File;

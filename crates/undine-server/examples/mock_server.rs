@@ -1,6 +1,8 @@
-//! Serves the tests' mock model, for trying clients by hand: `cargo run -p undine-server --example mock_server -- 8000 [API_KEY]`.
+//! Serves the tests' mock model, for trying clients by hand: `cargo run -p undine-server --example
+//! mock_server -- 8000 [API_KEY]`.
 
-#[path = "../tests/support/mod.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/server/support/mod.rs"]
 mod support;
 
 use std::error::Error;

@@ -113,7 +113,8 @@ pub(crate) fn check(keys: &[String], path: &str, headers: &HeaderMap) -> ApiResu
     }
 }
 
-/// Compares with all keys to the end: neither where a key differs nor which one nearly matched shows in the time.
+/// Compares with all keys to the end: neither where a key differs nor which one nearly matched shows in the
+/// time.
 fn position(keys: &[String], given: &str) -> Option<usize> {
     let mut found = 0;
     for (number, key) in (1u64..).zip(keys) {

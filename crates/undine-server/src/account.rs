@@ -1,5 +1,5 @@
-//! What is kept of every HTTP request from its head to the last byte of its answer: its id, whether it still runs,
-//! and one line of log at its end. Never its text.
+//! What is kept of every HTTP request from its head to the last byte of its answer: its id, whether it still
+//! runs, and one line of log at its end. Never its text.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,7 +40,8 @@ pub(crate) struct Tally {
 }
 
 tokio::task_local! {
-    /// The tally of the request whose handler runs. Handlers do not carry it: only the way to the engine needs it.
+    /// The tally of the request whose handler runs. Handlers do not carry it: only the way to the engine
+    /// needs it.
     static TALLY: Arc<Tally>;
 }
 

@@ -241,7 +241,8 @@ async fn collect(mut generation: Generation, form: Form) -> ApiResult<Response> 
     Ok(Json(response).into_response())
 }
 
-/// One entry for each call: clients put parts together by their places in a chunk, and take two of one call for two calls.
+/// One entry for each call: clients put parts together by their places in a chunk, and take two of one call
+/// for two calls.
 fn call_deltas(deltas: Vec<CallDelta>) -> Vec<ToolCallDelta> {
     let mut calls: Vec<ToolCallDelta> = Vec::new();
     for delta in deltas.into_iter().filter_map(call_delta) {

@@ -184,7 +184,8 @@ impl Form {
         choice
     }
 
-    /// Where the tokens of an echoed prompt begin. A text was sent with its special tokens, but for the first, which is put in front of it.
+    /// Where the tokens of an echoed prompt begin. A text was sent with its special tokens, but for the
+    /// first, which is put in front of it.
     fn offsets_of(&self, prompt: &EchoedPrompt, text: &str) -> Offsets {
         if prompt.text.is_none() {
             return Offsets::after(0, &self.texts, self.special);

@@ -1,8 +1,8 @@
 //! Connections: how many there may be, how long a client may take, and how they end.
 //!
-//! Invariant: a client that does not send, or does not read, holds its place for a bounded time only, and never keeps
-//! another from being answered (`places`). When its connection is gone the response is dropped, and with it the sequences of
-//! its request.
+//! Invariant: a client that does not send, or does not read, holds its place for a bounded time only, and
+//! never keeps another from being answered (`places`). When its connection is gone the response is dropped,
+//! and with it the sequences of its request.
 
 use std::future::Future;
 use std::io;
@@ -35,7 +35,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 100;
-/// How long to wait before accepting again when the process is out of file descriptors: until who was told to leave has left.
+/// How long to wait before accepting again when the process is out of file descriptors: until who was told to
+/// leave has left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How often that is written to the log.
 const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(10);
@@ -49,7 +50,8 @@ pub struct Timeouts {
     pub body: Duration,
     /// For taking anything at all of what has been written to it.
     pub write: Duration,
-    /// How long a stream is silent before it says so in a comment: proxies and clients give up connections on which nothing moves.
+    /// How long a stream is silent before it says so in a comment: proxies and clients give up connections on
+    /// which nothing moves.
     pub silence: Duration,
 }
 
@@ -76,8 +78,8 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Serves until `stop` resolves, then ends idle connections and waits for the others. Dropping the future cuts
-    /// them off.
+    /// Serves until `stop` resolves, then ends idle connections and waits for the others. Dropping the future
+    /// cuts them off.
     pub(crate) async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) {
         let places = Places::new(self.limits);
         let all = Arc::new(self);
@@ -216,7 +218,8 @@ async fn extra_time(place: &Place) {
     }
 }
 
-/// Removes slashes that say nothing, which clients add to base URLs, and then the root path, if the path begins with it.
+/// Removes slashes that say nothing, which clients add to base URLs, and then the root path, if the path
+/// begins with it.
 fn settle_path(request: &mut Request<IncomingBody>, root: &str) {
     let (path, query) = (request.uri().path(), request.uri().query());
     let mut settled = String::with_capacity(path.len());

@@ -1,9 +1,10 @@
-//! Clients that have closed their side of a connection: those who left, and those who only have nothing more to say.
+//! Clients that have closed their side of a connection: those who left, and those who only have nothing more
+//! to say.
 //!
-//! Both look the same until something is written: who is there takes it, who is not answers with a reset. So something is
-//! written that the client would get anyway: before there is an answer the first bytes of it, which are always the same, and
-//! between the events of a stream a comment. An encrypted connection that ends without an answer is taken for one whose client left:
-//! there, closing one side alone is no custom.
+//! Both look the same until something is written: who is there takes it, who is not answers with a reset. So
+//! something is written that the client would get anyway: before there is an answer the first bytes of it,
+//! which are always the same, and between the events of a stream a comment. An encrypted connection that ends
+//! without an answer is taken for one whose client left: there, closing one side alone is no custom.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use tokio::io::Interest;
 use crate::progress::{Phase, Progress};
 use crate::socket::Socket;
 
-/// How often to look again while nothing tells of a change: bytes wait to be read, or the request is not complete.
+/// How often to look again while nothing tells of a change: bytes wait to be read, or the request is not
+/// complete.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// From the first sign of life to the second; each further one takes twice as long.
 const SIGN_PAUSE: Duration = Duration::from_secs(1);
@@ -101,8 +103,8 @@ async fn has_failed(socket: &Socket) -> bool {
     socket.ready(all).await.is_ok_and(|ready| ready.is_error() || ready.is_write_closed())
 }
 
-/// Reads what a client still sends that has been answered already. To close with bytes unread would be a reset, which takes the
-/// answer from it.
+/// Reads what a client still sends that has been answered already. To close with bytes unread would be a
+/// reset, which takes the answer from it.
 pub(crate) async fn take_rest(socket: &Socket) {
     // The client may be gone, which is as well.
     drop(socket.shut_down_writing());

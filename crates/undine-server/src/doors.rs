@@ -1,9 +1,10 @@
 //! By which names the server may be asked, and from which web pages.
 //!
-//! A page in a visitor's browser may send requests to this machine. The browser lets it read answers only of its own origin, so
-//! such a page lets its own name stand for this machine's address for a moment (DNS rebinding); what gives it away is that name, in
-//! `Host`. And it may send some requests without reading the answer; what gives it away is `Origin`. No program but a browser
-//! sends that. Connections that no browser can make, those of Unix sockets, are not checked.
+//! A page in a visitor's browser may send requests to this machine. The browser lets it read answers only of
+//! its own origin, so such a page lets its own name stand for this machine's address for a moment (DNS
+//! rebinding); what gives it away is that name, in `Host`. And it may send some requests without reading the
+//! answer; what gives it away is `Origin`. No program but a browser sends that. Connections that no browser
+//! can make, those of Unix sockets, are not checked.
 
 use std::net::IpAddr;
 
@@ -191,7 +192,8 @@ impl Doors {
     }
 }
 
-/// Whether a page of this origin came from where its request goes. The scheme is not compared: a proxy may have taken TLS off.
+/// Whether a page of this origin came from where its request goes. The scheme is not compared: a proxy may
+/// have taken TLS off.
 fn is_same_origin(origin: &str, asked: Option<(String, Option<u16>)>) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let default_port = match scheme {

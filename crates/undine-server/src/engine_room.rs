@@ -207,7 +207,8 @@ fn start(load: Load) -> Result<Started, ServerError> {
 /// The engine and whom to tell.
 pub(crate) struct EngineRoom {
     pub(crate) engine: Engine,
-    /// Those that have not ended. In the order of their ids, so that the same commands at the same times give the same steps.
+    /// Those that have not ended. In the order of their ids, so that the same commands at the same times give
+    /// the same steps.
     pub(crate) sequences: BTreeMap<RequestId, Tracked>,
     /// Reused from step to step.
     events: Vec<(RequestId, Event)>,
@@ -261,8 +262,9 @@ impl EngineRoom {
         }
     }
 
-    /// Leaves the processors to work in the background for a moment, after a step that began then: requests are prepared there,
-    /// and would wait for as long as others get answers. The next step begins when this returns.
+    /// Leaves the processors to work in the background for a moment, after a step that began then: requests
+    /// are prepared there, and would wait for as long as others get answers. The next step begins when this
+    /// returns.
     fn breathe(&self, begin: Instant) -> Instant {
         let end = (self.clock)();
         if !undine_text::is_work_in_background() {
@@ -278,7 +280,8 @@ impl EngineRoom {
         commands: &mut mpsc::Receiver<Command>,
         stop: &AtomicBool,
     ) -> Result<Turn, ExecutorError> {
-        // No more than the channel holds: those who are refused and ask again must not keep the others from their step.
+        // No more than the channel holds: those who are refused and ask again must not keep the others from
+        // their step.
         for _ in 0..COMMANDS_MAX {
             let Ok(command) = commands.try_recv() else { break };
             self.take(command)?;
@@ -399,7 +402,8 @@ impl EngineRoom {
         }
     }
 
-    /// Cancels sequences whose receiver is gone, also those that wait or whose prompt is still being computed.
+    /// Cancels sequences whose receiver is gone, also those that wait or whose prompt is still being
+    /// computed.
     fn cancel_abandoned(&mut self) {
         let now = (self.clock)();
         for (id, tracked) in self.sequences.extract_if(.., |_, tracked| tracked.outlet.updates.is_closed()) {

@@ -1,6 +1,6 @@
-//! The way to the thread that owns the engine (`engine_room`). Commands go there over a bounded channel, updates come
-//! back over one bounded channel per sequence, which has room for everything the sequence can produce: a slow client
-//! never stalls a step. How long it may be slow is bounded by its connection.
+//! The way to the thread that owns the engine (`engine_room`). Commands go there over a bounded channel,
+//! updates come back over one bounded channel per sequence, which has room for everything the sequence can
+//! produce: a slow client never stalls a step. How long it may be slow is bounded by its connection.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,8 +100,8 @@ impl EngineHandle {
         let (reply, accepted) = oneshot::channel();
         let (sequences, tally) = (sequences.collect(), Tally::current());
         let submission = Submission { sequences, tally, at: (self.clock)(), reply };
-        // The thread takes all there are after each step; who waits here is bounded by the connections. Only the engine
-        // knows whether its queue is full.
+        // The thread takes all there are after each step; who waits here is bounded by the connections. Only
+        // the engine knows whether its queue is full.
         if self.commands.send(Command::Generate(submission)).await.is_err() {
             return Err(ApiError::internal("the engine has stopped"));
         }
@@ -117,7 +117,8 @@ impl EngineHandle {
 }
 
 impl Running {
-    /// The next update and the index of its sequence; no update if the engine is gone; `None` if all have ended.
+    /// The next update and the index of its sequence; no update if the engine is gone; `None` if all have
+    /// ended.
     pub(crate) async fn next(&mut self) -> Option<(usize, Option<Update>)> {
         poll_fn(|context| {
             let count = self.receivers.len();

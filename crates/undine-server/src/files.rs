@@ -1,4 +1,5 @@
-//! Looks after the model's files while nothing is computed, when nobody else would see that they have changed.
+//! Looks after the model's files while nothing is computed, when nobody else would see that they have
+//! changed.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use crate::serve::FileCheck;
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Starts a thread that looks until the engine is gone, and makes it give up when a file has changed. A thread of its own,
-/// because a file server that does not answer holds up whoever asks.
+/// Starts a thread that looks until the engine is gone, and makes it give up when a file has changed. A
+/// thread of its own, because a file server that does not answer holds up whoever asks.
 pub(crate) fn watch(files: FileCheck, engine: WeakSender<Command>) {
     let look = move || {
         loop {

@@ -1,5 +1,5 @@
-//! From updates of the engine to the text of the choices. A response in one piece is the sum of the deltas that a
-//! stream would have sent, so the two cannot differ.
+//! From updates of the engine to the text of the choices. A response in one piece is the sum of the deltas
+//! that a stream would have sent, so the two cannot differ.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,7 +183,8 @@ impl Choice {
         self.hand_out(&mut delta);
         if let Some(finish) = &mut delta.finish {
             if self.call_is_cut {
-                // Also by a stop string: whoever acts on "stop" or "tool_calls" would take the call for whole.
+                // Also by a stop string: whoever acts on "stop" or "tool_calls" would take the call for
+                // whole.
                 finish.reason = "length";
             } else if self.calls > 0 && finish.reason == "stop" {
                 finish.reason = "tool_calls";

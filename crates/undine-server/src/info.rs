@@ -62,7 +62,8 @@ pub(crate) async fn server_info(State(app): State<Arc<App>>) -> ApiResult<Json<S
     }))
 }
 
-/// The tokenizer in the words of `tokenizer_config.json`, as vLLM tells it and where the server was started to tell it.
+/// The tokenizer in the words of `tokenizer_config.json`, as vLLM tells it and where the server was started
+/// to tell it.
 pub(crate) async fn tokenizer_info(
     State(app): State<Arc<App>>,
     method: Method,

@@ -1,7 +1,8 @@
 //! The tokens of texts that come again: an agent sends its tools and all of its history with every turn.
 //!
-//! A prompt is kept in the parts between the special tokens that end its messages, before and after which text is cut into
-//! tokens independently. Parts are kept by whose they are: nobody finds out by the time it takes what others have sent.
+//! A prompt is kept in the parts between the special tokens that end its messages, before and after which
+//! text is cut into tokens independently. Parts are kept by whose they are: nobody finds out by the time it
+//! takes what others have sent.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry};
@@ -59,7 +60,8 @@ impl KeptTokens {
         mut encode: impl FnMut(&str) -> Vec<TokenId>,
     ) -> Vec<TokenId> {
         let mut tokens = Vec::new();
-        // Where each end comes next; each place is looked for once, so that a text of many short messages takes no longer.
+        // Where each end comes next; each place is looked for once, so that a text of many short messages
+        // takes no longer.
         let mut places: Vec<Option<usize>> = ends.iter().map(|end| text.find(end.as_str())).collect();
         // Short parts wait for the next one that is long, so that none is encoded alone.
         let (mut begin, mut short) = (0, 0);

@@ -1,4 +1,5 @@
-//! The times of one sequence, all on the clock of the engine's thread, and what becomes of them in the metrics.
+//! The times of one sequence, all on the clock of the engine's thread, and what becomes of them in the
+//! metrics.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -28,7 +28,8 @@ enum Bound {
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Who is at the other end, in the extensions of every request of a connection: an address, or `None` for a Unix socket.
+/// Who is at the other end, in the extensions of every request of a connection: an address, or `None` for a
+/// Unix socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Peer(pub(crate) Option<IpAddr>);
 
@@ -89,7 +90,8 @@ impl Listener {
         match &self.socket {
             Bound::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Tokens are small packets: waiting for more of them would only delay each. It may fail harmlessly.
+                // Tokens are small packets: waiting for more of them would only delay each. It may fail
+                // harmlessly.
                 drop(stream.set_nodelay(true));
                 Ok((Socket::Tcp(stream), Peer(Some(address.ip().to_canonical()))))
             }

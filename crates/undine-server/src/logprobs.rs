@@ -1,5 +1,6 @@
-//! Log-probabilities in the three shapes clients read: OpenAI's for chat, OpenAI's older one for completions, and
-//! vLLM's for prompts. All are natural logarithms of the model's own probabilities, before penalties and temperature.
+//! Log-probabilities in the three shapes clients read: OpenAI's for chat, OpenAI's older one for completions,
+//! and vLLM's for prompts. All are natural logarithms of the model's own probabilities, before penalties and
+//! temperature.
 
 use std::sync::Arc;
 
@@ -135,8 +136,8 @@ impl LegacyLogprobs {
     }
 }
 
-/// Where tokens begin in the text of a choice, in characters, as clients in Python index it. Tokens that are not shown take no room
-/// there, and the parts of a character share its place.
+/// Where tokens begin in the text of a choice, in characters, as clients in Python index it. Tokens that are
+/// not shown take no room there, and the parts of a character share its place.
 pub(crate) struct Offsets {
     detokenizer: Option<Detokenizer>,
     chars: u32,

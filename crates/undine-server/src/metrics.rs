@@ -1,5 +1,5 @@
-//! Numbers for Prometheus, under vLLM's names, so that its dashboards work. Written by the engine's thread as things
-//! happen, read by `/metrics`; every count is of what was done, not of what was asked.
+//! Numbers for Prometheus, under vLLM's names, so that its dashboards work. Written by the engine's thread as
+//! things happen, read by `/metrics`; every count is of what was done, not of what was asked.
 
 use std::time::Duration;
 

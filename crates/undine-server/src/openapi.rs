@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: the interface as an OpenAPI 3.1 document. `openapi.json` says what each route takes and gives;
-//! tests hold it against the routes and against the fields that the wire types read.
+//! `GET /openapi.json`: the interface as an OpenAPI 3.1 document. `openapi.json` says what each route takes
+//! and gives; tests hold it against the routes and against the fields that the wire types read.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use crate::state::App;
 
 const DOCUMENT: &str = include_str!("openapi.json");
-/// Names the schemas whose properties a schema takes over: both endpoints share most fields, and a schema that closes
-/// itself (`additionalProperties: false`) cannot be composed in JSON Schema.
+/// Names the schemas whose properties a schema takes over: both endpoints share most fields, and a schema
+/// that closes itself (`additionalProperties: false`) cannot be composed in JSON Schema.
 const WITH: &str = "x-with";
 
 pub(crate) async fn openapi(State(app): State<Arc<App>>) -> Json<Value> {

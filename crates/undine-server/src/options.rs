@@ -1,4 +1,5 @@
-//! What `undine serve` decides about the parts of an answer that are more than text: reasoning and tool calls.
+//! What `undine serve` decides about the parts of an answer that are more than text: reasoning and tool
+//! calls.
 
 use serde_json::{Map, Value};
 
@@ -45,7 +46,8 @@ pub enum SchedulingPolicy {
 /// What requests are completed with.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RequestDefaults {
-    /// Arguments of the chat template (`--default-chat-template-kwargs`); those of a request come before them.
+    /// Arguments of the chat template (`--default-chat-template-kwargs`); those of a request come before
+    /// them.
     pub template_kwargs: Map<String, Value>,
     /// What the seeds of requests without one are made of (`--seed`); `None` cannot be foreseen.
     pub seed: Option<u64>,
@@ -74,8 +76,8 @@ impl Default for RequestDefaults {
 pub struct AnswerOptions {
     /// How to find reasoning.
     pub reasoning: ReasoningFormat,
-    /// Most tokens of thinking (`--reasoning-budget`); `None` is no limit, 0 answers directly. Overruled by the
-    /// request's `thinking_token_budget` and `reasoning_effort`.
+    /// Most tokens of thinking (`--reasoning-budget`); `None` is no limit, 0 answers directly. Overruled by
+    /// the request's `thinking_token_budget` and `reasoning_effort`.
     pub reasoning_budget: Option<u32>,
     /// How to find tool calls.
     pub tool_calls: ToolCallFormat,

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use undine_core::TenantId;
 
-/// A number of places to wait for. Whoever holds fewest of them comes first, and of equals the one that has waited longest.
+/// A number of places to wait for. Whoever holds fewest of them comes first, and of equals the one that has
+/// waited longest.
 #[derive(Clone)]
 pub(crate) struct Places(Arc<Mutex<Taken>>);
 
@@ -97,7 +98,8 @@ impl Drop for Place {
     }
 }
 
-/// An amount of something, of which each tenant may hold as much as it leaves to others: a newcomer always finds some.
+/// An amount of something, of which each tenant may hold as much as it leaves to others: a newcomer always
+/// finds some.
 #[derive(Clone)]
 pub(crate) struct Amount(Arc<Mutex<Held>>);
 

@@ -1,8 +1,9 @@
-//! Where requests are prepared: parsed, rendered, tokenized, their forms compiled. That is work on threads of its own, with
-//! places that are few, because the cores belong to the engine.
+//! Where requests are prepared: parsed, rendered, tokenized, their forms compiled. That is work on threads of
+//! its own, with places that are few, because the cores belong to the engine.
 //!
-//! Places are apart by what the work may take ([`Lane`]), so that none of it waits for work that takes longer by nature, and no
-//! tenant has all of one kind. Work ends soon after its client has left; its place goes with it to its very end.
+//! Places are apart by what the work may take ([`Lane`]), so that none of it waits for work that takes longer
+//! by nature, and no tenant has all of one kind. Work ends soon after its client has left; its place goes
+//! with it to its very end.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,8 +28,8 @@ const LARGE_KIB_MAX: u32 = 16 << 10;
 const PROGRAMS_MAX: [usize; 2] = [3, 2];
 /// How long such work counts as quick.
 const QUICK: Duration = Duration::from_millis(150);
-/// Works at once that take longer, and those of one tenant. More of them keep the places of the quick, until somebody waits for
-/// these.
+/// Works at once that take longer, and those of one tenant. More of them keep the places of the quick, until
+/// somebody waits for these.
 const SLOW_PROGRAMS_MAX: [usize; 2] = [4, 2];
 /// If nothing small was finished for so long while somebody waits, nothing is answered.
 const STUCK_AFTER: Duration = Duration::from_secs(10);

@@ -1,4 +1,5 @@
-//! How far a connection is with the request it carries. The connection's socket, body and service each see a part of it.
+//! How far a connection is with the request it carries. The connection's socket, body and service each see a
+//! part of it.
 
 use std::pin::Pin;
 use std::sync::Arc;

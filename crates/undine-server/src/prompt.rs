@@ -1,5 +1,5 @@
-//! From a checked request to what the engine takes: token ids, limits, seeds. Runs on a blocking thread, because
-//! rendering and tokenizing a long prompt takes milliseconds.
+//! From a checked request to what the engine takes: token ids, limits, seeds. Runs on a blocking thread,
+//! because rendering and tokenizing a long prompt takes milliseconds.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -20,7 +20,8 @@ use crate::wire::error::{ApiError, ApiResult};
 /// Odd, so that the seeds of all choices differ; another constant than the sampler's own (L'Ecuyer 1999).
 const SEED_STEP: u64 = 0xd134_2543_de82_ef95;
 
-/// Bytes of text without a place to cut. Text is encoded in slices, and a slice takes some 250 times its own memory.
+/// Bytes of text without a place to cut. Text is encoded in slices, and a slice takes some 250 times its own
+/// memory.
 const RUN_BYTES_MAX: usize = 256 << 10;
 
 /// A prompt as the engine takes it.

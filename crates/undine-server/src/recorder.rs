@@ -27,7 +27,8 @@ impl Recorder {
         Some(Self { turns, tokenizer, place, tokens: Vec::new(), answer: Answer::default() })
     }
 
-    /// Keeps the answer, without the token that ended it. One that a stop string cut off has tokens of its own.
+    /// Keeps the answer, without the token that ended it. One that a stop string cut off has tokens of its
+    /// own.
     pub(crate) fn keep(self, finish: Option<FinishReason>) {
         let Self { turns, tokenizer, place, mut tokens, answer } = self;
         match finish {

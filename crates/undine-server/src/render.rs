@@ -61,8 +61,7 @@ pub(crate) fn render(
     let own = request_template(ready, tokenizer, conversation, cancel)?;
     let template = match &own {
         Some(template) => template,
-        None if conversation.tools.is_empty() => model_template(ready)?,
-        None => model_template(ready)?.for_tools(),
+        None => model_template(ready, conversation)?,
     };
     let traits = template.traits();
     let Conversation { tools, end, split, .. } = conversation;
@@ -115,8 +114,14 @@ pub(crate) fn render(
     Ok(Rendered { root: root.clone(), text, starts_in, opening, forbidden })
 }
 
-fn model_template(ready: &Ready) -> ApiResult<&ChatTemplate> {
-    ready.model.template.as_ref().ok_or_else(|| {
+/// The model's template for a conversation, of which it may have one for those with tools.
+pub(crate) fn template_of<'a>(ready: &'a Ready, conversation: &Conversation) -> Option<&'a ChatTemplate> {
+    let template = ready.model.template.as_ref()?;
+    Some(if conversation.tools.is_empty() { template } else { template.for_tools() })
+}
+
+fn model_template<'a>(ready: &'a Ready, conversation: &Conversation) -> ApiResult<&'a ChatTemplate> {
+    template_of(ready, conversation).ok_or_else(|| {
         let advice = "use /v1/completions, or start the server with --chat-template";
         ApiError::field("messages", format!("this model has no chat template; {advice}"))
     })
@@ -148,8 +153,8 @@ fn request_template(
     Ok(Some(template.with_variables(variables.unwrap_or_default())))
 }
 
-/// Makes a model answer without thinking, whatever its template knows of that: closes the thought in the prompt, or,
-/// if nothing shows that the model thinks, returns what it may not say.
+/// Makes a model answer without thinking, whatever its template knows of that: closes the thought in the
+/// prompt, or, if nothing shows that the model thinks, returns what it may not say.
 fn answer_at_once(tokenizer: &Tokenizer, traits: TemplateTraits, text: &mut String) -> Vec<TokenId> {
     if ends_in_think(text) {
         text.truncate(text.trim_end().len());

@@ -1,5 +1,5 @@
-//! What restricts an answer: its format, its tools and how long it may think, as the grammar compiler takes them.
-//! Compiling them may take long, and has places of its own.
+//! What restricts an answer: its format, its tools and how long it may think, as the grammar compiler takes
+//! them. Compiling them may take long, and has places of its own.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +17,7 @@ use crate::prompt;
 use crate::render;
 use crate::state::{App, Ready};
 use crate::wire::chat::ChatRequest;
+use crate::wire::chat::Conversation;
 use crate::wire::common::SpecialTokensWanted;
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::format::Format;
@@ -79,7 +80,9 @@ pub(crate) fn of_chat(ready: &Ready, request: &ChatRequest, starts_in: StartsIn)
     };
     let reasoning = match starts_in {
         StartsIn::Unsplit => ReasoningRules::None,
-        StartsIn::Content if thinking == Thinking::Off || !thinks(ready) => ReasoningRules::None,
+        StartsIn::Content if thinking == Thinking::Off || !thinks(ready, conversation) => {
+            ReasoningRules::None
+        }
         StartsIn::Content => ReasoningRules::MayThink { budget },
         StartsIn::Reasoning => ReasoningRules::StartsInside { budget },
     };
@@ -92,10 +95,11 @@ pub(crate) fn of_chat(ready: &Ready, request: &ChatRequest, starts_in: StartsIn)
     Ok(answering)
 }
 
-/// Whether the model may open a thought: its template knows thoughts. Vocabularies have the markers either way, and a
-/// model that never learned them could fall into a thought where the start of a call is all it may say instead.
-fn thinks(ready: &Ready) -> bool {
-    let traits = ready.model.template.as_ref().map(ChatTemplate::traits);
+/// Whether the model may open a thought: its template knows thoughts. Vocabularies have the markers either
+/// way, and a model that never learned them could fall into a thought where the start of a call is all it may
+/// say instead.
+fn thinks(ready: &Ready, conversation: &Conversation) -> bool {
+    let traits = render::template_of(ready, conversation).map(ChatTemplate::traits);
     traits.is_some_and(|traits| traits.thoughts || traits.drops_past_thoughts)
 }
 

@@ -1,10 +1,11 @@
 //! Who may be connected, and who goes when there are too many.
 //!
-//! A new connection is always taken at once. When all places are taken somebody who is not being answered leaves for it: first
-//! who has never sent a whole request and had time to, then who has been idle for longest, then who has been sending a body
-//! for long, and at last who came just before. When everyone is being answered, or too many come from one address, the new one gets one of a
-//! few extra places, where probes are answered and all else is refused: what a connection will ask for is known only when it
-//! has. Who holds an extra place holds it for seconds.
+//! A new connection is always taken at once. When all places are taken somebody who is not being answered
+//! leaves for it: first who has never sent a whole request and had time to, then who has been idle for
+//! longest, then who has been sending a body for long, and at last who came just before. When everyone is
+//! being answered, or too many come from one address, the new one gets one of a few extra places, where
+//! probes are answered and all else is refused: what a connection will ask for is known only when it has. Who
+//! holds an extra place holds it for seconds.
 //!
 //! Invariant: a connection is counted exactly while its [`Place`] exists and has not been told to leave.
 
@@ -30,8 +31,8 @@ const BODY_GRACE: Duration = Duration::from_secs(10);
 /// Bits of an IPv6 address that its owner cannot choose at will.
 const IPV6_PREFIX_BITS: u32 = 64;
 
-/// A machine, as far as addresses can tell. Not there for those that are not counted: this machine itself, which may also be
-/// a proxy in front, and Unix sockets.
+/// A machine, as far as addresses can tell. Not there for those that are not counted: this machine itself,
+/// which may also be a proxy in front, and Unix sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Neighbour(IpAddr);
 
@@ -257,7 +258,8 @@ impl Place {
         self.places.state().busy(self.id);
     }
 
-    /// A request is there. An extra place becomes one like all others if there is one by now; else the reason why not.
+    /// A request is there. An extra place becomes one like all others if there is one by now; else the reason
+    /// why not.
     pub(crate) fn claim(&self) -> Option<Crowd> {
         let mut state = self.places.state();
         state.busy(self.id);

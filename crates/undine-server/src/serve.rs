@@ -27,10 +27,11 @@ use crate::tenant::CacheSharing;
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// Default of [`ServerConfig::connections_max`].
 pub const CONNECTIONS_MAX: usize = 1024;
-/// Default of [`ServerConfig::requests_per_client_max`]: half of the queue, so that one client cannot fill it.
+/// Default of [`ServerConfig::requests_per_client_max`]: half of the queue, so that one client cannot fill
+/// it.
 pub const REQUESTS_PER_CLIENT_MAX: usize = 512;
-/// File descriptors that a server needs beside those of [`ServerConfig::connections_max`]: extra places for probes, and model,
-/// log and runtime, generously.
+/// File descriptors that a server needs beside those of [`ServerConfig::connections_max`]: extra places for
+/// probes, and model, log and runtime, generously.
 pub const DESCRIPTORS_BESIDE_CONNECTIONS: usize = EXTRA_MAX + 64;
 /// Default of [`ServerConfig::drain_timeout`].
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,8 +48,8 @@ pub struct ServerModel {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Messages to text; without it there is no chat.
     pub template: Option<ChatTemplate>,
-    /// How images are sized and cut, if the model takes any: requests start from it. The tokens that stand for an image are
-    /// in the vocabulary of `tokenizer` ([`undine_image::prompt::expand`]).
+    /// How images are sized and cut, if the model takes any: requests start from it. The tokens that stand
+    /// for an image are in the vocabulary of `tokenizer` ([`undine_image::prompt::expand`]).
     pub images: Option<ImageSettings>,
     /// Every token that ends an answer.
     pub eos: Vec<TokenId>,
@@ -58,28 +59,32 @@ pub struct ServerModel {
     pub answers: AnswerOptions,
     /// What requests leave out.
     pub requests: RequestDefaults,
-    /// Processes in which templates of requests run and forms of answers are tried out; without them both are trusted
-    /// not to exhaust this process.
+    /// Processes in which templates of requests run and forms of answers are tried out; without them both are
+    /// trusted not to exhaust this process.
     pub helpers: Option<Arc<Helpers>>,
 }
 
-/// What loading yields. The limits are here because they depend on the checkpoint and on the memory that is left.
+/// What loading yields. The limits are here because they depend on the checkpoint and on the memory that is
+/// left.
 pub struct Loaded {
     /// The model as clients see it.
     pub model: ServerModel,
     /// Makes the executor, on the engine thread.
     pub factory: ExecutorFactory,
-    /// Makes what encodes images, on the engine thread; there is one exactly if [`ServerModel::images`] says how.
+    /// Makes what encodes images, on the engine thread; there is one exactly if [`ServerModel::images`] says
+    /// how.
     pub vision: Option<VisionFactory>,
     /// The engine's limits; `max_model_len` is what clients are told, unless the cache is smaller.
     pub engine: EngineConfig,
-    /// Says what has become of the model's files, if it has any: asked every second, and when the engine fails.
+    /// Says what has become of the model's files, if it has any: asked every second, and when the engine
+    /// fails.
     pub files: Option<FileCheck>,
     /// Called once, on the engine thread, when requests are answered.
     pub on_ready: Box<dyn FnOnce() + Send>,
 }
 
-/// Whether the files of a model are still those that were opened; an error says which is not, and what happened to it.
+/// Whether the files of a model are still those that were opened; an error says which is not, and what
+/// happened to it.
 pub type FileCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Why a model could not be loaded; the binary's own error.
@@ -112,11 +117,13 @@ pub struct ServerConfig {
     pub body_bytes_max: usize,
     /// By which names the server may be asked.
     pub hosts: Hosts,
-    /// Most connections at once. Beyond them idle ones are closed, and only probes are answered while all are busy. At least 1.
+    /// Most connections at once. Beyond them idle ones are closed, and only probes are answered while all are
+    /// busy. At least 1.
     pub connections_max: usize,
     /// Most of them from one address other than this machine's own.
     pub connections_per_address_max: Option<usize>,
-    /// Most requests in flight of one client: of one key if there are several, else of one address other than this machine's own.
+    /// Most requests in flight of one client: of one key if there are several, else of one address other than
+    /// this machine's own.
     pub requests_per_client_max: Option<usize>,
     /// How long clients may take.
     pub timeouts: Timeouts,
@@ -184,8 +191,8 @@ pub enum ServerError {
 }
 
 /// Serves until `shutdown` resolves, then answers 503 to new requests, lets running ones finish for at most
-/// [`ServerConfig::drain_timeout`], and returns. Returns early, with the error, if the model cannot be loaded or its files
-/// change.
+/// [`ServerConfig::drain_timeout`], and returns. Returns early, with the error, if the model cannot be loaded
+/// or its files change.
 ///
 /// The listener is bound by the caller, so that it is reachable, and says 503, from the first moment.
 pub async fn serve(

@@ -1,4 +1,5 @@
-//! The socket of a connection, shared by the stream that carries HTTP, the watch over the client, and the farewell.
+//! The socket of a connection, shared by the stream that carries HTTP, the watch over the client, and the
+//! farewell.
 
 use std::io;
 use std::mem::MaybeUninit;

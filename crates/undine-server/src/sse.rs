@@ -1,5 +1,5 @@
-//! Answers as server-sent events. The body is pulled by the connection: when that is gone the body is dropped, and
-//! with it the receivers of the sequences, which cancels them.
+//! Answers as server-sent events. The body is pulled by the connection: when that is gone the body is
+//! dropped, and with it the receivers of the sequences, which cancels them.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -95,8 +95,8 @@ impl Ready {
         }
     }
 
-    /// Refuses a request while the queue is full for every tenant, before anything is done for it. The engine decides once
-    /// more when it comes, and for its own tenant.
+    /// Refuses a request while the queue is full for every tenant, before anything is done for it. The engine
+    /// decides once more when it comes, and for its own tenant.
     pub(crate) fn check_queue(&self) -> ApiResult<()> {
         let waiting = u64::from(self.engine.stats().waiting);
         match waiting >= 2 * u64::from(self.config.max_waiting) {
@@ -117,7 +117,8 @@ impl Ready {
     pub(crate) fn next_seed(&self) -> u64 {
         match self.model.requests.seed {
             None => prompt::random(),
-            // Odd multiples differ; another constant than those of the choices and of the sampler (L'Ecuyer 1999).
+            // Odd multiples differ; another constant than those of the choices and of the sampler (L'Ecuyer
+            // 1999).
             Some(seed) => {
                 seed.wrapping_add(self.seeds.fetch_add(1, Ordering::Relaxed).wrapping_mul(SEED_STEP))
             }

@@ -1,8 +1,9 @@
 //! Who asks: whose turn a request takes in the engine and elsewhere, and whose caches it may use.
 //!
-//! With several API keys each of them is a tenant, with caches of its own. With one key or none, the key says nothing of who asks, so
-//! tenants are told apart by their address, an IPv6 one by its network of /64; caches are shared then. All clients of a Unix socket
-//! are one tenant, and so are all behind one proxy. What a client says about itself counts only within its own tenant.
+//! With several API keys each of them is a tenant, with caches of its own. With one key or none, the key says
+//! nothing of who asks, so tenants are told apart by their address, an IPv6 one by its network of /64; caches
+//! are shared then. All clients of a Unix socket are one tenant, and so are all behind one proxy. What a
+//! client says about itself counts only within its own tenant.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use undine_core::{CacheRoot, Origin, TenantId};
 use crate::listener::Peer;
 use crate::wire::common::Common;
 
-/// Above every IPv4 address, and below every IPv6 network there is: addresses that begin with a zero byte are reserved.
+/// Above every IPv4 address, and below every IPv6 network there is: addresses that begin with a zero byte are
+/// reserved.
 const IPV4: u64 = 1 << 32;
 /// The same for API keys.
 const KEYS: u64 = 2 << 32;
@@ -85,7 +87,8 @@ mod tests {
     fn tenants_are_keys_or_else_addresses() {
         let of = |keys, key, peer| Caller::new(keys, key, peer, CacheSharing::WithinKey);
         let socket = Peer(None);
-        // Keys there are, the one that was shown and the address; two of each: whether they are one tenant and share caches.
+        // Keys there are, the one that was shown and the address; two of each: whether they are one tenant
+        // and share caches.
         let (a, b) = (peer("192.0.2.1"), peer("192.0.2.2"));
         let (net, same_net) = (peer("2001:db8:1:2::3"), peer("2001:db8:1:2:ffff::4"));
         let other_net = peer("2001:db8:1:3::3");

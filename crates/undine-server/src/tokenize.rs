@@ -30,7 +30,8 @@ struct Tokenized {
     token_strs: Option<TokenStrings>,
 }
 
-/// Texts of tokens, made one by one as they are written: all together they would take ten times the memory of the tokens.
+/// Texts of tokens, made one by one as they are written: all together they would take ten times the memory of
+/// the tokens.
 struct TokenStrings {
     tokens: Vec<TokenId>,
     texts: TokenTexts,

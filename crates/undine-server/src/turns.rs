@@ -1,9 +1,10 @@
-//! The answers of this server, kept so that the next turn of a chat is made of the very tokens that were generated.
+//! The answers of this server, kept so that the next turn of a chat is made of the very tokens that were
+//! generated.
 //!
-//! A client sends an answer back as text, calls and thoughts. Written by the template and tokenized anew it would often
-//! be spelled or cut differently, and the prefix cache would end where the answer began. So a turn that comes back as
-//! it was given is put into the conversation as the model wrote it, and where the rendered prompt has that text at the
-//! place where it was generated, its tokens are used.
+//! A client sends an answer back as text, calls and thoughts. Written by the template and tokenized anew it
+//! would often be spelled or cut differently, and the prefix cache would end where the answer began. So a
+//! turn that comes back as it was given is put into the conversation as the model wrote it, and where the
+//! rendered prompt has that text at the place where it was generated, its tokens are used.
 //!
 //! Invariant: the tokens of a prompt decode to the rendered text, whatever is kept here.
 
@@ -153,8 +154,9 @@ impl KeptTurns {
         kept.touch(at)
     }
 
-    /// The answers that stand in `text` where they were generated, in order; none overlap. One of `ends` follows each:
-    /// the text of a special token, before and after which text is cut into tokens independently.
+    /// The answers that stand in `text` where they were generated, in order; none overlap. One of `ends`
+    /// follows each: the text of a special token, before and after which text is cut into tokens
+    /// independently.
     pub(crate) fn in_text(&self, root: &CacheRoot, text: &str, ends: &[String]) -> Vec<Arc<Turn>> {
         let kept = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stands = |turn: &Turn| {

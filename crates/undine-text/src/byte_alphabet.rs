@@ -1,4 +1,5 @@
-//! The byte-level alphabet of GPT-2: every byte as one printable character, so that a token is always valid text.
+//! The byte-level alphabet of GPT-2: every byte as one printable character, so that a token is always valid
+//! text.
 //!
 //! Printable Latin-1 bytes stand for themselves, the other 68 for U+0100 onwards in ascending order
 //! (Radford et al. 2019, released code).

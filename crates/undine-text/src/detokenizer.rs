@@ -1,6 +1,7 @@
 //! Tokens to text, one at a time: a character appears as soon as its last byte is known.
 //!
-//! Invariant: all text put out, together, equals [`Tokenizer::decode`] of all ids, wherever the calls are cut.
+//! Invariant: all text put out, together, equals [`Tokenizer::decode`] of all ids, wherever the calls are
+//! cut.
 
 use std::sync::Arc;
 

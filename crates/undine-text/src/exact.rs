@@ -1,15 +1,16 @@
 //! Numbers of a request with all their digits.
 //!
-//! `serde_json` keeps a number as 64 bits: a whole one beyond becomes a double, `-0` becomes `-0.0`, `1e400` is no JSON at
-//! all. (Its own way to keep digits, `arbitrary_precision`, breaks every enum that serde reads by a tag, and
-//! `tokenizer.json` is full of them.) So these few numbers are read as objects with one key, which everything that asks
-//! for numbers here knows.
+//! `serde_json` keeps a number as 64 bits: a whole one beyond becomes a double, `-0` becomes `-0.0`, `1e400`
+//! is no JSON at all. (Its own way to keep digits, `arbitrary_precision`, breaks every enum that serde reads
+//! by a tag, and `tokenizer.json` is full of them.) So these few numbers are read as objects with one key,
+//! which everything that asks for numbers here knows.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value as Json};
 
-/// The key of an object that stands for a number. Nothing else of this name comes through [`from_slice`] unchanged.
+/// The key of an object that stands for a number. Nothing else of this name comes through [`from_slice`]
+/// unchanged.
 const KEY: &str = "\u{1}number";
 
 /// Decimal digits of a whole number; Python's own bound for texts.
@@ -20,7 +21,8 @@ pub fn from_slice(json: &[u8]) -> serde_json::Result<Json> {
     serde_json::from_slice(&marked(json))
 }
 
-/// The same, with digits kept within some fields of the outermost object only: elsewhere numbers are read as numbers.
+/// The same, with digits kept within some fields of the outermost object only: elsewhere numbers are read as
+/// numbers.
 pub fn from_body(json: &[u8], fields: &[&str]) -> serde_json::Result<Json> {
     let marked = marked(json);
     let mut value = serde_json::from_slice(&marked)?;
@@ -168,7 +170,8 @@ fn end_of_text(json: &[u8], start: usize) -> usize {
     at
 }
 
-/// Whether a number of JSON is none of `serde_json`. What is no number is not odd: the parser will say what is wrong.
+/// Whether a number of JSON is none of `serde_json`. What is no number is not odd: the parser will say what
+/// is wrong.
 fn is_odd(text: &[u8]) -> bool {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     let Some(first) = digits.first() else { return false };

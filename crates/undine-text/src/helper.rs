@@ -1,4 +1,5 @@
-//! What this crate's work in helper processes is: the jobs, their results as bytes, and the helper's side of it.
+//! What this crate's work in helper processes is: the jobs, their results as bytes, and the helper's side of
+//! it.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,9 @@
-//! Text on both sides of the model: tokenizer, chat template, incremental detokenizer, stop strings and reasoning.
+//! Text on both sides of the model: tokenizer, chat template, incremental detokenizer, stop strings and
+//! reasoning.
 //!
-//! Invariant: nothing here panics on a hostile vocabulary, template or prompt; the errors say what was expected.
-//! Knows no HTTP and no model; the words are Hugging Face's (`tokenizer.json`, chat templates) and GGUF's.
+//! Invariant: nothing here panics on a hostile vocabulary, template or prompt; the errors say what was
+//! expected. Knows no HTTP and no model; the words are Hugging Face's (`tokenizer.json`, chat templates) and
+//! GGUF's.
 #![forbid(unsafe_code)]
 
 pub mod byte_alphabet;

@@ -26,9 +26,9 @@ pub enum Piece {
         /// The call.
         index: usize,
     },
-    /// The call cannot be completed: the answer ended within it, or what follows is no call. Its arguments stay
-    /// without their closing brace, so that no reader takes them for whole; its text follows as content. Who has not
-    /// yet shown the call should drop it.
+    /// The call cannot be completed: the answer ended within it, or what follows is no call. Its arguments
+    /// stay without their closing brace, so that no reader takes them for whole; its text follows as content.
+    /// Who has not yet shown the call should drop it.
     ToolAborted {
         /// The call.
         index: usize,

@@ -57,8 +57,8 @@ const WITHOUT: [&str; 10] = [
     "transcript",
 ];
 
-/// The preset of a model, by a name such as `LFM2.5-1.2B-Instruct`, `LiquidAI/LFM2-VL-450M` or a GGUF file name.
-/// Case, and whether words are joined by `-`, `_` or spaces, does not matter. Unknown names have none.
+/// The preset of a model, by a name such as `LFM2.5-1.2B-Instruct`, `LiquidAI/LFM2-VL-450M` or a GGUF file
+/// name. Case, and whether words are joined by `-`, `_` or spaces, does not matter. Unknown names have none.
 pub fn preset(name: &str) -> Option<Preset> {
     let name = name.to_ascii_lowercase();
     // The last part of a path that names the family: a folder name must not decide.

@@ -1,13 +1,15 @@
 //! Where a long text may be cut so that its parts, encoded one after the other, give the tokens of the whole.
 //!
-//! The tokenizer library keeps some 250 bytes for each byte of a text while it encodes it, so long texts are encoded in slices.
-//! A cut is exact where the split pattern has a boundary whatever stands around it, and no added token stands across it:
+//! The tokenizer library keeps some 250 bytes for each byte of a text while it encodes it, so long texts are
+//! encoded in slices. A cut is exact where the split pattern has a boundary whatever stands around it, and no
+//! added token stands across it:
 //!
-//! - before a space that follows anything but white space: no alternative of the pattern goes on with a space, and none
-//!   looks further than the first character that is no white space;
-//! - between a letter and a digit, and between either and a mark of punctuation: runs of letters and of digits end there, and
-//!   nothing goes on after them;
-//! - behind a line break before anything but white space (Llama 3's pattern only: it takes line breaks first).
+//! - before a space that follows anything but white space: no alternative of the pattern goes on with a
+//!   space, and none looks further than the first character that is no white space;
+//! - between a letter and a digit, and between either and a mark of punctuation: runs of letters and of
+//!   digits end there, and nothing goes on after them;
+//! - behind a line break before anything but white space (Llama 3's pattern only: it takes line breaks
+//!   first).
 //!
 //! Only two patterns are known so well. Texts for others, and runs without such a place, are encoded whole.
 

@@ -40,8 +40,9 @@ pub enum Reasoning {
 /// How to turn the tokens of one answer into text.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StreamOptions {
-    /// The text ends where the first of these appears in the answer; a thought goes on, and nothing matches across its ends. One that
-    /// contains a reasoning marker, such as `</think>`, is looked for in all of the text. Empty ones never match.
+    /// The text ends where the first of these appears in the answer; a thought goes on, and nothing matches
+    /// across its ends. One that contains a reasoning marker, such as `</think>`, is looked for in all of the
+    /// text. Empty ones never match.
     pub stop: Vec<String>,
     /// Whether the stop string is shown.
     pub include_stop: IncludeStop,
@@ -136,7 +137,8 @@ impl TextStream {
         self.finish_as(Last::Complete, out)
     }
 
-    /// The same for an answer that was cut by its length: a call that is not complete is put out as far as it goes.
+    /// The same for an answer that was cut by its length: a call that is not complete is put out as far as it
+    /// goes.
     pub fn cut(&mut self, out: &mut Vec<Piece>) -> StreamState {
         self.finish_as(Last::Cut, out)
     }
@@ -227,7 +229,8 @@ impl Sink<'_, '_> {
         self.content(&held);
     }
 
-    /// Puts out what no stop string can begin with if it goes on with `next`, which is not known yet to be text.
+    /// Puts out what no stop string can begin with if it goes on with `next`, which is not known yet to be
+    /// text.
     fn release_before(&mut self, next: &str) {
         if !next.is_empty() {
             let certain = self.stops.certain_before(next);
@@ -273,10 +276,12 @@ impl StopMatcher {
         Self { stops: Vec::new(), include, held: String::new() }
     }
 
-    /// Takes more text; returns what is certain to come before any stop string, and the stop string if it is complete.
+    /// Takes more text; returns what is certain to come before any stop string, and the stop string if it is
+    /// complete.
     fn push(&mut self, text: &str) -> (String, Option<String>) {
         self.held.push_str(text);
-        // The match that ends first is the one that a reader of single characters would see; of several, the longest.
+        // The match that ends first is the one that a reader of single characters would see; of several, the
+        // longest.
         let found =
             self.stops.iter().filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start, stop)));
         let found = found.min_by_key(|&(start, stop)| (start + stop.len(), start));

@@ -1,4 +1,5 @@
-//! Text to token ids and back. Byte-level BPE; encoding is the `tokenizers` library's, decoding a table of bytes.
+//! Text to token ids and back. Byte-level BPE; encoding is the `tokenizers` library's, decoding a table of
+//! bytes.
 //!
 //! Invariant: every method takes every id; an id outside the vocabulary has no bytes and is not special.
 
@@ -112,7 +113,8 @@ impl Tokenizer {
         for slice in self.slicing.slices(text) {
             match self.encoder.encode_fast(slice, false) {
                 Ok(encoding) => ids.extend_from_slice(encoding.get_ids()),
-                // The library has no failure for byte-level BPE without an unknown token; a text is never lost all the same.
+                // The library has no failure for byte-level BPE without an unknown token; a text is never
+                // lost all the same.
                 Err(_) => ids.extend(slice.bytes().filter_map(|byte| self.byte_token(byte))),
             }
         }
@@ -125,8 +127,9 @@ impl Tokenizer {
         Self { slicing: self.slicing.of_bytes(bytes), ..self }
     }
 
-    /// Bytes of the longest part of a text that is encoded at once; `None` if this tokenizer's texts cannot be cut. Encoding
-    /// takes some 250 bytes of memory for each of them, and four for each token of the whole text.
+    /// Bytes of the longest part of a text that is encoded at once; `None` if this tokenizer's texts cannot
+    /// be cut. Encoding takes some 250 bytes of memory for each of them, and four for each token of the whole
+    /// text.
     pub fn longest_slice(&self, text: &str) -> Option<usize> {
         self.slicing.is_known().then(|| self.slicing.slices(text).map(str::len).max().unwrap_or(0))
     }

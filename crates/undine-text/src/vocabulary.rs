@@ -1,6 +1,8 @@
-//! Reads a vocabulary, from `tokenizer.json` or from GGUF metadata, into the one form the tokenizer is built from.
+//! Reads a vocabulary, from `tokenizer.json` or from GGUF metadata, into the one form the tokenizer is built
+//! from.
 //!
-//! Invariant: a [`Parts`] has ids below [`TOKENS_MAX`], and no merge results in a text that is longer than every token.
+//! Invariant: a [`Parts`] has ids below [`TOKENS_MAX`], and no merge results in a text that is longer than
+//! every token.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,8 +33,8 @@ const LLAMA3_NAMES: [&str; 4] = ["lfm2", "llama-bpe", "llama3", "llama-v3"];
 /// The GGUF pre-tokenizer name of GPT-2's own pattern.
 const GPT2_NAME: &str = "gpt-2";
 
-/// Steps of splitting that published byte-level vocabularies use. Others stay out: the library panics on some of their
-/// settings, and none is needed.
+/// Steps of splitting that published byte-level vocabularies use. Others stay out: the library panics on some
+/// of their settings, and none is needed.
 const STEPS: [&str; 4] = ["Sequence", "Split", "ByteLevel", "Digits"];
 
 const GGUF_NORMAL: i32 = 1;
@@ -300,7 +302,8 @@ fn check_merges(
     Ok(checked)
 }
 
-/// The first merge with a token that does not exist. The library looks them up too, so this is for when it has found one.
+/// The first merge with a token that does not exist. The library looks them up too, so this is for when it
+/// has found one.
 pub fn unknown_merge(parts: &Parts) -> Option<TextError> {
     parts.merges.iter().enumerate().find_map(|(rank, (left, right))| {
         let texts = [left.clone(), right.clone(), format!("{left}{right}")];

@@ -1,5 +1,5 @@
-//! Files that change or accompany a model and are none: adapters, and the other kinds of GGUF. None of them may be ignored, for
-//! the model without it is another one.
+//! Files that change or accompany a model and are none: adapters, and the other kinds of GGUF. None of them
+//! may be ignored, for the model without it is another one.
 
 use crate::Error;
 use crate::config_gguf::Metadata;
@@ -65,7 +65,8 @@ pub(crate) fn refuse_tensors(table: &TensorTable) -> Result<(), Error> {
     }
 }
 
-/// Refuses a GGUF file that says of itself that it is no model. A vision tower passes: it is told apart by its architecture.
+/// Refuses a GGUF file that says of itself that it is no model. A vision tower passes: it is told apart by
+/// its architecture.
 pub(crate) fn refuse_gguf(metadata: &Metadata<'_>, table: &TensorTable) -> Result<(), Error> {
     let text = |key: &str| metadata.text(key).ok().flatten();
     let (kind, architecture) =

@@ -1,4 +1,5 @@
-//! Text files beside a GGUF file. What the file itself holds is right; what it lacks may lie there, if it is the same model's.
+//! Text files beside a GGUF file. What the file itself holds is right; what it lacks may lie there, if it is
+//! the same model's.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,7 +12,8 @@ use crate::text_files::{TOKENIZER, TextFiles};
 use crate::vocabulary::{hugging_face, tokenizer_file};
 use crate::{Error, json};
 
-/// How much of the embedding's rows a tokenizer must have words for, in hundredths, to be thought the model's.
+/// How much of the embedding's rows a tokenizer must have words for, in hundredths, to be thought the
+/// model's.
 const ROWS_NAMED_MIN: usize = 80;
 
 /// The tokens of a tokenizer.json.
@@ -25,8 +27,8 @@ struct Words {
     vocab: HashMap<String, TokenId>,
 }
 
-/// Gives a GGUF checkpoint what it lacks and what lies beside it: a vocabulary, a chat template. Nothing is taken from another
-/// model's files, and a sentence says so.
+/// Gives a GGUF checkpoint what it lacks and what lies beside it: a vocabulary, a chat template. Nothing is
+/// taken from another model's files, and a sentence says so.
 pub(crate) fn adopt_text(checkpoint: &mut Checkpoint, path: &Path) {
     let has_words = checkpoint.text.vocabulary != Vocabulary::None;
     if has_words && !checkpoint.text.chat_templates.is_empty() {

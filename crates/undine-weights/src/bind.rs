@@ -127,7 +127,8 @@ impl<'a> Binder<'a> {
         self.matrix(WeightName::Layer(layer, L::ConvOut), hidden, hidden)?;
         let name = WeightName::Layer(layer, L::Conv);
         let tensor = self.required(name)?;
-        // Hugging Face keeps the middle dimension of a depthwise convolution, MLX has it last, GGUF not at all.
+        // Hugging Face keeps the middle dimension of a depthwise convolution, MLX has it last, GGUF not at
+        // all.
         if tensor.shape != [hidden, 1, taps] && tensor.shape != [hidden, taps, 1] {
             check_shape(tensor, &[hidden, taps])?;
         }
@@ -159,7 +160,8 @@ impl<'a> Binder<'a> {
         self.vector(WeightName::Layer(layer, L::KeyNorm), declared.head_dim)
     }
 
-    /// Binds a dense feed-forward and returns its width: that of the tensor, because files with a wrong one are in use.
+    /// Binds a dense feed-forward and returns its width: that of the tensor, because files with a wrong one
+    /// are in use.
     fn dense(&mut self, layer: usize, declared: &Declared, before: &[FeedForward]) -> Result<usize, Error> {
         use LayerWeight as L;
         let gate = self.required(WeightName::Layer(layer, L::Gate))?;

@@ -1,7 +1,8 @@
 //! Chat templates: the places that files keep them in, and which of several is meant.
 //!
-//! As transformers reads a folder: `chat_template.jinja` and `additional_chat_templates/` before `chat_template.json`, before
-//! what the configurations of processor and tokenizer hold; and as llama.cpp reads a GGUF file.
+//! As transformers reads a folder: `chat_template.jinja` and `additional_chat_templates/` before
+//! `chat_template.json`, before what the configurations of processor and tokenizer hold; and as llama.cpp
+//! reads a GGUF file.
 
 use serde_json::Value as Json;
 
@@ -27,8 +28,8 @@ pub(crate) fn gguf_key(name: &str) -> String {
 pub struct ChatTemplates(Vec<(String, String)>);
 
 impl ChatTemplates {
-    /// The template for conversations without tools, and with them unless there is one for those: `default`, else the one
-    /// with tools, else the first.
+    /// The template for conversations without tools, and with them unless there is one for those: `default`,
+    /// else the one with tools, else the first.
     pub fn plain(&self) -> Option<&str> {
         let first = || self.0.first().map(|(_, source)| source.as_str());
         self.get(DEFAULT).or_else(|| self.get(TOOL_USE)).or_else(first)
@@ -53,7 +54,8 @@ impl ChatTemplates {
         self.iter().find(|(known, _)| *known == name).map(|(_, source)| source)
     }
 
-    /// Adds one, unless it is blank or its name is taken. A name may become that of a file, so it must be a plain one.
+    /// Adds one, unless it is blank or its name is taken. A name may become that of a file, so it must be a
+    /// plain one.
     pub(crate) fn add(&mut self, name: &str, source: &str) {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
         let is_new = !name.is_empty() && name.bytes().all(is_plain) && self.get(name).is_none();
@@ -73,7 +75,8 @@ impl ChatTemplates {
         self
     }
 
-    /// The value of `chat_template` in a JSON file: one template, a list of named ones, or an object of them by name.
+    /// The value of `chat_template` in a JSON file: one template, a list of named ones, or an object of them
+    /// by name.
     pub(crate) fn of_json(value: Option<&Json>) -> Self {
         let mut found = Self::default();
         match value {

@@ -26,8 +26,8 @@ use crate::{Error, gguf_open, hf, place};
 /// Bytes that Linux maps when one of them is read.
 const MAPPED_TOGETHER: usize = 64 * 1024;
 
-/// A checkpoint that has been checked completely: everything its [`Config`] requires exists, has the exact shape, and lies
-/// inside its file. Opening can fail; afterwards nothing can.
+/// A checkpoint that has been checked completely: everything its [`Config`] requires exists, has the exact
+/// shape, and lies inside its file. Opening can fail; afterwards nothing can.
 pub struct Checkpoint {
     pub(crate) name: String,
     pub(crate) file_name: String,
@@ -68,12 +68,13 @@ impl fmt::Debug for Checkpoint {
 
 impl Checkpoint {
     /// Opens a GGUF file (any part of a split one), a Hugging Face folder, the folder of a `.safetensors` or
-    /// `config.json` file, or the one GGUF file of a folder. A vision tower is part of a folder; one for a GGUF file is sought
-    /// beside it, in files whose names contain `mmproj`, and left out unless it is this model's. A vocabulary and a chat
-    /// template that a GGUF file lacks are taken from Hugging Face's files beside it, if those are of this model.
+    /// `config.json` file, or the one GGUF file of a folder. A vision tower is part of a folder; one for a
+    /// GGUF file is sought beside it, in files whose names contain `mmproj`, and left out unless it is this
+    /// model's. A vocabulary and a chat template that a GGUF file lacks are taken from Hugging Face's files
+    /// beside it, if those are of this model.
     ///
-    /// Weights are mapped, not read: the files must not be changed while the checkpoint is open. Whether they were,
-    /// [`Self::check_files`] says.
+    /// Weights are mapped, not read: the files must not be changed while the checkpoint is open. Whether they
+    /// were, [`Self::check_files`] says.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let place = Place::of(path)?;
         let mut checkpoint = Self::open_model(&place)?;
@@ -83,7 +84,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens a model as [`Self::open`] does, with the vision tower in the GGUF file `mmproj` in place of any other.
+    /// Opens a model as [`Self::open`] does, with the vision tower in the GGUF file `mmproj` in place of any
+    /// other.
     ///
     /// # Errors
     /// As [`Self::open`], and if `mmproj` is not a tower for this model.
@@ -130,7 +132,8 @@ impl Checkpoint {
         Self::from_folder_bytes(vec![(hf::CONFIG, config), (hf::WEIGHTS, weights)])
     }
 
-    /// Opens the files of a folder in memory by their names, for tests and fuzzing. What is left out is not there.
+    /// Opens the files of a folder in memory by their names, for tests and fuzzing. What is left out is not
+    /// there.
     #[doc(hidden)]
     pub fn from_folder_bytes(files: Vec<(&str, Vec<u8>)>) -> Result<Self, Error> {
         let mut files: HashMap<&str, Vec<u8>> = files.into_iter().collect();
@@ -158,8 +161,8 @@ impl Checkpoint {
         &self.text.vocabulary
     }
 
-    /// Special ids, all below the vocabulary's size; end-of-sequence ids from every place that names one, and those of
-    /// `<|im_end|>` and `<|endoftext|>`.
+    /// Special ids, all below the vocabulary's size; end-of-sequence ids from every place that names one, and
+    /// those of `<|im_end|>` and `<|endoftext|>`.
     pub fn special_tokens(&self) -> &SpecialTokens {
         &self.text.special_tokens
     }
@@ -174,8 +177,8 @@ impl Checkpoint {
         self.text.chat_templates.plain()
     }
 
-    /// Texts of special tokens by the names that templates know them by, such as `bos_token`: as the tokenizer's configuration
-    /// says.
+    /// Texts of special tokens by the names that templates know them by, such as `bos_token`: as the
+    /// tokenizer's configuration says.
     pub fn special_texts(&self) -> &Map<String, Json> {
         &self.text.special_texts
     }
@@ -190,7 +193,8 @@ impl Checkpoint {
         &self.name
     }
 
-    /// The file's name without its ending, or the folder's; of a snapshot in the hub's cache the repository's.
+    /// The file's name without its ending, or the folder's; of a snapshot in the hub's cache the
+    /// repository's.
     pub fn file_name(&self) -> &str {
         &self.file_name
     }
@@ -213,7 +217,8 @@ impl Checkpoint {
         self.files.iter().map(|file| file.len() as u64).sum()
     }
 
-    /// Whether matrices are made from another program's packing when they are read, in memory of this process.
+    /// Whether matrices are made from another program's packing when they are read, in memory of this
+    /// process.
     pub fn is_packed(&self) -> bool {
         self.files.iter().any(|file| file.is_made())
     }
@@ -223,7 +228,8 @@ impl Checkpoint {
         &self.metadata
     }
 
-    /// Every tensor of a type Undine can compute with, also those the language model does not use, in file order.
+    /// Every tensor of a type Undine can compute with, also those the language model does not use, in file
+    /// order.
     pub fn tensors(&self) -> impl Iterator<Item = TensorInfo<'_>> {
         self.table.tensors.iter().map(|tensor| TensorInfo {
             name: &tensor.name,
@@ -233,8 +239,8 @@ impl Checkpoint {
         })
     }
 
-    /// Where a weight lies. `Some` for everything [`Self::config`] requires; `None` for a head shared with the token
-    /// embedding, for biases the model does not have, and for weights of the other layer kind.
+    /// Where a weight lies. `Some` for everything [`Self::config`] requires; `None` for a head shared with
+    /// the token embedding, for biases the model does not have, and for weights of the other layer kind.
     pub fn weight(&self, name: WeightName) -> Option<Weight> {
         self.weights.get(&name).copied()
     }
@@ -249,35 +255,37 @@ impl Checkpoint {
         self.vision.as_ref().map(|vision| &vision.settings)
     }
 
-    /// Where a weight of the vision tower lies. `Some` for everything [`Self::vision_config`] requires; `None` for a norm
-    /// or biases that the projector does not have.
+    /// Where a weight of the vision tower lies. `Some` for everything [`Self::vision_config`] requires;
+    /// `None` for a norm or biases that the projector does not have.
     pub fn vision_weight(&self, name: VisionWeight) -> Option<Weight> {
         self.vision.as_ref()?.weights.get(&name).copied()
     }
 
-    /// The bytes of a weight of this checkpoint: `rows` rows of whole blocks, little endian. They may lie at any address,
-    /// because safetensors does not align them: do not cast them to wider types without checking.
+    /// The bytes of a weight of this checkpoint: `rows` rows of whole blocks, little endian. They may lie at
+    /// any address, because safetensors does not align them: do not cast them to wider types without
+    /// checking.
     pub fn bytes(&self, weight: &Weight) -> &[u8] {
         &self.files[weight.file][weight.start..weight.start + weight.len]
     }
 
-    /// Whether the files are still what they were when they were opened. To be asked after a computation and before its
-    /// results are used; it costs a system call or two for each file.
+    /// Whether the files are still what they were when they were opened. To be asked after a computation and
+    /// before its results are used; it costs a system call or two for each file.
     ///
     /// # Errors
-    /// [`Error::Changed`] if another program wrote to one or cut it short, or if a part of it could not be read: zeros were
-    /// computed with in its place.
+    /// [`Error::Changed`] if another program wrote to one or cut it short, or if a part of it could not be
+    /// read: zeros were computed with in its place.
     pub fn check_files(&self) -> Result<(), Error> {
         self.files.iter().try_for_each(|file| file.check())
     }
 
-    /// Paths at which another file stands now, or none. The files that were opened live on, unseen, until they are closed.
+    /// Paths at which another file stands now, or none. The files that were opened live on, unseen, until
+    /// they are closed.
     pub fn replaced_files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().filter_map(|file| file.replaced())
     }
 
-    /// Reads a byte here and there until `stop` is set or the files end, so that their pages are mapped, and in memory, when
-    /// they are needed. For a thread beside whatever else has to be done first.
+    /// Reads a byte here and there until `stop` is set or the files end, so that their pages are mapped, and
+    /// in memory, when they are needed. For a thread beside whatever else has to be done first.
     pub fn map_ahead(&self, stop: &AtomicBool) {
         for byte in self.files.iter().flat_map(|file| file.iter().step_by(MAPPED_TOGETHER)) {
             std::hint::black_box(*byte);
@@ -287,8 +295,8 @@ impl Checkpoint {
         }
     }
 
-    /// Says that part of a weight's bytes will not be read again soon, so that this process holds no memory for them
-    /// meanwhile. They stay as they are.
+    /// Says that part of a weight's bytes will not be read again soon, so that this process holds no memory
+    /// for them meanwhile. They stay as they are.
     ///
     /// # Panics
     /// If `range` is not within the weight.

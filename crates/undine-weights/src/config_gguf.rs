@@ -268,7 +268,8 @@ impl Keys<'_> {
         Ok(head_dim)
     }
 
-    /// The width of dense layers, as a hint: one number. An array is legal and says nothing the tensors do not.
+    /// The width of dense layers, as a hint: one number. An array is legal and says nothing the tensors do
+    /// not.
     fn dense_width(&self) -> Result<Option<usize>, Error> {
         let name = "feed_forward_length";
         match self.metadata.get(&self.key(name)) {

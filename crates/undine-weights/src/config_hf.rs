@@ -89,7 +89,8 @@ impl<'a> HfConfig<'a> {
         let Some((key, value)) = self.get(keys) else { return Ok(None) };
         match read(value) {
             Some(value) => Ok(Some(value)),
-            // Somebody's way to say that there is none: what is needed is asked for again, by those who need it.
+            // Somebody's way to say that there is none: what is needed is asked for again, by those who need
+            // it.
             None if is_no_number(value) => {
                 let found = shorten(value);
                 self.odd
@@ -198,7 +199,8 @@ impl<'a> HfConfig<'a> {
         Ok(self.number(&["rope_theta", "theta"])?.unwrap_or(ROPE_THETA_DEFAULT))
     }
 
-    /// Layer kinds from `layer_types`, else `full_attn_idxs`, else all attention, as in the reference implementation.
+    /// Layer kinds from `layer_types`, else `full_attn_idxs`, else all attention, as in the reference
+    /// implementation.
     fn layers(&self) -> Result<Vec<LayerKind>, Error> {
         let types = self.typed(&["layer_types"], "a list", Json::as_array)?;
         let count = match (self.integer(&["num_hidden_layers"])?, types) {
@@ -229,7 +231,8 @@ impl<'a> HfConfig<'a> {
         Ok(layers)
     }
 
-    /// The feed-forward width the keys mean. `block_ff_dim` is the older name and wins; only dense models adjust it.
+    /// The feed-forward width the keys mean. `block_ff_dim` is the older name and wins; only dense models
+    /// adjust it.
     fn dense_width(&self, moe: bool) -> Result<Option<usize>, Error> {
         let Some(start) = (if moe {
             self.integer(&["intermediate_size"])?

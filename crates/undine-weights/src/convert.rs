@@ -14,14 +14,16 @@ use crate::tokenizer_json::gguf_vocabulary;
 use crate::value::{Array, Value};
 use crate::weight::{ExpertPart, LayerWeight, Weight, WeightName};
 
-/// Writes `checkpoint` to a GGUF file at `out`: its weights, configuration, vocabulary, special tokens, chat template and
-/// sampling defaults. `out` appears when everything is written.
+/// Writes `checkpoint` to a GGUF file at `out`: its weights, configuration, vocabulary, special tokens, chat
+/// template and sampling defaults. `out` appears when everything is written.
 ///
-/// `dtype_of` chooses the type of each matrix from its GGUF name and its present form (for experts, which become one tensor
-/// per layer and part, that of the first expert). Norms, convolution filters, biases and routers are always F32.
+/// `dtype_of` chooses the type of each matrix from its GGUF name and its present form (for experts, which
+/// become one tensor per layer and part, that of the first expert). Norms, convolution filters, biases and
+/// routers are always F32.
 ///
 /// # Errors
-/// If rows are not whole blocks of the chosen type, the vocabulary cannot be expressed in GGUF, or the system refuses.
+/// If rows are not whole blocks of the chosen type, the vocabulary cannot be expressed in GGUF, or the system
+/// refuses.
 pub fn write_gguf(
     checkpoint: &Checkpoint,
     dtype_of: impl Fn(&str, &Weight) -> DType,

@@ -1,4 +1,5 @@
-//! What a configuration says about the model, before the tensors have been asked: the meeting point of both formats.
+//! What a configuration says about the model, before the tensors have been asked: the meeting point of both
+//! formats.
 
 use undine_core::{Config, FeedForward, LayerKind, MoeConfig};
 

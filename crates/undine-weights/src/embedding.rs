@@ -1,4 +1,5 @@
-//! Models that turn texts into vectors: their layers are those of a language model, and what they would say is noise.
+//! Models that turn texts into vectors: their layers are those of a language model, and what they would say
+//! is noise.
 
 use std::path::Path;
 

@@ -87,7 +87,8 @@ pub enum Error {
         /// What would be accepted.
         expected: String,
     },
-    /// A file was changed by another program while it was in use: nothing computed with it since can be trusted.
+    /// A file was changed by another program while it was in use: nothing computed with it since can be
+    /// trusted.
     #[error("{}: the file was changed while it was in use: {what}; start again with a file that nobody writes to (a new version belongs in a new file, renamed over the old one)", path.display())]
     Changed {
         /// The file.

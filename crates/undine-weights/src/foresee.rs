@@ -1,7 +1,9 @@
-//! How much of the beginning of a weight file tells what is in it, for whoever wants to know before the rest is fetched.
+//! How much of the beginning of a weight file tells what is in it, for whoever wants to know before the rest
+//! is fetched.
 //!
-//! Nothing is decided here: with the headers in place, in files of full size whose rest is a hole, [`crate::Checkpoint::open`]
-//! decides, as it will for the whole files. Data of weights must not be trusted then: all of it reads as zero.
+//! Nothing is decided here: with the headers in place, in files of full size whose rest is a hole,
+//! [`crate::Checkpoint::open`] decides, as it will for the whole files. Data of weights must not be trusted
+//! then: all of it reads as zero.
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
@@ -10,7 +12,8 @@ use crate::gguf_write::GgufWriter;
 use crate::limits::{METADATA_MAX, SAFETENSORS_HEADER_BYTES_MAX, TENSORS_MAX};
 use crate::value::{ARRAY_KIND, Value};
 
-/// Bytes that are asked for first: the general keys of a GGUF file are among them, and a small model's safetensors header.
+/// Bytes that are asked for first: the general keys of a GGUF file are among them, and a small model's
+/// safetensors header.
 pub const FIRST_BYTES: u64 = 64 << 10;
 /// How many times as many are asked for when they were too few.
 const GROWTH: u64 = 4;
@@ -48,8 +51,8 @@ pub fn gguf_reach(known: &[u8]) -> Reach {
     }
 }
 
-/// Why a language model's GGUF file that begins so is not opened, whatever else it holds: what opening it would say of the
-/// general keys among these bytes.
+/// Why a language model's GGUF file that begins so is not opened, whatever else it holds: what opening it
+/// would say of the general keys among these bytes.
 pub fn gguf_refusal(known: &[u8]) -> Option<Error> {
     let general = walk(known).1;
     if !general.iter().any(|(key, _)| key == ARCHITECTURE) {
@@ -196,7 +199,8 @@ mod tests {
     #[test]
     fn a_header_is_whole_or_asks_for_more() {
         let bytes = gguf("lfm2", 30_000);
-        // Where the last byte of the table is: name, dimensions, type and offset of the only tensor, then padding and data.
+        // Where the last byte of the table is: name, dimensions, type and offset of the only tensor, then
+        // padding and data.
         let header = bytes.len() - 16;
         let reach = |len: usize| gguf_reach(&bytes[..len]);
         for (len, whole) in

@@ -1,7 +1,7 @@
 //! GGUF header reader: metadata and tensor table of one file, checked against the file's real size.
 //!
-//! Source: the GGUF specification (versions 2 and 3, little endian). Nothing read here is trusted: every count is bounded
-//! by what is left of the file before memory is reserved for it.
+//! Source: the GGUF specification (versions 2 and 3, little endian). Nothing read here is trusted: every
+//! count is bounded by what is left of the file before memory is reserved for it.
 
 use std::collections::HashSet;
 
@@ -190,7 +190,8 @@ fn read_entry(cursor: &mut Cursor<'_>, index: usize) -> Result<Entry, Error> {
     Ok(Entry { name, dtype, shape, offset })
 }
 
-/// Turns offsets into ranges of the file; ranges must be aligned, inside, and not overlap. `data` is where tensor data begins.
+/// Turns offsets into ranges of the file; ranges must be aligned, inside, and not overlap. `data` is where
+/// tensor data begins.
 fn place(
     entries: Vec<Entry>,
     data: usize,

@@ -29,7 +29,8 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, Error> {
     assemble(name, files)
 }
 
-/// Maps the file at `path`, and its siblings if it is a part of a split checkpoint; and a name from that of the file.
+/// Maps the file at `path`, and its siblings if it is a part of a split checkpoint; and a name from that of
+/// the file.
 pub(crate) fn map(path: &Path) -> Result<(String, Vec<Bytes>), Error> {
     let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(split) = SplitName::parse(&file_name) else {
@@ -104,7 +105,8 @@ pub(crate) fn read_parts(files: &[Bytes]) -> Result<Parts, Error> {
     Ok(Parts { version, metadata, table })
 }
 
-/// Some writers of NVFP4 keep a factor for the whole matrix in a tensor of its own; without it every value would be wrong.
+/// Some writers of NVFP4 keep a factor for the whole matrix in a tensor of its own; without it every value
+/// would be wrong.
 fn check_tensor_scales(table: &TensorTable) -> Result<(), Error> {
     let scaled = |tensor: &&Tensor| {
         let module = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);

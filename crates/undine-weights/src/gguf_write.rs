@@ -1,6 +1,7 @@
 //! GGUF writer: version 3, little endian, alignment 32, streaming.
 //!
-//! The header needs every tensor's offset, so tensors are declared first and their data follows in the same order.
+//! The header needs every tensor's offset, so tensors are declared first and their data follows in the same
+//! order.
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
@@ -134,7 +135,8 @@ const ATTEMPTS_MAX: usize = 16;
 /// End of the names of files that are being written.
 const PARTIAL: &str = ".partial";
 
-/// Removes what writers of the file called `name` left that were killed: the partial files that nobody has locked.
+/// Removes what writers of the file called `name` left that were killed: the partial files that nobody has
+/// locked.
 fn remove_leftovers(path: &Path, name: &str) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(entries) = fs::read_dir(folder) else { return };
@@ -166,8 +168,8 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Begins a file that appears at `path` when [`Self::commit`] succeeds, and not before; removes what writers of it left
-    /// that were killed.
+    /// Begins a file that appears at `path` when [`Self::commit`] succeeds, and not before; removes what
+    /// writers of it left that were killed.
     ///
     /// # Errors
     /// If `path` is no file name, or the system refuses.
@@ -183,8 +185,8 @@ impl NewFile {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let temporary = path.with_file_name(format!(".{name}.{}-{number}{PARTIAL}", std::process::id()));
             let file = File::create_new(&temporary).map_err(|source| Error::io(path, source))?;
-            // The lock tells other processes that somebody still writes; where there are no locks, they leave the file
-            // alone. One that came before the lock takes the file for a leftover, and removes it.
+            // The lock tells other processes that somebody still writes; where there are no locks, they leave
+            // the file alone. One that came before the lock takes the file for a leftover, and removes it.
             let is_taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
             if !is_taken && temporary.exists() {
                 return Ok(Self { out: BufWriter::new(file), temporary, path: path.to_owned() });

@@ -33,7 +33,8 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Depth to which nested objects of config.json become dotted keys.
 const FLATTEN_DEPTH_MAX: usize = 4;
 
-/// The shape that a `config.json` declares, for a model whose weights are not there. Where weights are, they decide.
+/// The shape that a `config.json` declares, for a model whose weights are not there. Where weights are, they
+/// decide.
 ///
 /// # Errors
 /// The file cannot be read, is longer than [`CONFIG_BYTES_MAX`], is not JSON, or lacks a key.
@@ -270,8 +271,8 @@ fn vision(
     bind_vision(&declared, settings, table, names, hidden, repairs).map(Some)
 }
 
-/// All tensors of all weight files, and these. An index may be wrong about one: where it lies, and whether it is needed, is seen
-/// anyway.
+/// All tensors of all weight files, and these. An index may be wrong about one: where it lies, and whether it
+/// is needed, is seen anyway.
 fn table(folder: &mut Folder, repairs: &mut Vec<String>) -> Result<(TensorTable, Vec<Arc<Bytes>>), Error> {
     let mut table = TensorTable::default();
     let (file_names, files): (Vec<String>, Vec<Bytes>) =

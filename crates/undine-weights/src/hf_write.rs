@@ -41,12 +41,12 @@ pub struct FolderTypes {
 
 /// Writes `checkpoint` into the folder `out`, which is made if it does not exist, weights last.
 ///
-/// Matrices get their part's type, other tensors too where that loses nothing, else F32. `progress` gets the bytes of each
-/// piece of the weights that was written and may end the writing.
+/// Matrices get their part's type, other tensors too where that loses nothing, else F32. `progress` gets the
+/// bytes of each piece of the weights that was written and may end the writing.
 ///
 /// # Errors
-/// If the vocabulary splits text in another way than LFM2's, a value is too large for its type, the system refuses, or
-/// `progress` says so. A folder that was empty before, or not there, is so again.
+/// If the vocabulary splits text in another way than LFM2's, a value is too large for its type, the system
+/// refuses, or `progress` says so. A folder that was empty before, or not there, is so again.
 ///
 /// # Panics
 /// If a type is not a float type.

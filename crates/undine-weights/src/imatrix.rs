@@ -1,12 +1,14 @@
 //! Importance matrices: how strongly each input column of each matrix is driven by real text.
 //!
-//! An entry holds, per matrix, the sum over tokens of each input column's square, and the number of tokens. Their quotient
-//! weights the squared error of a weight in that column: it is what the error adds to the squared error of the output.
-//! Read are the GGUF form (`general.type` `imatrix`, tensors `NAME.in_sum2` of `matrices x columns` and `NAME.counts` of
-//! `matrices x 1`) and the older `.dat` form; written is the GGUF form. Source: llama.cpp's imatrix tool.
+//! An entry holds, per matrix, the sum over tokens of each input column's square, and the number of tokens.
+//! Their quotient weights the squared error of a weight in that column: it is what the error adds to the
+//! squared error of the output. Read are the GGUF form (`general.type` `imatrix`, tensors `NAME.in_sum2` of
+//! `matrices x columns` and `NAME.counts` of `matrices x 1`) and the older `.dat` form; written is the GGUF
+//! form. Source: llama.cpp's imatrix tool.
 //!
-//! Beside them the GGUF form may have, for tensors of one matrix, `NAME.in_corr`, F16 of `columns x 256`: how the input columns
-//! of a run of 256 go together (see [`quant::Correlations`]). Other programs pass over these tensors.
+//! Beside them the GGUF form may have, for tensors of one matrix, `NAME.in_corr`, F16 of `columns x 256`: how
+//! the input columns of a run of 256 go together (see [`quant::Correlations`]). Other programs pass over
+//! these tensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -76,7 +78,8 @@ impl ImatrixEntry {
     /// An entry of `counts.len()` matrices; `sums` is `matrices x columns`, row-major.
     ///
     /// # Errors
-    /// If there is no matrix, `sums` is not the same number of columns for each, or a number is negative or not finite.
+    /// If there is no matrix, `sums` is not the same number of columns for each, or a number is negative or
+    /// not finite.
     pub fn new(counts: Vec<f32>, sums: Vec<f32>) -> Result<Self, Error> {
         let fail = |reason: String| Err(Error::Imatrix(reason));
         if counts.is_empty() || sums.is_empty() || !sums.len().is_multiple_of(counts.len()) {
@@ -92,8 +95,8 @@ impl ImatrixEntry {
         }
     }
 
-    /// Adds how the columns of a single matrix go together. `products` is `columns x CORRELATED_COLUMNS`: in row `c` the sums of
-    /// the products of column `c` with each column up to itself of its run.
+    /// Adds how the columns of a single matrix go together. `products` is `columns x CORRELATED_COLUMNS`: in
+    /// row `c` the sums of the products of column `c` with each column up to itself of its run.
     ///
     /// # Panics
     /// If there are several matrices, or sums of another number of columns.
@@ -138,7 +141,8 @@ impl ImatrixEntry {
 
     /// The mean square of each input column of a tensor of `matrices` matrices: `matrices x cols`, row-major.
     ///
-    /// A matrix that no token went through takes the mean of the others; if there are none, every column counts 1.
+    /// A matrix that no token went through takes the mean of the others; if there are none, every column
+    /// counts 1.
     ///
     /// # Errors
     /// If the entry belongs to a tensor of another shape.
@@ -265,8 +269,9 @@ impl Imatrix {
         Ok(imatrix)
     }
 
-    /// The older form: a number of entries; per entry a name, a number of calls and values that are mean squares times
-    /// that number; then, in newer files, the number of chunks and the name of a text. Numbers are i32 and f32.
+    /// The older form: a number of entries; per entry a name, a number of calls and values that are mean
+    /// squares times that number; then, in newer files, the number of chunks and the name of a text. Numbers
+    /// are i32 and f32.
     fn read_dat(bytes: &[u8]) -> Result<Self, Error> {
         let mut cursor = Cursor { rest: bytes };
         let count = cursor.count("number of entries", TENSORS_MAX)?;

@@ -1,4 +1,5 @@
-//! The small JSON and text files of a folder, as careless programs write them: with a byte order mark, with Python's `NaN`.
+//! The small JSON and text files of a folder, as careless programs write them: with a byte order mark, with
+//! Python's `NaN`.
 
 use std::borrow::Cow;
 
@@ -11,8 +12,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// What Python writes for numbers that JSON does not have, the longest first.
 const NOT_NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Reads the JSON of a file called `file`. Numbers that are none become their names as strings, so that whoever needs one
-/// of them can say which it is.
+/// Reads the JSON of a file called `file`. Numbers that are none become their names as strings, so that
+/// whoever needs one of them can say which it is.
 pub(crate) fn parse(file: &str, bytes: &[u8]) -> Result<Json, Error> {
     let bytes = without_mark(bytes);
     let fail = |reason: String| Error::Json { file: file.to_owned(), reason };

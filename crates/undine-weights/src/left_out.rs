@@ -1,4 +1,5 @@
-//! What a file holds and nobody computes with: told, because a model without a part of it may be another model.
+//! What a file holds and nobody computes with: told, because a model without a part of it may be another
+//! model.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,7 +49,8 @@ pub(crate) fn tell<'a>(
     }
 }
 
-/// A sentence about a head that the configuration ties to the embedding, if it is not the same: it was trained for nothing.
+/// A sentence about a head that the configuration ties to the embedding, if it is not the same: it was
+/// trained for nothing.
 pub(crate) fn tell_tied_head(
     head: &Tensor,
     embedding: &Weight,

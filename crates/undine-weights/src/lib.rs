@@ -1,9 +1,9 @@
 //! GGUF files and Hugging Face folders as one [`Checkpoint`] of validated, borrowed views.
 //!
-//! A file from outside is hostile until it has been checked completely. All checks happen in [`Checkpoint::open`];
-//! afterwards every weight the configuration requires is a slice that cannot fail. `map.rs` holds the only `unsafe`
-//! of the crate, `names.rs` (and for vision towers
-//! `vision/names.rs`) is the only file that knows tensor names, `limits.rs` names every limit.
+//! A file from outside is hostile until it has been checked completely. All checks happen in
+//! [`Checkpoint::open`]; afterwards every weight the configuration requires is a slice that cannot fail.
+//! `map.rs` holds the only `unsafe` of the crate, `names.rs` (and for vision towers `vision/names.rs`) is the
+//! only file that knows tensor names, `limits.rs` names every limit.
 #![deny(unsafe_code)]
 
 mod adapter;

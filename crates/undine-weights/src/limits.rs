@@ -1,4 +1,5 @@
-//! Every bound on what a file from outside may ask for. A file beyond one of them is refused before memory is spent on it.
+//! Every bound on what a file from outside may ask for. A file beyond one of them is refused before memory is
+//! spent on it.
 
 /// Key-value pairs in a GGUF header.
 pub const METADATA_MAX: u64 = 1 << 16;
@@ -20,7 +21,8 @@ pub const ALIGNMENT_MAX: u32 = 1 << 16;
 pub const SAFETENSORS_HEADER_BYTES_MAX: u64 = 64 << 20;
 /// Files of a split checkpoint.
 pub const FILES_MAX: usize = 1024;
-/// Bytes of config.json and the other small files of a folder. Parsed JSON takes up to about 50 times as much memory.
+/// Bytes of config.json and the other small files of a folder. Parsed JSON takes up to about 50 times as much
+/// memory.
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of model.safetensors.index.json.
 pub const INDEX_BYTES_MAX: u64 = 64 << 20;

@@ -1,10 +1,10 @@
 //! The bytes of a checkpoint file: mapped, built into the program, or owned. The only `unsafe` of this crate.
 //!
-//! Other programs may change a file while it is mapped. One that is written to in place is found by its size and time of
-//! change ([`Bytes::check`]). One that is cut short, or whose disk or server fails, has pages that cannot be read: the
-//! system sends the thread that reads one a SIGBUS, of which the process would die without a word. The handler here puts zeros in the
-//! place of those pages and notes it, and the thread goes on. So whoever has computed with mapped bytes asks
-//! [`Bytes::check`] before anybody sees a result.
+//! Other programs may change a file while it is mapped. One that is written to in place is found by its size
+//! and time of change ([`Bytes::check`]). One that is cut short, or whose disk or server fails, has pages
+//! that cannot be read: the system sends the thread that reads one a SIGBUS, of which the process would die
+//! without a word. The handler here puts zeros in the place of those pages and notes it, and the thread goes
+//! on. So whoever has computed with mapped bytes asks [`Bytes::check`] before anybody sees a result.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
@@ -61,8 +61,8 @@ impl Bytes {
         }
         let file = File::open(path).map_err(|source| Error::io(path, source))?;
         let stamp = Stamp::of(&file.metadata().map_err(|source| Error::io(path, source))?);
-        // SAFETY: the mapping is read-only and private to this value. Others may write to the file: that is found by
-        // `check` and by the handler below, as the documentation of `Checkpoint::open` says.
+        // SAFETY: the mapping is read-only and private to this value. Others may write to the file: that is
+        // found by `check` and by the handler below, as the documentation of `Checkpoint::open` says.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
         #[cfg(unix)]
         let place = fault::watch(&map);
@@ -97,8 +97,8 @@ impl Bytes {
         }
     }
 
-    /// Says that `range` will not be read again soon, so that a file much larger than memory can be read through once
-    /// without filling it. The bytes stay as they are.
+    /// Says that `range` will not be read again soon, so that a file much larger than memory can be read
+    /// through once without filling it. The bytes stay as they are.
     pub(crate) fn release(&self, range: Range<usize>) {
         debug_assert!(range.end <= self.len());
         if let Self::Made(made) = self {
@@ -106,16 +106,17 @@ impl Bytes {
         }
         #[cfg(unix)]
         if let Self::Mapped(MappedFile { map, .. }) = self {
-            // SAFETY: the mapping is of a file, read-only and never written through, so dropped pages are read from the file
-            // again with the same contents; the range lies inside it. A system that refuses the advice loses nothing.
+            // SAFETY: the mapping is of a file, read-only and never written through, so dropped pages are
+            // read from the file again with the same contents; the range lies inside it. A system that
+            // refuses the advice loses nothing.
             let _ = unsafe {
                 map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
             };
         }
     }
 
-    /// Whether the bytes are still those that were mapped, as far as the system tells: size, time of change, pages that
-    /// could not be read. A system call or two, no allocation unless there is an error.
+    /// Whether the bytes are still those that were mapped, as far as the system tells: size, time of change,
+    /// pages that could not be read. A system call or two, no allocation unless there is an error.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self {
             Self::Mapped(file) => file.check(),
@@ -123,7 +124,8 @@ impl Bytes {
         }
     }
 
-    /// The path of a mapped file where another file stands now, or none. The mapped one lives on and stays as it is.
+    /// The path of a mapped file where another file stands now, or none. The mapped one lives on and stays as
+    /// it is.
     pub(crate) fn replaced(&self) -> Option<&Path> {
         match self {
             Self::Mapped(file) => file.is_replaced().then_some(&file.path),
@@ -209,8 +211,8 @@ mod fault {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    /// Mapped files that the handler can know: some more than a checkpoint may have. A fault in one beyond them ends the process
-    /// as if there were no handler.
+    /// Mapped files that the handler can know: some more than a checkpoint may have. A fault in one beyond
+    /// them ends the process as if there were no handler.
     const PLACES_MAX: usize = 2 * crate::limits::FILES_MAX;
     /// [`Place::start`] of a place that is free.
     const FREE: usize = 0;
@@ -256,7 +258,8 @@ mod fault {
         }
     }
 
-    /// Notes a mapping for the handler, which is installed with the first one. `None` if there is no place or no handler.
+    /// Notes a mapping for the handler, which is installed with the first one. `None` if there is no place or
+    /// no handler.
     pub fn watch(map: &[u8]) -> Option<&'static Place> {
         let page_bytes = HANDLER.get().or_else(install)?.page_bytes;
         let take = |place: &&Place| {
@@ -287,8 +290,8 @@ mod fault {
         }
         action.sa_sigaction = on_bus_error as *const () as libc::sighandler_t;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-        // SAFETY: the handler has the signature that SA_SIGINFO asks for and does nothing but atomic loads and stores, mmap
-        // and sigaction, which are system calls without locks or memory of their own.
+        // SAFETY: the handler has the signature that SA_SIGINFO asks for and does nothing but atomic loads
+        // and stores, mmap and sigaction, which are system calls without locks or memory of their own.
         unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
         HANDLER.get()
     }
@@ -309,14 +312,15 @@ mod fault {
             let bytes = place.end.load(Ordering::Relaxed) - first;
             let (access, kind) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED);
             place.has_holes.store(true, Ordering::Release);
-            // SAFETY: the pages from the one that cannot be read to the end of the mapping belong to a live `Mmap`, which is
-            // only ever read. Zeros in their place are what `check` reports; unmapping the whole range stays valid.
+            // SAFETY: the pages from the one that cannot be read to the end of the mapping belong to a live
+            // `Mmap`, which is only ever read. Zeros in their place are what `check` reports; unmapping the
+            // whole range stays valid.
             let zeros = unsafe { libc::mmap(first as *mut c_void, bytes, access, kind, -1, 0) };
             zeros != libc::MAP_FAILED
         });
         if !filled {
-            // Not of a file, or no help: the instruction is tried again and meets the handler there was before.
-            // SAFETY: the struct came from the system.
+            // Not of a file, or no help: the instruction is tried again and meets the handler there was
+            // before. SAFETY: the struct came from the system.
             unsafe { libc::sigaction(libc::SIGBUS, &raw const handler.previous, std::ptr::null_mut()) };
         }
     }

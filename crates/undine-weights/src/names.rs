@@ -3,12 +3,13 @@
 use crate::tensor::TensorTable;
 use crate::weight::{ExpertPart, LayerWeight, WeightName};
 
-/// Prefixes of the language model's tensors in Hugging Face checkpoints: plain, bare, vision (new and old), audio.
+/// Prefixes of the language model's tensors in Hugging Face checkpoints: plain, bare, vision (new and old),
+/// audio.
 const HF_PREFIXES: [&str; 6] =
     ["model.", "", "model.language_model.", "language_model.model.", "language_model.", "lfm."];
 
-/// Parts of names of tensors that no reader of these models uses: what the configuration says anyway, and the pooling of a vision
-/// tower whose patches are all wanted.
+/// Parts of names of tensors that no reader of these models uses: what the configuration says anyway, and the
+/// pooling of a vision tower whose patches are all wanted.
 const IDLE: [&str; 3] = ["rotary_emb.inv_freq", "position_ids", "vision_tower.head."];
 
 /// Whether a tensor is one that every reader of these models passes over.
@@ -37,8 +38,9 @@ pub(crate) fn unwrapped(name: &str) -> String {
     name
 }
 
-/// Whether a key is that of a matrix which is small and must be, or had better be, of floats: filters and tables, which are read value by
-/// value, and routers, because a choice of experts should not depend on rounded inputs.
+/// Whether a key is that of a matrix which is small and must be, or had better be, of floats: filters and
+/// tables, which are read value by value, and routers, because a choice of experts should not depend on
+/// rounded inputs.
 pub(crate) fn is_read_as_floats(key: &str) -> bool {
     const ENDINGS: [&str; 4] = [
         "feed_forward.gate.weight",
@@ -49,7 +51,8 @@ pub(crate) fn is_read_as_floats(key: &str) -> bool {
     ENDINGS.iter().any(|ending| key.ends_with(ending))
 }
 
-/// Takes away a prefix of the language model that is none of the known ones, if its token embedding is the only one there is.
+/// Takes away a prefix of the language model that is none of the known ones, if its token embedding is the
+/// only one there is.
 pub(crate) fn unwrap_prefix(table: &mut TensorTable, repairs: &mut Vec<String>) -> Result<(), String> {
     let all = || table.keys().chain(table.foreign.keys().map(String::as_str));
     // Of a packed embedding the codes have another name.
@@ -139,7 +142,8 @@ fn projection(part: ExpertPart) -> &'static str {
     }
 }
 
-/// How GGUF spells a weight; for a matrix of an expert, the tensor that holds those of all experts of the layer.
+/// How GGUF spells a weight; for a matrix of an expert, the tensor that holds those of all experts of the
+/// layer.
 pub fn gguf_name(name: WeightName) -> String {
     Names::Gguf.spellings(name).swap_remove(0)
 }

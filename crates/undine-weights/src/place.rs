@@ -32,7 +32,8 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// What `path` means: a folder itself or the one GGUF file in it; of a `.safetensors` or `.json` file its folder.
+    /// What `path` means: a folder itself or the one GGUF file in it; of a `.safetensors` or `.json` file its
+    /// folder.
     pub(crate) fn of(path: &Path) -> Result<Self, Error> {
         let kind = fs::metadata(path).map_err(|source| Error::io(path, source))?;
         if kind.is_dir() {

@@ -1,7 +1,8 @@
 //! Writing a [`Source`] as GGUF with other tensor types: on all cores, in little memory, whatever the size.
 //!
-//! Rows are cut into chunks; threads decode and encode them, one thread writes them in order. There are only so many
-//! buffers, and a thread takes its buffer before its chunk: the chunk that is written next always has one.
+//! Rows are cut into chunks; threads decode and encode them, one thread writes them in order. There are only
+//! so many buffers, and a thread takes its buffer before its chunk: the chunk that is written next always has
+//! one.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -52,8 +53,8 @@ impl Recoding {
 #[derive(Default)]
 struct Workplace<'a> {
     values: Vec<f32>,
-    /// Of the matrix that the last chunk was of. They take longer to prepare than to use for one chunk, and several times
-    /// the memory of a row.
+    /// Of the matrix that the last chunk was of. They take longer to prepare than to use for one chunk, and
+    /// several times the memory of a row.
     correlations: Option<(&'a Recoding, Correlations)>,
 }
 
@@ -80,12 +81,12 @@ struct Chunk<'a> {
 }
 
 impl Source {
-    /// Writes a GGUF file to `out`, which appears when everything is written, with one entry of `recodings` for each tensor;
-    /// `progress` gets the bytes of each piece that was written and may end the writing.
+    /// Writes a GGUF file to `out`, which appears when everything is written, with one entry of `recodings`
+    /// for each tensor; `progress` gets the bytes of each piece that was written and may end the writing.
     ///
     /// # Errors
-    /// If rows are not whole blocks of the chosen type, a value is not finite or too large for it, the system refuses, or
-    /// `progress` says so.
+    /// If rows are not whole blocks of the chosen type, a value is not finite or too large for it, the system
+    /// refuses, or `progress` says so.
     ///
     /// # Panics
     /// If there is not one entry for each tensor, or an importance has another shape than its tensor.
@@ -179,7 +180,8 @@ impl Source {
         recoded
     }
 
-    /// `general.file_type`: the number other programs know for the type most values have. Source: llama.cpp's public header.
+    /// `general.file_type`: the number other programs know for the type most values have. Source: llama.cpp's
+    /// public header.
     pub fn file_type(&self, recodings: &[Recoding]) -> u32 {
         let elems = |dtype: DType| -> usize {
             let of_type = self.tensors.iter().zip(recodings).filter(|(_, recoding)| recoding.dtype == dtype);
@@ -215,8 +217,8 @@ impl Source {
         }
     }
 
-    /// Bytes of a written file that do not depend on the types of its matrices: the header, and tensors that are no matrices.
-    /// Each matrix adds its own bytes, padded to a multiple of 32.
+    /// Bytes of a written file that do not depend on the types of its matrices: the header, and tensors that
+    /// are no matrices. Each matrix adds its own bytes, padded to a multiple of 32.
     ///
     /// # Errors
     /// If a name or value is beyond the limits of the format.

@@ -1,8 +1,8 @@
 //! Safetensors header reader: tensor table of one file, checked against the file's real size.
 //!
-//! Our own reader: version 0.8 of the `safetensors` crate adds an untrusted end offset to the header length without an
-//! overflow check, lets a duplicate name pass, and does not say which tensor is wrong.
-//! Source: the format description in the safetensors repository.
+//! Our own reader: version 0.8 of the `safetensors` crate adds an untrusted end offset to the header length
+//! without an overflow check, lets a duplicate name pass, and does not say which tensor is wrong. Source: the
+//! format description in the safetensors repository.
 
 use std::collections::HashSet;
 use std::fmt;

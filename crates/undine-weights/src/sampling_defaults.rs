@@ -1,12 +1,13 @@
-//! The sampling parameters that a checkpoint recommends. A file of a stranger must not make a model talk garbage, nor refuse
-//! to load for one number: what makes no sense is told and ignored.
+//! The sampling parameters that a checkpoint recommends. A file of a stranger must not make a model talk
+//! garbage, nor refuse to load for one number: what makes no sense is told and ignored.
 
 use serde_json::Value as Json;
 
 use crate::config_gguf::Metadata;
 use crate::config_hf::{json_integer, json_number, shorten};
 
-/// The sampling parameters a checkpoint recommends; `None` where it says nothing, or nothing that makes sense.
+/// The sampling parameters a checkpoint recommends; `None` where it says nothing, or nothing that makes
+/// sense.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct SamplingDefaults {
     /// Divides the logits.
@@ -42,7 +43,8 @@ struct Found {
     shown: String,
 }
 
-/// Reads the parameters of a file called `file`; `find` gives a value by the name that it has in a generation_config.json.
+/// Reads the parameters of a file called `file`; `find` gives a value by the name that it has in a
+/// generation_config.json.
 fn read(
     file: &str,
     find: impl Fn(&str) -> Option<(String, Found)>,

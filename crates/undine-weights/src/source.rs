@@ -1,7 +1,8 @@
-//! Any model file or folder as what a GGUF file of it holds: metadata, and tensors that can be written again in other types.
+//! Any model file or folder as what a GGUF file of it holds: metadata, and tensors that can be written again
+//! in other types.
 //!
-//! A GGUF file is taken as it is, with all its metadata and with tensors this program does not know; a Hugging Face folder
-//! becomes up to two sources, because GGUF keeps a vision tower in a file of its own.
+//! A GGUF file is taken as it is, with all its metadata and with tensors this program does not know; a
+//! Hugging Face folder becomes up to two sources, because GGUF keeps a vision tower in a file of its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +50,8 @@ pub struct SourceTensor {
     pub(crate) parts: Vec<Weight>,
 }
 
-/// Metadata and tensors of one GGUF file, existing or to be written. Files must not be changed while it is open.
+/// Metadata and tensors of one GGUF file, existing or to be written. Files must not be changed while it is
+/// open.
 pub struct Source {
     pub(crate) metadata: Vec<(String, Value)>,
     pub(crate) tensors: Vec<SourceTensor>,
@@ -82,8 +84,9 @@ impl SourceTensor {
         }
     }
 
-    /// Whether the tensor is a matrix, or one for each expert, that may have any type. Norms, biases, convolution filters,
-    /// routers, patch embeddings and position tables are read value by value and are F32 in every file.
+    /// Whether the tensor is a matrix, or one for each expert, that may have any type. Norms, biases,
+    /// convolution filters, routers, patch embeddings and position tables are read value by value and are F32
+    /// in every file.
     pub fn is_matrix(&self) -> bool {
         match self.role {
             TensorRole::Text(WeightName::TokenEmbedding | WeightName::Head | WeightName::Expert { .. }) => {
@@ -110,8 +113,8 @@ impl SourceTensor {
 }
 
 impl Source {
-    /// Opens a GGUF file (a model, any part of a split one, or an mmproj file), or a Hugging Face folder, whose vision tower
-    /// is the second source.
+    /// Opens a GGUF file (a model, any part of a split one, or an mmproj file), or a Hugging Face folder,
+    /// whose vision tower is the second source.
     ///
     /// # Errors
     /// If the file or folder is damaged, no LFM2 model, or the system refuses.
@@ -250,8 +253,8 @@ impl Source {
         values
     }
 
-    /// Metadata of a file of this type: with `general.file_type` and `general.quantization_version` after the other
-    /// general keys.
+    /// Metadata of a file of this type: with `general.file_type` and `general.quantization_version` after the
+    /// other general keys.
     pub(crate) fn metadata_of(&self, file_type: u32) -> Vec<(String, Value)> {
         let mut metadata = self.metadata.clone();
         let at = metadata.iter().rposition(|(key, _)| key.starts_with("general.")).map_or(0, |last| last + 1);

@@ -1,7 +1,7 @@
 //! Special tokens: their ids from all places that name them, and their texts as templates may use them.
 //!
-//! A tokenizer's configuration names tokens by text and is right about them; ids in other files are asked where it says nothing.
-//! An id that is none is told and ignored: it does not keep a model from running.
+//! A tokenizer's configuration names tokens by text and is right about them; ids in other files are asked
+//! where it says nothing. An id that is none is told and ignored: it does not keep a model from running.
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
@@ -167,7 +167,8 @@ impl TokenizerFile {
 pub(crate) struct Sources<'a> {
     /// Files with ids, in order of their word.
     pub with_ids: [(&'static str, &'a Json); 3],
-    /// Files with texts, in order of their word: tokenizer_config.json, special_tokens_map.json, processor_config.json.
+    /// Files with texts, in order of their word: tokenizer_config.json, special_tokens_map.json,
+    /// processor_config.json.
     pub with_texts: [&'a Json; 3],
     pub tokenizer: Option<&'a TokenizerFile>,
 }
@@ -235,8 +236,8 @@ fn token_text(value: &Json) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// All named texts: `bos_token` and whatever else ends in `_token`, the lists of additional ones, and those that have
-/// names of their own. The first file that has a name is right.
+/// All named texts: `bos_token` and whatever else ends in `_token`, the lists of additional ones, and those
+/// that have names of their own. The first file that has a name is right.
 fn texts(files: &[&Json]) -> Map<String, Json> {
     let mut texts = Map::new();
     let mut put = |name: &str, value: Option<Json>| {

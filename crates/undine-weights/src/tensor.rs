@@ -32,8 +32,8 @@ pub(crate) fn trim_leading_ones(shape: &[usize]) -> &[usize] {
     &shape[ones..]
 }
 
-/// Bytes of a tensor of this type and shape (outermost first), or `None` if the innermost dimension is not a whole number
-/// of blocks or the size overflows.
+/// Bytes of a tensor of this type and shape (outermost first), or `None` if the innermost dimension is not a
+/// whole number of blocks or the size overflows.
 pub(crate) fn tensor_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
     let (&cols, outer) = shape.split_last()?;
     outer.iter().try_fold(dtype.row_bytes(cols)?, |bytes, &dim| bytes.checked_mul(dim))

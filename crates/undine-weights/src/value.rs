@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Declares [`Value`] and [`Array`] from one table of scalar kinds: variant, Rust type, GGUF kind number, name.
+/// Declares [`Value`] and [`Array`] from one table of scalar kinds: variant, Rust type, GGUF kind number,
+/// name.
 macro_rules! values {
     ($($variant:ident($kind:ty) = $number:literal, $name:literal;)*) => {
         /// A metadata value.
@@ -13,7 +14,8 @@ macro_rules! values {
             Array(Array),
         }
 
-        /// A list of values of one scalar kind. Typed, so that a hostile length cannot cost more memory than its file.
+        /// A list of values of one scalar kind. Typed, so that a hostile length cannot cost more memory than
+        /// its file.
         #[derive(Clone, PartialEq, Debug)]
         pub enum Array {
             $(#[doc = concat!("Values of GGUF kind ", $name, ".")] $variant(Vec<$kind>),)*

@@ -123,7 +123,8 @@ impl LayerWeight {
         Self::ExpertBias,
     ];
 
-    /// Whether the weight is a vector or the convolution filter: small, and kept in a float type by every format.
+    /// Whether the weight is a vector or the convolution filter: small, and kept in a float type by every
+    /// format.
     pub(crate) fn is_float_only(self) -> bool {
         !matches!(
             self,

@@ -9,7 +9,8 @@ use crate::args_bench::BenchCommand;
 use crate::format::{parse_count, parse_count_u32};
 
 /// Runs, serves and measures LFM2 models.
-// Of a flag that is given twice the last one counts, as in the programs whose command lines people bring along.
+// Of a flag that is given twice the last one counts, as in the programs whose command lines people bring
+// along.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true, args_override_self = true)]
 pub struct Cli {
@@ -74,7 +75,8 @@ pub enum KvCacheDtype {
     /// 2 bytes a value; bfloat16 means this too.
     #[value(alias = "bfloat16")]
     Float16,
-    /// A byte a value and a scale for each key and value of a head: half of float16, and less exact. fp8 means this too.
+    /// A byte a value and a scale for each key and value of a head: half of float16, and less exact. fp8
+    /// means this too.
     #[value(name = "q8_0", aliases = ["fp8", "fp8_e4m3", "fp8_e5m2", "int8"])]
     Q8_0,
 }
@@ -103,7 +105,8 @@ pub enum HugePagesChoice {
     Auto,
     /// Always.
     On,
-    /// Never: weights are read where the file is mapped, and other processes with the same file share that memory.
+    /// Never: weights are read where the file is mapped, and other processes with the same file share that
+    /// memory.
     Off,
 }
 
@@ -170,8 +173,8 @@ pub struct SamplingArgs {
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub struct RunArgs {
-    /// A .gguf file, a checkpoint folder, or a name (see `undine models`); without one, the little demo model inside the
-    /// program.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`); without one, the little demo model
+    /// inside the program.
     #[arg(env = "UNDINE_MODEL")]
     pub model: Option<PathBuf>,
     /// The same as --prompt.
@@ -225,7 +228,8 @@ pub struct RunArgs {
     /// Arguments of the chat template, such as '{"enable_thinking": false}'.
     #[arg(long, value_name = "JSON", value_parser = crate::args_serve::parse_object)]
     pub chat_template_kwargs: Option<crate::args_serve::JsonObject>,
-    /// Show the model this PNG, JPEG, WebP, GIF or BMP file with the prompt, or with a chat's first message; may be repeated.
+    /// Show the model this PNG, JPEG, WebP, GIF or BMP file with the prompt, or with a chat's first message;
+    /// may be repeated.
     #[arg(long, value_name = "FILE", conflicts_with = "raw")]
     pub image: Vec<PathBuf>,
     /// How images are seen.
@@ -333,8 +337,8 @@ pub struct BenchArgs {
     /// Instruction set to compute with: auto, or one that this CPU has.
     #[arg(long, default_value = "auto")]
     pub isa: String,
-    /// Measure what this machine can read and compute (takes 1 GiB of memory for a moment), and say how much of
-    /// that limit each test reaches.
+    /// Measure what this machine can read and compute (takes 1 GiB of memory for a moment), and say how much
+    /// of that limit each test reaches.
     #[arg(long)]
     pub roofline: bool,
     /// Print a JSON list, one object per test; the same as --output json.

@@ -9,19 +9,23 @@ use clap::builder::NonEmptyStringValueParser;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
 pub struct AccessArgs {
-    /// A token clients must send, repeatable: one of them is enough. Without one in flags or file, VLLM_API_KEY counts.
-    // One value per flag: `--api-key KEY MODEL` must not take the model for a second key. An empty one, as of an unset variable,
-    // could not be sent. The rest is checked later (`parse_key`), because here an error would repeat the key.
+    /// A token clients must send, repeatable: one of them is enough. Without one in flags or file,
+    /// VLLM_API_KEY counts.
+    // One value per flag: `--api-key KEY MODEL` must not take the model for a second key. An empty one, as of
+    // an unset variable, could not be sent. The rest is checked later (`parse_key`), because here an error
+    // would repeat the key.
     #[arg(long, env = "UNDINE_API_KEY", hide_env_values = true, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     pub api_key: Vec<String>,
     /// A file of such tokens, one per line; lines that begin with # are comments.
     #[arg(long, env = "UNDINE_API_KEY_FILE", value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Names by which the server may be asked, beside this machine's own and the address it listens on: api.example.com,
-    /// *.example.com (the names below it), .example.com (both); "*" is all. As a JSON list or separated by commas.
+    /// Names by which the server may be asked, beside this machine's own and the address it listens on:
+    /// api.example.com, *.example.com (the names below it), .example.com (both); "*" is all. As a JSON list
+    /// or separated by commas.
     #[arg(long, env = "UNDINE_ALLOWED_HOSTS", value_name = "LIST", value_parser = parse_list)]
     pub allowed_hosts: Option<List>,
-    /// Origins of web pages that may ask (CORS), as a JSON list or separated by commas; "*" is all [default: none].
+    /// Origins of web pages that may ask (CORS), as a JSON list or separated by commas; "*" is all [default:
+    /// none].
     #[arg(long, value_name = "LIST", value_parser = parse_list)]
     pub allowed_origins: Option<List>,
     /// Methods they may use.
@@ -39,8 +43,8 @@ pub struct AccessArgs {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct List(pub Vec<String>);
 
-/// A key as a client can send it: what a header cannot carry would lock everyone out, and a blank one lets nobody in, which
-/// is rarely what was meant. The message does not repeat it.
+/// A key as a client can send it: what a header cannot carry would lock everyone out, and a blank one lets
+/// nobody in, which is rarely what was meant. The message does not repeat it.
 pub fn parse_key(text: &str) -> Result<String, String> {
     let key = text.trim();
     if key.is_empty() {

@@ -1,4 +1,5 @@
-//! The flags of `undine bench serve`, `throughput` and `latency`. Names, units and defaults are those of `vllm bench`.
+//! The flags of `undine bench serve`, `throughput` and `latency`. Names, units and defaults are those of
+//! `vllm bench`.
 
 use std::path::PathBuf;
 
@@ -93,7 +94,8 @@ pub struct BenchServeArgs {
     /// The name to ask for, if it is not --model.
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
-    /// A .gguf file, a checkpoint folder, or a name (see `undine models`) whose tokenizer makes prompts of exact length.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`) whose tokenizer makes prompts of
+    /// exact length.
     #[arg(long, value_name = "MODEL")]
     pub tokenizer: Option<PathBuf>,
     /// A header of each request; $OPENAI_API_KEY is sent as a bearer token unless one is given.
@@ -168,7 +170,8 @@ pub struct TrafficArgs {
     /// Requests per second; inf sends all at once.
     #[arg(long, value_name = "RPS", default_value_t = f64::INFINITY, value_parser = parse_rate)]
     pub request_rate: f64,
-    /// Shape of the gamma distribution of the times between requests: 1 is a Poisson process, less comes in bursts.
+    /// Shape of the gamma distribution of the times between requests: 1 is a Poisson process, less comes in
+    /// bursts.
     #[arg(long, default_value_t = 1.0, value_parser = parse_rate)]
     pub burstiness: f64,
     /// Most requests at a time.

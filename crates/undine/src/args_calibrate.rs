@@ -11,7 +11,8 @@ use crate::args_eval::WindowArgs;
 #[derive(Debug, Args)]
 #[command(after_help = CALIBRATE_EXAMPLES)]
 pub struct CalibrateArgs {
-    /// A .gguf file, a checkpoint folder, or a name (see `undine models`), best in float types; without one, the demo model.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`), best in float types; without one,
+    /// the demo model.
     #[arg(env = "UNDINE_MODEL")]
     pub model: Option<PathBuf>,
     /// The text, a UTF-8 file [default: a text in the program].

@@ -37,20 +37,20 @@ pub struct EvalArgs {
     /// The text, a UTF-8 file.
     #[arg(long, short = 'f', value_name = "FILE")]
     pub text: PathBuf,
-    /// The checkpoint to compare with (a file, a folder or a name), usually the one in float types that the model was
-    /// made from.
+    /// The checkpoint to compare with (a file, a folder or a name), usually the one in float types that the
+    /// model was made from.
     #[arg(long, value_name = "REFERENCE")]
     pub against: Option<PathBuf>,
     /// Compare with the logits in this file, which --save-logits of the reference or llama-perplexity's
     /// --kl-divergence-base wrote.
     #[arg(long, value_name = "FILE", conflicts_with = "against")]
     pub logits: Option<PathBuf>,
-    /// Write the model's logits of every prediction that counts to this file, for --logits; 2 bytes for each token of
-    /// the vocabulary.
+    /// Write the model's logits of every prediction that counts to this file, for --logits; 2 bytes for each
+    /// token of the vocabulary.
     #[arg(long, value_name = "FILE")]
     pub save_logits: Option<PathBuf>,
-    /// Begin a window every so many tokens; each token of the text counts once, with as much of the text before it as
-    /// its window has.
+    /// Begin a window every so many tokens; each token of the text counts once, with as much of the text
+    /// before it as its window has.
     #[arg(long, value_name = "TOKENS", value_parser = parse_count_u32, conflicts_with_all = ["logits", "save_logits"])]
     pub stride: Option<u32>,
     /// How the text is cut.

@@ -13,21 +13,22 @@ use crate::format::parse_count_u32;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct FitArgs {
-    /// A .gguf file, a checkpoint folder, a config.json, or a name that `undine synth --list` has; without one, the demo
-    /// model.
+    /// A .gguf file, a checkpoint folder, a config.json, or a name that `undine synth --list` has; without
+    /// one, the demo model.
     #[arg(env = "UNDINE_MODEL")]
     pub model: Option<String>,
     /// Quantization to size [default: the file's own, or Q4_K_M where there is none].
     #[arg(long = "type", value_name = "TYPE")]
     pub mix: Option<Mix>,
-    /// Tokens of prompt and answer together; takes 32K and the like [default: 4096, or what the model allows].
+    /// Tokens of prompt and answer together; takes 32K and the like [default: 4096, or what the model
+    /// allows].
     #[arg(short, long, visible_alias = "ctx", value_name = "TOKENS", value_parser = parse_count_u32)]
     pub context: Option<u32>,
     /// Sequences at once.
     #[arg(short, long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=USERS_MAX))]
     pub users: u32,
-    /// Devices by name (4090, "Mac mini M4 Pro", a100-80), by class (gpus, macs, phones, clouds, …), or all; several with commas
-    /// or by repeating the flag [default: a choice].
+    /// Devices by name (4090, "Mac mini M4 Pro", a100-80), by class (gpus, macs, phones, clouds, …), or all;
+    /// several with commas or by repeating the flag [default: a choice].
     #[arg(long, visible_alias = "device", value_name = "NAMES", num_args = 0..=1, default_missing_value = "all")]
     pub devices: Vec<String>,
     /// Order of the devices [default: that of the list].
@@ -48,10 +49,12 @@ pub struct FitArgs {
     /// Give experts adapters, too.
     #[arg(long, requires = "finetune")]
     pub train_experts: bool,
-    /// What a device costs, such as 0.72/h, for the cost of a million tokens [default: what a cloud's list says].
+    /// What a device costs, such as 0.72/h, for the cost of a million tokens [default: what a cloud's list
+    /// says].
     #[arg(long, value_name = "PRICE")]
     pub price: Option<Price>,
-    /// Measure this machine (and the model, if there is a file) for a few seconds, and say how far off the estimate is.
+    /// Measure this machine (and the model, if there is a file) for a few seconds, and say how far off the
+    /// estimate is.
     #[arg(long)]
     pub measure: bool,
     /// Show the formulas that the numbers come from.

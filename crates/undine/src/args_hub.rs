@@ -14,7 +14,8 @@ pub struct PullArgs {
     /// Branch, tag or commit [default: main]; the same as NAME@REVISION.
     #[arg(long)]
     pub revision: Option<String>,
-    /// Quantization, such as Q4_K_M [default: the best that fits this machine's free memory]; the same as NAME:QUANT.
+    /// Quantization, such as Q4_K_M [default: the best that fits this machine's free memory]; the same as
+    /// NAME:QUANT.
     #[arg(long, value_name = "QUANT")]
     pub quant: Option<String>,
     /// Fetch files that match this pattern instead of those that make up the model; may be repeated.

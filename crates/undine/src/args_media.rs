@@ -27,7 +27,8 @@ pub struct MediaArgs {
     /// Most images of one request: a number, or '{"image": 4}', or image=4 [default: 64].
     #[arg(long, value_name = "LIMIT", value_parser = parse_limit)]
     pub limit_mm_per_prompt: Option<u32>,
-    /// Hosts that images may be fetched from, also in private networks [default: every host with a public address].
+    /// Hosts that images may be fetched from, also in private networks [default: every host with a public
+    /// address].
     #[arg(long, env = "UNDINE_ALLOWED_MEDIA_DOMAINS", value_name = "LIST", value_parser = parse_list)]
     pub allowed_media_domains: Option<List>,
     /// A folder whose images requests may name by file:// URLs [default: none].
@@ -36,7 +37,8 @@ pub struct MediaArgs {
     /// Seconds that an image may take to arrive [default: VLLM_IMAGE_FETCH_TIMEOUT, else 5].
     #[arg(long, visible_alias = "image-fetch-timeout", env = "UNDINE_MEDIA_FETCH_TIMEOUT", value_name = "SECONDS", value_parser = parse_timeout)]
     pub media_fetch_timeout: Option<Duration>,
-    /// How images are cut unless a request says so, such as '{"max_image_tokens": 128, "do_image_splitting": false}'.
+    /// How images are cut unless a request says so, such as '{"max_image_tokens": 128, "do_image_splitting":
+    /// false}'.
     #[arg(long, value_name = "JSON", value_parser = parse_options)]
     pub mm_processor_kwargs: Option<ImageOptions>,
     /// Memory for prepared images that the next turn may bring again; 0 keeps none [default: 0.25].

@@ -11,23 +11,24 @@ use undine_quantize::{Mix, TypeOverride, parse_dtype};
 #[derive(Debug, Args)]
 #[command(after_help = QUANTIZE_EXAMPLES)]
 pub struct QuantizeArgs {
-    /// A .gguf file (a model, any part of a split one, or an mmproj file), a checkpoint folder, or a name (see
-    /// `undine models`).
+    /// A .gguf file (a model, any part of a split one, or an mmproj file), a checkpoint folder, or a name
+    /// (see `undine models`).
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// The .gguf file to write; a vision tower of a folder goes beside it, as mmproj-OUT.
     #[arg(value_name = "OUT", required_unless_present = "dry_run")]
     pub output: Option<PathBuf>,
-    /// Mix of types, such as Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_XS, Q3_K_M, IQ3_M, Q2_K, BF16; IQ2_XXS needs
-    /// an importance matrix.
+    /// Mix of types, such as Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_XS, Q3_K_M, IQ3_M, Q2_K, BF16; IQ2_XXS
+    /// needs an importance matrix.
     #[arg(long = "type", value_name = "TYPE", default_value_t = Mix::Q4_K_M)]
     pub mix: Mix,
-    /// Importance matrix of this model (.gguf or .dat): errors count where text goes, and one of `undine calibrate` also says
-    /// where they can be made up for. `auto` makes one first, from --text or from a text in the program (see `undine
-    /// calibrate`); a file of that name is ./auto.
+    /// Importance matrix of this model (.gguf or .dat): errors count where text goes, and one of `undine
+    /// calibrate` also says where they can be made up for. `auto` makes one first, from --text or from a text
+    /// in the program (see `undine calibrate`); a file of that name is ./auto.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<ImatrixSource>,
-    /// Type of matrices whose names match a regular expression, such as ffn_down=Q6_K; may be repeated, the first counts.
+    /// Type of matrices whose names match a regular expression, such as ffn_down=Q6_K; may be repeated, the
+    /// first counts.
     #[arg(long, value_name = "PATTERN=TYPE")]
     pub tensor_type: Vec<TypeOverride>,
     /// Type of the head, or of the token embedding that serves as one.
@@ -129,8 +130,8 @@ pub struct ConvertArgs {
     /// Float type of the matrices; norms and other small tensors of a GGUF file are always F32.
     #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t)]
     pub float_type: FloatType,
-    /// For a folder: the GGUF file with IN's vision tower [default: the first one beside IN with mmproj in its name that
-    /// fits].
+    /// For a folder: the GGUF file with IN's vision tower [default: the first one beside IN with mmproj in
+    /// its name that fits].
     #[arg(long, value_name = "FILE")]
     pub mmproj: Option<PathBuf>,
     /// Leave the vision tower out.

@@ -35,8 +35,8 @@ pub struct ServeArgs {
 /// What is loaded, and how it runs; shared with `undine batch`.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// A .gguf file, a checkpoint folder, or a name (see `undine models`) [env: UNDINE_MODEL]; without one, the demo model
-    /// inside the program.
+    /// A .gguf file, a checkpoint folder, or a name (see `undine models`) [env: UNDINE_MODEL]; without one,
+    /// the demo model inside the program.
     // Not `env`: a value from there would count as given, and contradict --model.
     pub model: Option<PathBuf>,
     /// What is run.
@@ -69,7 +69,8 @@ pub struct CheckpointArgs {
     /// The `model` of a configuration file; anything on the command line comes first.
     #[arg(long, hide = true)]
     pub model_in_config: Option<PathBuf>,
-    /// A YAML file of flags, names with - or _; the command line comes before it, and it before the environment.
+    /// A YAML file of flags, names with - or _; the command line comes before it, and it before the
+    /// environment.
     // Read before the command line is parsed; it is here for the help and the list of names.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -95,19 +96,22 @@ pub struct LimitArgs {
     /// Most sequences computed at once.
     #[arg(long, env = "UNDINE_MAX_NUM_SEQS", value_name = "SEQUENCES", default_value = "64", value_parser = parse_count_u32)]
     pub max_num_seqs: u32,
-    /// Most tokens computed in one step; a longer prompt is computed in several, and never holds up other answers.
+    /// Most tokens computed in one step; a longer prompt is computed in several, and never holds up other
+    /// answers.
     #[arg(long, env = "UNDINE_MAX_NUM_BATCHED_TOKENS", value_name = "TOKENS", default_value = "512", value_parser = parse_count_u32)]
     pub max_num_batched_tokens: u32,
     /// Most sequences that wait for their turn; a request beyond them gets 503 with Retry-After.
     #[arg(long, env = "UNDINE_MAX_QUEUED_REQUESTS", value_name = "SEQUENCES", default_value = "1024", value_parser = parse_count_u32)]
     pub max_queued_requests: u32,
-    /// Memory for keys and values, such as 4G; taken as it is used [default: 4G, or what one full sequence needs].
+    /// Memory for keys and values, such as 4G; taken as it is used [default: 4G, or what one full sequence
+    /// needs].
     #[arg(long, visible_alias = "kv-cache-memory", env = "UNDINE_KV_CACHE_MEMORY_BYTES", value_name = "BYTES", value_parser = parse_bytes)]
     pub kv_cache_memory_bytes: Option<u64>,
     /// The same as a share of this machine's memory, from which the weights are taken first.
     #[arg(long, env = "UNDINE_GPU_MEMORY_UTILIZATION", value_name = "SHARE", value_parser = parse_share, conflicts_with = "kv_cache_memory_bytes")]
     pub gpu_memory_utilization: Option<f64>,
-    /// In which order requests of one client begin: fcfs, as they arrive, or priority, lower values of `priority` first.
+    /// In which order requests of one client begin: fcfs, as they arrive, or priority, lower values of
+    /// `priority` first.
     #[arg(long, env = "UNDINE_SCHEDULING_POLICY", value_name = "POLICY", value_enum, default_value = "fcfs")]
     pub scheduling_policy: SchedulingPolicy,
     /// Keep keys and values of what has been computed for prompts that begin the same (the default).
@@ -146,20 +150,22 @@ pub struct AnswerArgs {
     /// Leave tool calls in the text, as --tool-call-parser none does.
     #[arg(long, hide = true, overrides_with = "enable_auto_tool_choice")]
     pub no_enable_auto_tool_choice: bool,
-    /// Accept a `chat_template` in requests: a template is a program, without files, network or endless loops.
+    /// Accept a `chat_template` in requests: a template is a program, without files, network or endless
+    /// loops.
     #[arg(long)]
     pub trust_request_chat_template: bool,
     /// Arguments of the chat template unless a request has its own, such as '{"enable_thinking": false}'.
     #[arg(long, value_name = "JSON", value_parser = parse_object)]
     pub default_chat_template_kwargs: Option<JsonObject>,
-    /// Where sampling defaults come from: auto (the checkpoint, or its published preset), vllm (none), or a folder
-    /// with generation_config.json.
+    /// Where sampling defaults come from: auto (the checkpoint, or its published preset), vllm (none), or a
+    /// folder with generation_config.json.
     #[arg(long, value_name = "SOURCE", default_value = "auto")]
     pub generation_config: String,
     /// Sampling defaults that come before those, such as '{"temperature": 0.3, "min_p": 0.15}'.
     #[arg(long, value_name = "JSON", value_parser = parse_object)]
     pub override_generation_config: Option<JsonObject>,
-    /// Seed of requests without one: the n-th of them gets the same in every run [default: nobody can foresee it].
+    /// Seed of requests without one: the n-th of them gets the same in every run [default: nobody can foresee
+    /// it].
     #[arg(long)]
     pub seed: Option<u64>,
     /// Most log-probabilities per token that a request may ask for; -1 is as many as there can be, 128.
@@ -180,8 +186,8 @@ pub struct HttpArgs {
     /// Port to listen on; 0 lets the system choose.
     #[arg(long, env = "UNDINE_PORT", default_value_t = 8000)]
     pub port: u16,
-    /// Listen on this Unix socket instead; whoever may write to its file may connect, which is its owner unless the umask says
-    /// otherwise. What is no socket, or one that somebody answers, is left alone.
+    /// Listen on this Unix socket instead; whoever may write to its file may connect, which is its owner
+    /// unless the umask says otherwise. What is no socket, or one that somebody answers, is left alone.
     #[arg(long, env = "UNDINE_UDS", value_name = "PATH")]
     pub uds: Option<PathBuf>,
     /// A prefix of paths, such as /llm, that a proxy in front leaves in place.
@@ -202,19 +208,21 @@ pub struct HttpArgs {
     /// Longest request body.
     #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = parse_bytes)]
     pub max_body_bytes: u64,
-    /// Most connections at once. Beyond them idle ones are closed; while all are being answered, probes are answered and
-    /// everything else is refused.
+    /// Most connections at once. Beyond them idle ones are closed; while all are being answered, probes are
+    /// answered and everything else is refused.
     #[arg(long, env = "UNDINE_MAX_CONNECTIONS", value_name = "COUNT", default_value = "1024", value_parser = parse_count_u32)]
     pub max_connections: u32,
-    /// Most of them from one address other than this machine's own; 0 is any number, for a server behind a proxy elsewhere
-    /// [default: half of --max-connections].
+    /// Most of them from one address other than this machine's own; 0 is any number, for a server behind a
+    /// proxy elsewhere [default: half of --max-connections].
     #[arg(long, env = "UNDINE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
     pub max_connections_per_address: Option<u32>,
-    /// Most requests of one client that are being answered or wait, a client being an API key if there are several, else an
-    /// address other than this machine's own; more get 429 with Retry-After. 0 is any number.
+    /// Most requests of one client that are being answered or wait, a client being an API key if there are
+    /// several, else an address other than this machine's own; more get 429 with Retry-After. 0 is any
+    /// number.
     #[arg(long, env = "UNDINE_MAX_REQUESTS_PER_CLIENT", value_name = "COUNT", default_value_t = undine_server::REQUESTS_PER_CLIENT_MAX as u32)]
     pub max_requests_per_client: u32,
-    /// Refuse requests with fields that undine does not know, instead of ignoring these with a line in the log and a header.
+    /// Refuse requests with fields that undine does not know, instead of ignoring these with a line in the
+    /// log and a header.
     #[arg(long)]
     pub strict_fields: bool,
     /// Answer /tokenizer_info: special tokens, and the chat template, which may be secret.

@@ -15,12 +15,13 @@ pub struct TargetArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "text", group = "goal",
           conflicts_with_all = ["target_kl", "mix", "pure", "tensor_type", "output_tensor_type", "token_embedding_type"])]
     pub target_size: Option<u64>,
-    /// Choose a type for each tensor so that the mean KL divergence from IN is at most this, in nats per token, such as 0.01.
+    /// Choose a type for each tensor so that the mean KL divergence from IN is at most this, in nats per
+    /// token, such as 0.01.
     #[arg(long, value_name = "NATS", value_parser = parse_kl, requires = "text", group = "goal",
           conflicts_with_all = ["mix", "pure", "tensor_type", "output_tensor_type", "token_embedding_type"])]
     pub target_kl: Option<f64>,
-    /// The text to measure on, a UTF-8 file; without --imatrix, or with --imatrix auto, the importance matrix is made from
-    /// it too.
+    /// The text to measure on, a UTF-8 file; without --imatrix, or with --imatrix auto, the importance matrix
+    /// is made from it too.
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Tokens of a window of the text.
@@ -57,7 +58,8 @@ pub enum Target {
 /// How to find out what a tensor costs in a type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum Sensitivity {
-    /// Measure the divergence with each tensor alone in one type; other types in proportion to their weighted error.
+    /// Measure the divergence with each tensor alone in one type; other types in proportion to their weighted
+    /// error.
     #[default]
     Probe,
     /// Measure it with each tensor alone in each type.

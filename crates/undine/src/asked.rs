@@ -72,7 +72,8 @@ fn model_and_words(args: &RunArgs, exists: impl Fn(&Path) -> bool) -> (Option<Pa
     }
 }
 
-/// Whether a text is something to say, and not a misspelt name or path: names have no blanks, and paths begin or end like paths.
+/// Whether a text is something to say, and not a misspelt name or path: names have no blanks, and paths begin
+/// or end like paths.
 fn is_said(text: &str) -> bool {
     let begins_like_a_path = ["/", "./", "../", "~", "\\\\"].iter().any(|start| text.starts_with(start));
     let ends_like_a_file = [".gguf", ".safetensors", "/"].iter().any(|end| text.ends_with(end));

@@ -1,7 +1,9 @@
-//! `undine batch`: a file of requests to a file of results, through the server's own routes, without a network.
+//! `undine batch`: a file of requests to a file of results, through the server's own routes, without a
+//! network.
 //!
-//! Invariant: a line of results is written whole or cut off by the next run, and a request whose line is there is never
-//! run again. So whatever ends a run, the next one loses and repeats nothing that has been written.
+//! Invariant: a line of results is written whole or cut off by the next run, and a request whose line is
+//! there is never run again. So whatever ends a run, the next one loses and repeats nothing that has been
+//! written.
 
 pub mod input;
 mod progress;

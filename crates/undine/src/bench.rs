@@ -1,9 +1,10 @@
-//! `undine bench`: prefill and decode speed on random tokens, straight on the executor, as llama-bench measures them.
+//! `undine bench`: prefill and decode speed on random tokens, straight on the executor, as llama-bench
+//! measures them.
 //!
-//! A `pp` test computes a prompt, with logits of its last row only. A `tg` test computes single tokens of one or
-//! several sequences. Both start from an empty context or from a depth that is filled before the clock starts.
-//! Nothing is sampled but the best token. The answers of every test are computed a second time in other steps, outside
-//! the timed part, and must be equal to the bit.
+//! A `pp` test computes a prompt, with logits of its last row only. A `tg` test computes single tokens of one
+//! or several sequences. Both start from an empty context or from a depth that is filled before the clock
+//! starts. Nothing is sampled but the best token. The answers of every test are computed a second time in
+//! other steps, outside the timed part, and must be equal to the bit.
 //!
 //! `serve` measures any server over HTTP; `offline` drives the engine, for `throughput` and `latency`.
 

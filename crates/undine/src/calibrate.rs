@@ -36,8 +36,8 @@ pub fn run(args: &CalibrateArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// An importance matrix of a model from this text, or from the one in the program, as `undine calibrate` makes it unless
-/// told otherwise.
+/// An importance matrix of a model from this text, or from the one in the program, as `undine calibrate`
+/// makes it unless told otherwise.
 pub fn automatic(model: &Path, text: Option<&Path>, threads: Option<u16>) -> Result<Imatrix, Error> {
     collected(Some(model), text, &WINDOWS_DEFAULT, &ExecutorArgs::with_threads(threads))
 }
@@ -78,7 +78,8 @@ fn collected(
     })
 }
 
-/// Computes all windows while the executor collects, with the head of every row. Returns the perplexity of all tokens.
+/// Computes all windows while the executor collects, with the head of every row. Returns the perplexity of
+/// all tokens.
 pub fn collect(scorer: &mut Scorer, windows: &Windows, layout: Layout) -> Result<Mean, Error> {
     scorer.executor().collect_inputs();
     let mut losses = Vec::with_capacity(windows.scored_tokens());
@@ -92,8 +93,8 @@ pub fn collect(scorer: &mut Scorer, windows: &Windows, layout: Layout) -> Result
     Ok(Mean::of(losses.into_iter()).exp())
 }
 
-/// What was collected, by tensor. Tensors that nothing went through are left out: an embedding table that is no head,
-/// and the experts of a layer if none was chosen.
+/// What was collected, by tensor. Tensors that nothing went through are left out: an embedding table that is
+/// no head, and the experts of a layer if none was chosen.
 pub fn entries(model: &Model, executor: &CpuExecutor) -> Result<BTreeMap<String, ImatrixEntry>, Error> {
     let mut collected: BTreeMap<String, (Vec<f32>, Vec<f32>)> = BTreeMap::new();
     let inputs = |id| executor.inputs(id).expect("collecting was asked for before the first step");

@@ -1,7 +1,7 @@
 //! The interactive chat: a line editor, slash commands, streamed answers.
 //!
-//! Every turn renders the whole conversation through the template again, so that what the model sees is always exactly
-//! what the template makes of the messages.
+//! Every turn renders the whole conversation through the template again, so that what the model sees is
+//! always exactly what the template makes of the messages.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -85,7 +85,8 @@ impl Chat {
         }
     }
 
-    /// Reads and answers until the user leaves. The first message shows `pictures`; it is `first`, if there is one.
+    /// Reads and answers until the user leaves. The first message shows `pictures`; it is `first`, if there
+    /// is one.
     pub fn run(mut self, pictures: &[PathBuf], first: Option<&str>) -> Result<(), Error> {
         let mut editor = Editor::new()?;
         tell(self.greeting())?;
@@ -152,7 +153,8 @@ impl Chat {
         Ok(Next::Line)
     }
 
-    /// Adds the pictures whose files were dragged into a line to the next message; returns the rest if there are any.
+    /// Adds the pictures whose files were dragged into a line to the next message; returns the rest if there
+    /// are any.
     fn without_pictures(&mut self, line: &str) -> Result<Option<String>, Error> {
         if self.completes || line.trim_start().starts_with(command::FENCE) {
             return Ok(None);

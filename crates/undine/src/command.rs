@@ -126,7 +126,8 @@ pub fn parse(input: &str) -> Line {
     Line::Command(command)
 }
 
-/// A line that begins with `/` and is no command: a path or a sentence is said, what looks like a misspelt command is told.
+/// A line that begins with `/` and is no command: a path or a sentence is said, what looks like a misspelt
+/// command is told.
 fn unknown(text: &str, name: &str, argument: &str) -> Line {
     let is_word = !name.is_empty() && name.chars().all(|sign| sign.is_ascii_alphabetic());
     let typed = format!("/{}", name.to_ascii_lowercase());

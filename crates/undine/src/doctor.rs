@@ -1,6 +1,7 @@
 //! `undine doctor`: what this machine has for a model, what holds it back, and what to do about it.
 //!
-//! Facts come from the system's own files (`doctor/system.rs`, which only reads); what they mean is decided here.
+//! Facts come from the system's own files (`doctor/system.rs`, which only reads); what they mean is decided
+//! here.
 
 pub mod system;
 

@@ -1,4 +1,5 @@
-//! Picture files dragged into a terminal, which types their paths: quoted, with backslashes, or as `file://` URLs.
+//! Picture files dragged into a terminal, which types their paths: quoted, with backslashes, or as `file://`
+//! URLs.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,9 @@ pub struct Typed {
     pub pictures: Vec<PathBuf>,
 }
 
-/// Takes the paths of pictures that exist out of a line. Only absolute paths, which are what a terminal types, and those that
-/// begin with `./`, `../` or `~/` are looked at: a name alone may be part of a sentence.
+/// Takes the paths of pictures that exist out of a line. Only absolute paths, which are what a terminal
+/// types, and those that begin with `./`, `../` or `~/` are looked at: a name alone may be part of a
+/// sentence.
 pub fn split(line: &str, exists: impl Fn(&Path) -> bool) -> Typed {
     let (mut text, mut pictures) = (String::new(), Vec::new());
     let mut rest = line;

@@ -1,9 +1,10 @@
 //! The line editor of a chat: what is typed, continued lines, Tab, the history.
 //!
-//! Lines that are pasted where the terminal does not mark a paste arrive as if each had been typed and entered: they are
-//! messages one after the other, as in llama.cpp's and Ollama's chats. None is lost while an answer is written: the editor keeps
-//! what it has read beyond a line (its feature `buffer-redux`; without it that is thrown away when a line ends).
-//! Where the terminal marks it, as nearly all do, a paste is one message with its lines.
+//! Lines that are pasted where the terminal does not mark a paste arrive as if each had been typed and
+//! entered: they are messages one after the other, as in llama.cpp's and Ollama's chats. None is lost while
+//! an answer is written: the editor keeps what it has read beyond a line (its feature `buffer-redux`; without
+//! it that is thrown away when a line ends). Where the terminal marks it, as nearly all do, a paste is one
+//! message with its lines.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

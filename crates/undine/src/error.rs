@@ -136,7 +136,8 @@ impl Error {
     }
 }
 
-/// The message of an error with its causes, each after a colon; a cause already part of the message is not repeated.
+/// The message of an error with its causes, each after a colon; a cause already part of the message is not
+/// repeated.
 pub fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

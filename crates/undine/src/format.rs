@@ -40,8 +40,8 @@ pub fn counted(count: usize, thing: &str) -> String {
     format!("{} {thing}{ending}", grouped(count as u64))
 }
 
-/// Parses a count that may end in a unit: `k m g` are powers of 1000, `K M G` powers of 1024, as vLLM reads them.
-/// `25.6k` is 25,600 and `32K` is 32,768.
+/// Parses a count that may end in a unit: `k m g` are powers of 1000, `K M G` powers of 1024, as vLLM reads
+/// them. `25.6k` is 25,600 and `32K` is 32,768.
 pub fn parse_count(text: &str) -> Result<u64, String> {
     const EXPECTED: &str =
         "expected a whole number, optionally with k, m, g (1000) or K, M, G (1024), such as 32K";

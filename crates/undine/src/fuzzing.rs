@@ -1,4 +1,5 @@
-//! What comes from outside and is read by this crate alone, for the fuzz targets in `fuzz/`. Not an interface.
+//! What comes from outside and is read by this crate alone, for the fuzz targets in `fuzz/`. Not an
+//! interface.
 
 use std::collections::HashSet;
 use std::ffi::OsString;

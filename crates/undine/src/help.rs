@@ -1,4 +1,5 @@
-//! How help is laid out: commands in groups, examples before flags, and rare flags only where all are asked for.
+//! How help is laid out: commands in groups, examples before flags, and rare flags only where all are asked
+//! for.
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -38,7 +38,8 @@ pub fn for_templates() -> Result<Option<Arc<Helpers>>, Error> {
     Ok(HELPERS.get_or_init(helpers).clone())
 }
 
-/// Starts a helper that will be needed soon, while other things are done. Whoever needs it tells if that failed.
+/// Starts a helper that will be needed soon, while other things are done. Whoever needs it tells if that
+/// failed.
 pub fn warm() {
     if let Ok(Some(helpers)) = for_templates() {
         drop(helpers.warm());

@@ -1,8 +1,9 @@
 //! Secrets leave the command line, which every user of a machine can read in the list of processes.
 //!
-//! A process cannot portably change its own arguments. So it starts its own program again in its place, with the same process
-//! id, the values of such flags replaced by `***`, and the values themselves in a pipe that only this process has. They can be
-//! seen for the moment before that; a file or the environment never shows them.
+//! A process cannot portably change its own arguments. So it starts its own program again in its place, with
+//! the same process id, the values of such flags replaced by `***`, and the values themselves in a pipe that
+//! only this process has. They can be seen for the moment before that; a file or the environment never shows
+//! them.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,16 +16,16 @@ use crate::shown::say;
 const SECRET_FLAGS: [&str; 2] = ["--api-key", "--hf-token"];
 /// What is seen in place of a secret.
 const MASK: &str = "***";
-/// The first word of a command line whose secrets are in a pipe; the second is the pipe's number. Not an environment variable:
-/// programs that this one starts would inherit it.
+/// The first word of a command line whose secrets are in a pipe; the second is the pipe's number. Not an
+/// environment variable: programs that this one starts would inherit it.
 const MARK: &str = "--secrets-in-pipe";
 /// What every pipe holds without a reader.
 const PIPE_BYTES: usize = 4096;
 /// Between secrets in the pipe; no argument can contain it.
 const SEPARATOR: u8 = 0;
 
-/// The command line with its secrets. If they are still visible the program starts again, and this returns only if that is
-/// not possible.
+/// The command line with its secrets. If they are still visible the program starts again, and this returns
+/// only if that is not possible.
 pub fn reveal(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
     if words.get(1).is_some_and(|word| word == MARK) {
         return put_back(words);
@@ -71,7 +72,8 @@ fn take_out(words: &[OsString]) -> (Vec<OsString>, Vec<Vec<u8>>) {
     (masked, secrets)
 }
 
-/// A flag as it is known by, and the value after its equals sign. Whatever has none of our flags' names comes back as nothing.
+/// A flag as it is known by, and the value after its equals sign. Whatever has none of our flags' names comes
+/// back as nothing.
 fn split(word: &OsStr) -> (String, Option<Vec<u8>>) {
     let bytes = word.as_bytes();
     let end = bytes.iter().position(|&byte| byte == b'=');

@@ -1,5 +1,5 @@
-//! Log lines of the server on standard error: short ones for people, all there is at the levels of debugging, or JSON, one object
-//! per line.
+//! Log lines of the server on standard error: short ones for people, all there is at the levels of debugging,
+//! or JSON, one object per line.
 
 use std::fmt::{self, Write};
 use std::io::IsTerminal;

@@ -1,6 +1,7 @@
 //! How much memory this process may use.
 
-/// The machine's memory in bytes, or less if the process runs under a lower limit (a container's); Linux only.
+/// The machine's memory in bytes, or less if the process runs under a lower limit (a container's); Linux
+/// only.
 pub fn total_bytes() -> Option<u64> {
     let machine = kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
     // Version 2 of control groups, as seen from inside a container.
@@ -20,7 +21,8 @@ pub enum HugePages {
     Never,
 }
 
-/// What programs can still take without any being pushed out, in bytes, as the system estimates it; Linux only.
+/// What programs can still take without any being pushed out, in bytes, as the system estimates it; Linux
+/// only.
 pub fn available_bytes() -> Option<u64> {
     let available = kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     Some(total_bytes()?.min(available))

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use undine_server::FileCheck;
 use undine_weights::Checkpoint;
 
-/// Fails once a file was written to or cut short. A file that another has replaced by name is told once and is no
-/// failure: the one in use lives on.
+/// Fails once a file was written to or cut short. A file that another has replaced by name is told once and
+/// is no failure: the one in use lives on.
 pub fn check(checkpoint: &Arc<Checkpoint>) -> FileCheck {
     let (checkpoint, told) = (Arc::clone(checkpoint), AtomicBool::new(false));
     Arc::new(move || {

@@ -1,4 +1,5 @@
-//! The MODEL argument: a file, a folder, or the demo model inside the program; and the text side of a checkpoint.
+//! The MODEL argument: a file, a folder, or the demo model inside the program; and the text side of a
+//! checkpoint.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ const DEMO: &[u8] = include_bytes!("../../../demo/undine-demo.gguf");
 /// What the demo model is called in messages.
 pub const DEMO_NAME: &str = "undine-demo";
 
-/// Opens MODEL, a path or a name, and reports what was mended or left out on standard error, one line each. A vision tower is found where it belongs.
+/// Opens MODEL, a path or a name, and reports what was mended or left out on standard error, one line each. A
+/// vision tower is found where it belongs.
 pub fn open(model: Option<&Path>) -> Result<Arc<Checkpoint>, Error> {
     open_with(model, None)
 }
@@ -45,8 +47,8 @@ pub fn open_with(model: Option<&Path>, mmproj: Option<&Path>) -> Result<Arc<Chec
     Ok(Arc::new(checkpoint))
 }
 
-/// Maps a checkpoint's files on a thread of its own, until it is dropped. The answer begins sooner if that is done while
-/// the tokenizer is made: mapping takes half as long as the first step's own work.
+/// Maps a checkpoint's files on a thread of its own, until it is dropped. The answer begins sooner if that is
+/// done while the tokenizer is made: mapping takes half as long as the first step's own work.
 pub struct MappingAhead {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,

@@ -1,5 +1,5 @@
-//! An answer as it appears. On a terminal: what the model thinks, dim where there are colours, then the answer on a line of
-//! its own, words whole, nothing that steers. Elsewhere: the answer, as it is.
+//! An answer as it appears. On a terminal: what the model thinks, dim where there are colours, then the
+//! answer on a line of its own, words whole, nothing that steers. Elsewhere: the answer, as it is.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -1,5 +1,5 @@
-//! Progress on a terminal: a line that fits its width, taken away when the work ends, however it ends. There is none where
-//! standard error is no terminal or a dumb one, and none is coloured.
+//! Progress on a terminal: a line that fits its width, taken away when the work ends, however it ends. There
+//! is none where standard error is no terminal or a dumb one, and none is coloured.
 
 use std::fmt::Write;
 use std::sync::LazyLock;

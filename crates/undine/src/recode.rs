@@ -84,7 +84,8 @@ fn bytes(source: &Source, recodings: &[Recoding]) -> u64 {
     tensors.map(|(tensor, recoding)| tensor.bytes_as(recoding.dtype).unwrap_or(0)).sum()
 }
 
-/// The same with a bar that is there; `file` is what becomes of the tensors, and the type that the file names.
+/// The same with a bar that is there; `file` is what becomes of the tensors, and the type that the file
+/// names.
 pub fn write_with(
     source: &Source,
     file: (&[Recoding], u32),

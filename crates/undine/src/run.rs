@@ -123,8 +123,8 @@ fn answer_once(args: &RunArgs, mut ready: Ready, asked: &Asked, text: &str) -> R
     if args.verbose {
         say!("{}", answer::describe(&answer.numbers));
     }
-    // The process ends here, and the system takes everything back at once: a hundred thousand texts of the vocabulary need not
-    // be freed one by one before.
+    // The process ends here, and the system takes everything back at once: a hundred thousand texts of the
+    // vocabulary need not be freed one by one before.
     std::mem::forget(ready);
     match answer.numbers.end {
         End::Interrupted => Err(Error::Interrupted),
@@ -167,7 +167,8 @@ fn make_prompt(args: &RunArgs, ready: &Ready, asked: &Asked, prompt: &str) -> Re
     text.raw_prompt(&(pictures + &prompt))
 }
 
-/// The pictures to show, those whose paths stand in the prompt of a model that sees among them, and the rest of it.
+/// The pictures to show, those whose paths stand in the prompt of a model that sees among them, and the rest
+/// of it.
 fn with_dragged(args: &RunArgs, text: &ModelText, prompt: &str) -> (Vec<PathBuf>, String) {
     let typed = dragged::split(prompt, Path::is_file);
     if args.raw || typed.pictures.is_empty() {

@@ -8,15 +8,15 @@ use tokio::runtime::Runtime;
 
 use crate::error::Error;
 
-/// Threads beside those that compute and the runtime's own: the engine's, of masks, of the model's files, and those that prepare
-/// requests.
+/// Threads beside those that compute and the runtime's own: the engine's, of masks, of the model's files, and
+/// those that prepare requests.
 const THREADS_BESIDE: usize = 7;
 
 /// A runtime for connections, beside `computing` threads that compute.
 ///
 /// # Errors
-/// If the system does not give as many threads as will be needed: the runtime's own panic then, and some of them wait for
-/// ever for the others.
+/// If the system does not give as many threads as will be needed: the runtime's own panic then, and some of
+/// them wait for ever for the others.
 pub fn new(computing: usize) -> Result<Runtime, Error> {
     let own = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = own + computing + THREADS_BESIDE;

@@ -1,5 +1,5 @@
-//! Sampling settings: what the checkpoint recommends, else the model's published preset, else the plain distribution;
-//! flags and `/set` override each on its own.
+//! Sampling settings: what the checkpoint recommends, else the model's published preset, else the plain
+//! distribution; flags and `/set` override each on its own.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -104,7 +104,8 @@ impl Settings {
         SamplingParams { seed: self.seed.unwrap_or_else(fresh_seed), ..self.params }
     }
 
-    /// Changes one setting; both are as the user wrote them. An empty value of `seed`, `max_tokens` or `stop` resets it.
+    /// Changes one setting; both are as the user wrote them. An empty value of `seed`, `max_tokens` or `stop`
+    /// resets it.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let whole = || value.parse().map_err(|_| format!("expected a whole number, found {value:?}"));
         let params = &mut self.params;

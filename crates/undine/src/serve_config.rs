@@ -1,5 +1,5 @@
-//! What happens to a command line of `serve` or `batch` before it is parsed: the flags of `--config FILE` are put in front of it, and
-//! spellings that `vllm serve` understands are brought into one form.
+//! What happens to a command line of `serve` or `batch` before it is parsed: the flags of `--config FILE` are
+//! put in front of it, and spellings that `vllm serve` understands are brought into one form.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -14,7 +14,8 @@ use crate::text_file;
 
 /// Longest configuration file.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
-/// How similar two names must be for one to be meant by the other (Jaro and Winkler's measure, 1 being equal).
+/// How similar two names must be for one to be meant by the other (Jaro and Winkler's measure, 1 being
+/// equal).
 const SIMILARITY_MIN: f64 = 0.7;
 
 /// Short flags of vLLM with more than one letter, which would be read as several flags.

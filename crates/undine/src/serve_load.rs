@@ -1,4 +1,5 @@
-//! What `undine serve` and `undine batch` load: the model, its text side and sampling defaults, the memory for keys and values.
+//! What `undine serve` and `undine batch` load: the model, its text side and sampling defaults, the memory
+//! for keys and values.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,10 @@
-//! The file of a Unix socket: made only where there is none or one that nobody answers, removed only if it is still ours.
+//! The file of a Unix socket: made only where there is none or one that nobody answers, removed only if it is
+//! still ours.
 //!
-//! Looking at the place, removing what is left over and binding are one section, which servers enter one at a time: an
-//! advisory lock on the folder, held for as long as this takes. So a socket that is bound and does not listen yet is never
-//! taken for one that was left over, and of two servers that find the same one left over the second finds the first. The lock
-//! leaves no file behind and goes with the process.
+//! Looking at the place, removing what is left over and binding are one section, which servers enter one at a
+//! time: an advisory lock on the folder, held for as long as this takes. So a socket that is bound and does
+//! not listen yet is never taken for one that was left over, and of two servers that find the same one left
+//! over the second finds the first. The lock leaves no file behind and goes with the process.
 
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;

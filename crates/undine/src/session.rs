@@ -19,8 +19,8 @@ use crate::shown::say;
 const CONTEXT_DEFAULT_MAX: u32 = 131_072;
 /// Rows in one step. Ctrl-C is seen between steps, so a step must not take too long.
 const ROWS: u32 = 256;
-/// Convolution states kept for a sequence that runs, and besides: each turn of a conversation keeps two or three. One
-/// takes the memory of some 13 tokens of keys and values.
+/// Convolution states kept for a sequence that runs, and besides: each turn of a conversation keeps two or
+/// three. One takes the memory of some 13 tokens of keys and values.
 const SNAPSHOTS_PER_SLOT: u32 = 4;
 const SNAPSHOTS_BESIDE: u32 = 12;
 /// Weights of fewer bytes are read fast as they are.
@@ -63,7 +63,8 @@ pub fn snapshots(slots: u32) -> u32 {
     slots.saturating_mul(SNAPSHOTS_PER_SLOT).saturating_add(SNAPSHOTS_BESIDE)
 }
 
-/// Whether to copy the weights to huge pages, beside the keys and values of `sequences` sequences of `context` tokens.
+/// Whether to copy the weights to huge pages, beside the keys and values of `sequences` sequences of
+/// `context` tokens.
 pub fn huge_pages(
     choice: HugePagesChoice,
     checkpoint: &Checkpoint,

@@ -1,8 +1,9 @@
 //! What comes from outside, as it may be shown: on a terminal, in a table, in a log.
 //!
-//! Names, metadata and answers of other machines may hold characters that steer a terminal, begin a line that looks like this
-//! program's, or turn text around, and may be of any length. All that this program prints but the text of an answer goes
-//! through here: such characters are written as `\u001b`, which in JSON is the same text, and what is too long is cut.
+//! Names, metadata and answers of other machines may hold characters that steer a terminal, begin a line that
+//! looks like this program's, or turn text around, and may be of any length. All that this program prints but
+//! the text of an answer goes through here: such characters are written as `\u001b`, which in JSON is the
+//! same text, and what is too long is cut.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,14 +12,16 @@ use std::panic::PanicHookInfo;
 
 use crate::wrap;
 
-/// Characters of a text that has a line, or a part of one, to itself: some at the beginning, and some at the end.
+/// Characters of a text that has a line, or a part of one, to itself: some at the beginning, and some at the
+/// end.
 const LINE_CHARS: (usize, usize) = (300, 100);
 /// The same of a message, which may have lines.
 const MESSAGE_CHARS: (usize, usize) = (6000, 2000);
 /// What begins every line of a message but the first.
 const INDENT: &str = "  ";
 
-/// Whether a character is not to be shown as it is: it steers (C0, DEL, C1), ends a line, or turns text around.
+/// Whether a character is not to be shown as it is: it steers (C0, DEL, C1), ends a line, or turns text
+/// around.
 fn is_hidden(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -41,8 +44,8 @@ fn escaped(text: &str, kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A text of a model for a terminal: lines and tabulators stay, other control characters are shown as the symbols that stand
-/// for them, and what has no symbol as `\u009b`.
+/// A text of a model for a terminal: lines and tabulators stay, other control characters are shown as the
+/// symbols that stand for them, and what has no symbol as `\u009b`.
 pub fn symbols(text: &str) -> Cow<'_, str> {
     let stays = |character: char| matches!(character, '\n' | '\t');
     if !text.contains(|character| is_hidden(character) && !stays(character)) {
@@ -81,8 +84,8 @@ pub fn line(text: &str) -> String {
     escaped(&cut(text, LINE_CHARS), |_| false).into_owned()
 }
 
-/// A message of this program with texts from outside in it. No line but the first begins at the margin, so that none can be
-/// made to look like another message.
+/// A message of this program with texts from outside in it. No line but the first begins at the margin, so
+/// that none can be made to look like another message.
 pub fn message(text: &str) -> String {
     let text = cut(text, MESSAGE_CHARS);
     let mut lines = text.trim_end_matches('\n').split('\n');
@@ -109,8 +112,8 @@ pub fn write_message(arguments: fmt::Arguments<'_>) {
     drop(io::stderr().lock().write_all(text.as_bytes()));
 }
 
-/// Tells what is wrong with the arguments, in the parser's own words. It quotes them as they are, so they are hidden first;
-/// its colours stay where nothing had to be.
+/// Tells what is wrong with the arguments, in the parser's own words. It quotes them as they are, so they are
+/// hidden first; its colours stay where nothing had to be.
 pub fn tell_usage(error: &clap::Error) {
     let rendered = error.render().to_string();
     let text = usage(&rendered);
@@ -123,8 +126,8 @@ pub fn tell_usage(error: &clap::Error) {
     drop(printed);
 }
 
-/// The parser's message as it may be shown. An argument may hold a line that looks like another message: then none but the first
-/// begins at the margin.
+/// The parser's message as it may be shown. An argument may hold a line that looks like another message: then
+/// none but the first begins at the margin.
 fn usage(text: &str) -> Cow<'_, str> {
     const PARTS: [&str; 4] = ["Usage:", "For more information", "Commands:", "Options:"];
     let is_own = |line: &str| {
@@ -172,7 +175,8 @@ pub enum LongLine {
     Keep,
 }
 
-/// Writes log lines, each in one call. Colours stay: whoever makes the lines hides the escape character in what is logged.
+/// Writes log lines, each in one call. Colours stay: whoever makes the lines hides the escape character in
+/// what is logged.
 pub struct LogLines<W> {
     /// Where they go.
     pub out: W,

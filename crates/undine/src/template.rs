@@ -8,7 +8,8 @@ use undine_weights::Checkpoint;
 use crate::error::Error;
 use crate::helpers;
 
-/// Tokens around every message of LFM2's own templates. A vocabulary has them whether the model was trained to chat or not.
+/// Tokens around every message of LFM2's own templates. A vocabulary has them whether the model was trained
+/// to chat or not.
 const MARKERS: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
 
 /// Where the template of a checkpoint comes from.

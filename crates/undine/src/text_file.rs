@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::error::Error;
 
-/// The text of a file of at most `bytes_max` bytes. A device or a pipe that goes on and on is one that is too long.
+/// The text of a file of at most `bytes_max` bytes. A device or a pipe that goes on and on is one that is too
+/// long.
 pub fn read(path: &Path, bytes_max: u64) -> Result<String, Error> {
     let fail = |source| Error::file(path, source);
     let mut bytes = Vec::new();

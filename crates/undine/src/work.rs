@@ -1,10 +1,10 @@
 //! What a test must read and compute at the least, from the matrices of a model.
 //!
-//! Bytes: every weight matrix once a step in the type of the file, keys and values of every position attended to, one
-//! embedding row a token. Of experts, those that the tokens of a step are expected to choose. A prefill could do with
-//! reading everything once. Operations: two per weight and token, and the head's only for rows with an output.
-//! Left out: norms and filters (below one part in a thousand of the bytes) and the arithmetic of attention, so at depth
-//! the limit of a prefill is higher than any implementation's.
+//! Bytes: every weight matrix once a step in the type of the file, keys and values of every position attended
+//! to, one embedding row a token. Of experts, those that the tokens of a step are expected to choose. A
+//! prefill could do with reading everything once. Operations: two per weight and token, and the head's only
+//! for rows with an output. Left out: norms and filters (below one part in a thousand of the bytes) and the
+//! arithmetic of attention, so at depth the limit of a prefill is higher than any implementation's.
 
 use undine_core::{Config, DType};
 use undine_cpu::KvType;
@@ -63,7 +63,8 @@ impl Matrices {
     }
 }
 
-/// How many of `experts` experts are chosen by at least one of `tokens` tokens that each choose `active` at random.
+/// How many of `experts` experts are chosen by at least one of `tokens` tokens that each choose `active` at
+/// random.
 pub fn distinct_experts(experts: usize, active: usize, tokens: f64) -> f64 {
     let experts = experts as f64;
     experts * (1.0 - (1.0 - active as f64 / experts).powf(tokens))

@@ -18,7 +18,8 @@ pub struct Wrapper<W: Write> {
     /// Between the last word and the one that is held.
     blanks: String,
     word: String,
-    /// The word is longer than a line, and has begun: it is left to the terminal, so that it can be copied whole.
+    /// The word is longer than a line, and has begun: it is left to the terminal, so that it can be copied
+    /// whole.
     is_long: bool,
     ends_in_newline: bool,
 }
@@ -128,8 +129,8 @@ impl<W: Write> Wrapper<W> {
     }
 }
 
-/// A whole text, its lines broken at blanks. What continues a line begins below the line's own second column of text, or with its
-/// indentation.
+/// A whole text, its lines broken at blanks. What continues a line begins below the line's own second column
+/// of text, or with its indentation.
 pub fn wrapped(text: &str, columns: Option<usize>) -> String {
     let Some(columns) = columns.filter(|&columns| columns >= COLUMNS_MIN) else { return text.to_owned() };
     let lines = text.split('\n').map(|line| wrapped_line(line, columns));

@@ -1,9 +1,11 @@
-//! `cargo xtask soak`: many clients that behave as badly as clients do, against the release binary, for minutes or hours.
+//! `cargo xtask soak`: many clients that behave as badly as clients do, against the release binary, for
+//! minutes or hours.
 //!
-//! First the server is asked when nobody else asks, so that the answers of some questions are known, and its memory for keys
-//! and values is filled. Then all clients begin; every answer is judged. At the end everything is at rest for a while. Each second
-//! the process is looked at: memory, file descriptors, threads, and the numbers it tells itself. What was seen goes to a file
-//! of JSON lines and to a picture beside it. A promise that was broken is an error.
+//! First the server is asked when nobody else asks, so that the answers of some questions are known, and its
+//! memory for keys and values is filled. Then all clients begin; every answer is judged. At the end
+//! everything is at rest for a while. Each second the process is looked at: memory, file descriptors,
+//! threads, and the numbers it tells itself. What was seen goes to a file of JSON lines and to a picture
+//! beside it. A promise that was broken is an error.
 
 mod client;
 mod flags;

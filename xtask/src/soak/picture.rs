@@ -1,4 +1,5 @@
-//! Draws a soak as SVG: memory, file descriptors and threads, sequences, over time. Readable on light and dark pages.
+//! Draws a soak as SVG: memory, file descriptors and threads, sequences, over time. Readable on light and
+//! dark pages.
 
 use std::fmt::Write;
 

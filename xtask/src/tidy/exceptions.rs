@@ -1,5 +1,5 @@
-//! The exceptions file: one line each, `rule | path | reason`, or `rule | path#item | reason` if the finding names an
-//! item. An exception that no finding needs is itself a finding, so the file only shrinks.
+//! The exceptions file: one line each, `rule | path | reason`, or `rule | path#item | reason` if the finding
+//! names an item. An exception that no finding needs is itself a finding, so the file only shrinks.
 
 use super::{EXCEPTIONS_PATH, Finding};
 
@@ -9,7 +9,8 @@ struct Exception<'a> {
     place: &'a str,
 }
 
-/// Removes the findings that have an exception, and adds one for every exception that is malformed or not needed.
+/// Removes the findings that have an exception, and adds one for every exception that is malformed or not
+/// needed.
 pub fn apply(text: &str, findings: Vec<Finding>) -> Vec<Finding> {
     let mut left = Vec::new();
     let mut exceptions = Vec::new();

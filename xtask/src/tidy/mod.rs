@@ -1,7 +1,8 @@
 //! The rules of the house that a program can check.
 //!
-//! Each rule is a function from a [`File`] to [`Finding`]s. Rust is read through [`source`], which separates code from
-//! comments and blanks strings, so that a rule never trips over a word inside a text. Exceptions: see [`exceptions`].
+//! Each rule is a function from a [`File`] to [`Finding`]s. Rust is read through [`source`], which separates
+//! code from comments and blanks strings, so that a rule never trips over a word inside a text. Exceptions:
+//! see [`exceptions`].
 
 mod exceptions;
 mod files;
@@ -74,6 +75,7 @@ fn check_file(file: &File) -> Vec<Finding> {
     if file.path.ends_with(".rs") {
         let lines = source::split(&file.text);
         size::check_lengths(file, &lines, &mut found);
+        size::check_comments(file, &mut found);
         safety::check_unsafe(file, &lines, &mut found);
         words::check_rust(file, &lines, &mut found);
     }

@@ -1,4 +1,4 @@
-//! Caps on files and functions.
+//! Caps on files, functions and comments.
 
 use super::Finding;
 use super::files::File;
@@ -22,6 +22,27 @@ const SHORT_FILES: [(&str, usize); 3] = [
     ("crates/undine-model/src/recorder.rs", 150),
     ("crates/undine-core/src/executor.rs", 100),
 ];
+
+/// Characters of a line of comment: as many as rustfmt gives to code.
+const COMMENT_WIDTH_MAX: usize = 110;
+
+/// Rule `comment-width`. Rows of tables and addresses cannot be broken.
+pub fn check_comments(file: &File, found: &mut Vec<Finding>) {
+    for (number, line) in file.text.lines().enumerate() {
+        let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+        let text = comment.trim_start_matches(['/', '!']).trim_start();
+        let width = line.chars().count();
+        if width > COMMENT_WIDTH_MAX && !text.starts_with('|') && !text.contains("://") {
+            found.push(Finding {
+                path: file.path.clone(),
+                line: number + 1,
+                rule: "comment-width",
+                item: String::new(),
+                advice: format!("{width} characters of at most {COMMENT_WIDTH_MAX}; go on in the next line"),
+            });
+        }
+    }
+}
 
 /// Rule `file-bytes`.
 pub fn check_bytes(file: &File, found: &mut Vec<Finding>) {

@@ -1,4 +1,5 @@
-//! Rust text as lines of code and lines of comment. Not a parser: it knows comments, strings and characters, no more.
+//! Rust text as lines of code and lines of comment. Not a parser: it knows comments, strings and characters,
+//! no more.
 
 /// One line of a source file.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]

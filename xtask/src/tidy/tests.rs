@@ -51,6 +51,20 @@ fn lengths() {
 }
 
 #[test]
+fn comments_are_no_wider_than_code() {
+    let comment =
+        |prefix: &str, width: usize| format!("//! Doc.\n{prefix}{}\n", "x".repeat(width - prefix.len()));
+    check(&[
+        (CORE, &comment("    /// ", 110), &[]),
+        (CORE, &comment("    /// ", 111), &["comment-width:2"]),
+        (CORE, &comment("//! ", 111), &["comment-width:2"]),
+        (CORE, &comment("//! | ", 200), &[]),
+        (CORE, &comment("// https://", 200), &[]),
+        (CORE, &comment("const A: &str = \"\"; // ", 111), &[]),
+    ]);
+}
+
+#[test]
 fn imports() {
     let (engine, undine) = ("crates/undine-engine/Cargo.toml", "crates/undine/Cargo.toml");
     let server = "crates/undine-server/Cargo.toml";

@@ -7,10 +7,10 @@
 //! | IQ3_S | 110 | `d` 0..2, `qs` 2..66, `qh` 66..74, `signs` 74..106, `scales` 106..110 | `(d * (1 + 2 s)) * point` |
 //! | IQ2_XXS | 66 | `d` 0..2, then for every 32 values 4 bytes of codes and a 32-bit word | `((d * (0.5 + s)) / 4) * point` |
 //!
-//! A point of IQ3_S is four levels of 1, 3 .. 15; code `g` has 9 bits: byte `g` of `qs`, and bit `g % 8` of `qh[g / 8]`. `signs` has a bit for
-//! each value, 1 for minus. `scales` has 4 bits for every 32 values, low ones first.
-//! A point of IQ2_XXS is eight levels of 8, 25, 43. Of its words bits 28-31 are the scale, and seven bits for each point are signs: that
-//! of the eighth value is such that the number of minuses is even.
+//! A point of IQ3_S is four levels of 1, 3 .. 15; code `g` has 9 bits: byte `g` of `qs`, and bit `g % 8` of
+//! `qh[g / 8]`. `signs` has a bit for each value, 1 for minus. `scales` has 4 bits for every 32 values, low
+//! ones first. A point of IQ2_XXS is eight levels of 8, 25, 43. Of its words bits 28-31 are the scale, and
+//! seven bits for each point are signs: that of the eighth value is such that the number of minuses is even.
 
 use std::sync::LazyLock;
 
@@ -132,7 +132,8 @@ impl<const D: usize> Codebook<D> {
         best
     }
 
-    /// Fits `d` and the integers: `d * factor(s)` is the scale of each 32 values, `factor` being `unit * (offset + s)`.
+    /// Fits `d` and the integers: `d * factor(s)` is the scale of each 32 values, `factor` being `unit *
+    /// (offset + s)`.
     fn fit(&self, x: &[[f32; QK]], weights: &[[f32; QK]], peaks: &[f32], [unit, offset]: [f32; 2]) -> Fitted {
         let factor = |integer: f32| unit * (offset + integer);
         let mut ideal = [0.0; SUBS];
@@ -193,7 +194,8 @@ fn sign_bits<const D: usize>(x: &[f32; D]) -> u8 {
     x.iter().enumerate().fold(0, |bits, (i, v)| bits | (u8::from(*v < 0.0) << i))
 }
 
-/// A format in which a code stands for `D` values, under scales in the block; groups are counted through the block.
+/// A format in which a code stands for `D` values, under scales in the block; groups are counted through the
+/// block.
 pub(super) trait GroupFormat<const BYTES: usize, const D: usize> {
     /// Chooses scales and codes of finite values.
     fn encode(x: &[f32; QK_K], importance: impl Importance, block: &mut [u8; BYTES]);
@@ -201,7 +203,8 @@ pub(super) trait GroupFormat<const BYTES: usize, const D: usize> {
     /// All values of a block.
     fn decode(block: &[u8; BYTES], out: &mut [f32; QK_K]);
 
-    /// Gives a group the code and signs of least weighted distance from `target`, and returns what they stand for.
+    /// Gives a group the code and signs of least weighted distance from `target`, and returns what they stand
+    /// for.
     fn set_group(block: &mut [u8; BYTES], group: usize, target: &[f32; D], weights: &[f32; D]) -> [f32; D];
 }
 
@@ -301,8 +304,8 @@ fn iq2_xxs_scale(block: &[u8; 66], sub: usize) -> f32 {
     read_f16(block, 0) * (0.5 + f32::from(block[2 + 8 * sub + 7] >> 4)) * 0.25
 }
 
-/// An even number of minuses, and what of the values is left to be coded without them: one value gets the wrong sign if
-/// need be, that where it matters least.
+/// An even number of minuses, and what of the values is left to be coded without them: one value gets the
+/// wrong sign if need be, that where it matters least.
 fn even_signs(x: &[f32; 8], weights: &[f32; 8]) -> (u8, [f32; 8]) {
     let (mut signs, mut magnitudes) = (sign_bits(x), x.map(f32::abs));
     if signs.count_ones() % 2 == 1 {

@@ -10,13 +10,14 @@
 //! | IQ1_S | 50 | `d` 0..2, `qs` 2..34, `qh` 34..50 (u16) | `(d * (1 + 2 s)) * (point + delta)` |
 //! | IQ1_M | 56 | `qs` 0..32, `qh` 32..48, `scales` 48..56 (u16) | `(d * (1 + 2 s)) * (point + delta)` |
 //!
-//! Points are eight levels, but for IQ3_XXS four. IQ2_XS has 9 bits of code and seven signs in each `qs`, IQ2_S two more bits of each code in
-//! `qh` and eight signs; both a scale of 4 bits for every 16 values. IQ3_XXS has a word for every 32 values, as IQ2_XXS does.
-//! Where there are seven signs, that of the eighth value makes the number of minuses even.
-//! The points of IQ1 are of -1, 0 and 1, and `delta` is an eighth, with a sign of its own: here both are counted in eighths. IQ1_S has
-//! 16 bits of `qh` for every 32 values: three more bits of each code, then `s` in three bits, then the sign of `delta`. IQ1_M
-//! has a nibble of `qh` for each code, three bits and the sign of `delta`; a `s` of three bits for every 16 values, four to a word, whose
-//! top nibbles are `d` together.
+//! Points are eight levels, but for IQ3_XXS four. IQ2_XS has 9 bits of code and seven signs in each `qs`,
+//! IQ2_S two more bits of each code in `qh` and eight signs; both a scale of 4 bits for every 16 values.
+//! IQ3_XXS has a word for every 32 values, as IQ2_XXS does. Where there are seven signs, that of the eighth
+//! value makes the number of minuses even. The points of IQ1 are of -1, 0 and 1, and `delta` is an eighth,
+//! with a sign of its own: here both are counted in eighths. IQ1_S has 16 bits of `qh` for every 32 values:
+//! three more bits of each code, then `s` in three bits, then the sign of `delta`. IQ1_M has a nibble of `qh`
+//! for each code, three bits and the sign of `delta`; a `s` of three bits for every 16 values, four to a
+//! word, whose top nibbles are `d` together.
 
 use half::f16;
 

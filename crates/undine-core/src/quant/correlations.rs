@@ -1,13 +1,16 @@
-//! Rounding that looks at the other columns: an error in one column is made up for in columns that carry the same signal.
+//! Rounding that looks at the other columns: an error in one column is made up for in columns that carry the
+//! same signal.
 //!
-//! What an error `e` of a weight row adds to the squared error of its product with the inputs `X` is `e G e`, with
-//! `G = X^T X` over the tokens of a text. Scales are chosen with the diagonal of `G` alone (the importances); given them,
-//! the codes of a run of columns are chosen under all of `G` within that run, in two steps:
+//! What an error `e` of a weight row adds to the squared error of its product with the inputs `X` is `e G e`,
+//! with `G = X^T X` over the tokens of a text. Scales are chosen with the diagonal of `G` alone (the
+//! importances); given them, the codes of a run of columns are chosen under all of `G` within that run, in
+//! two steps:
 //!
-//! 1. Columns in order, each rounded to where the errors so far would best be made up for, if all columns after it could
-//!    still move freely. With `G = M^T M`, `M` lower triangular, `e G e` is the sum over columns `k` of
-//!    `M[k][k]^2 (e[k] + sum over j < k of F[j][k] e[j])^2`, `F[j][k] = M[k][j] / M[k][k]`, and what is in brackets is
-//!    brought near 0. This is the rounding of GPTQ (Frantar et al. 2022) as written in QuIP (Chee et al. 2023).
+//! 1. Columns in order, each rounded to where the errors so far would best be made up for, if all columns
+//!    after it could still move freely. With `G = M^T M`, `M` lower triangular, `e G e` is the sum over
+//!    columns `k` of `M[k][k]^2 (e[k] + sum over j < k of F[j][k] e[j])^2`, `F[j][k] = M[k][j] / M[k][k]`,
+//!    and what is in brackets is brought near 0. This is the rounding of GPTQ (Frantar et al. 2022) as
+//!    written in QuIP (Chee et al. 2023).
 //! 2. Columns in order, each given the code that is best while the others stay, until none changes.
 //!
 //! Where a code stands for several values, the first step chooses it for all of them, and there is no second.
@@ -20,8 +23,8 @@ use crate::dtype::QK_K;
 
 /// Columns that are rounded with regard to each other.
 pub const CORRELATED_COLUMNS: usize = QK_K;
-/// Added to the mean square of every column, as a part of their mean: a text says nothing certain about directions it
-/// hardly drives.
+/// Added to the mean square of every column, as a part of their mean: a text says nothing certain about
+/// directions it hardly drives.
 const DAMPING: f64 = 0.01;
 /// Tokens by which products of different columns are thought to be too strong by chance: they are taken times
 /// `rows / (rows + this)`.
@@ -30,7 +33,8 @@ const CHANCE_ROWS: f64 = 256.0;
 const SWEEPS_MAX: usize = 4;
 /// Codes of the widest format.
 const CODES_MAX: usize = 64;
-/// Columns whose errors are carried to the columns after them together, so that sums are loaded and stored once.
+/// Columns whose errors are carried to the columns after them together, so that sums are loaded and stored
+/// once.
 const TOGETHER: usize = 8;
 
 /// How the input columns of one matrix go together, in runs of [`CORRELATED_COLUMNS`], prepared for encoding.
@@ -52,9 +56,9 @@ struct Run {
 }
 
 impl Correlations {
-    /// Of a matrix with `mean_squares.len()` columns. `coefficients` is `columns x CORRELATED_COLUMNS`: in row `c` the mean
-    /// product of column `c` with each column of its run, divided by the roots of both mean squares; in a last run that is
-    /// shorter, the rest of a row is not read. `rows` inputs went into them.
+    /// Of a matrix with `mean_squares.len()` columns. `coefficients` is `columns x CORRELATED_COLUMNS`: in
+    /// row `c` the mean product of column `c` with each column of its run, divided by the roots of both mean
+    /// squares; in a last run that is shorter, the rest of a row is not read. `rows` inputs went into them.
     ///
     /// # Panics
     /// If the lengths do not fit each other.
@@ -112,7 +116,8 @@ impl Correlations {
 }
 
 impl Run {
-    /// The first step for groups of `D` columns: `choose` finds values for a group near a target. Returns `e G e`.
+    /// The first step for groups of `D` columns: `choose` finds values for a group near a target. Returns `e
+    /// G e`.
     fn carry_groups<const D: usize>(
         &self,
         x: &[f32; CORRELATED_COLUMNS],
@@ -178,8 +183,8 @@ impl Run {
     }
 }
 
-/// `F` and pivots of a positive definite `n x n` matrix. Where a file's numbers are not those of one, columns before the
-/// place take no feedback.
+/// `F` and pivots of a positive definite `n x n` matrix. Where a file's numbers are not those of one, columns
+/// before the place take no feedback.
 fn feedback(products: &[f64], n: usize) -> (Vec<f32>, Vec<f32>) {
     let mut rest = products.to_vec();
     let (mut feedback, mut pivots) = (vec![0.0f32; n * n], vec![0.0f32; n]);
@@ -245,7 +250,8 @@ impl Rounding {
         self.ladder[usize::from(self.codes[k])][k] - self.x[k]
     }
 
-    /// The code nearest to `target` in column `k`, from the present one on: levels are in ascending or descending order.
+    /// The code nearest to `target` in column `k`, from the present one on: levels are in ascending or
+    /// descending order.
     #[inline(always)]
     fn nearest(&self, k: usize, target: f32) -> u8 {
         let away = |code: u8| (self.ladder[usize::from(code)][k] - target).abs();
@@ -264,8 +270,8 @@ impl Rounding {
         code
     }
 
-    /// The first step: gives each column in order the code that `choose` finds for it and for what earlier errors carry
-    /// to it. Returns `e G e`.
+    /// The first step: gives each column in order the code that `choose` finds for it and for what earlier
+    /// errors carry to it. Returns `e G e`.
     #[inline(always)]
     fn carry(&mut self, run: &Run, choose: impl Fn(&Self, usize, f32) -> u8) -> f32 {
         let mut carried = [0.0; CORRELATED_COLUMNS];

@@ -1,4 +1,5 @@
-//! Formats that are read and not written: a group of 256 values becomes small integers and a scale for every 16 of them.
+//! Formats that are read and not written: a group of 256 values becomes small integers and a scale for every
+//! 16 of them.
 //!
 //! Bytes of a block (little endian; `d` is f16):
 //!
@@ -9,11 +10,12 @@
 //! | MXFP4 | 32 | 17 | `e` 0, `qs` 1..17 | `2^(e - 128) * level[q]` |
 //! | NVFP4 | 64 | 36 | `d8` 0..4, `qs` 4..36 | `d8 / 2 * level[q]` |
 //!
-//! TQ1_0 keeps five base-3 digits in a byte, as a fixed-point fraction: multiplied by 3^n modulo 256, and then by 3, it gives digit `n`
-//! above the byte. Digits of the first 32 bytes are 32 values apart, those of the next 16 bytes 16, the four of `qh` 4.
-//! TQ2_0: two bits for each value, those of a byte 32 values apart. The levels of FP4 are [`FP4_VALUES`], twice what E2M1 says; MXFP4
-//! stores values as Q4_0 does, NVFP4 has 8 bytes for every 16 values, with eight low nibbles first, and for each 16 a scale `d8` in E4M3
-//! without a sign. What the codebook formats look like is said in [`super::codebook_read`].
+//! TQ1_0 keeps five base-3 digits in a byte, as a fixed-point fraction: multiplied by 3^n modulo 256, and
+//! then by 3, it gives digit `n` above the byte. Digits of the first 32 bytes are 32 values apart, those of
+//! the next 16 bytes 16, the four of `qh` 4. TQ2_0: two bits for each value, those of a byte 32 values apart.
+//! The levels of FP4 are [`FP4_VALUES`], twice what E2M1 says; MXFP4 stores values as Q4_0 does, NVFP4 has 8
+//! bytes for every 16 values, with eight low nibbles first, and for each 16 a scale `d8` in E4M3 without a
+//! sign. What the codebook formats look like is said in [`super::codebook_read`].
 
 use super::scales::read_f16;
 use crate::dtype::{DType, QK, QK_K};
@@ -130,7 +132,8 @@ pub const FP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6
 #[derive(Clone, Copy)]
 pub struct MXFP4;
 
-/// Half of the power of two that a byte of E8M0 stands for. Its NaN is taken as the number it would be, as others do.
+/// Half of the power of two that a byte of E8M0 stands for. Its NaN is taken as the number it would be, as
+/// others do.
 #[inline(always)]
 pub fn e8m0_half(byte: u8) -> f32 {
     let bits = match byte {

@@ -1,14 +1,14 @@
 //! Choosing scales: small searches that minimise the squared error of one block.
 //!
-//! Without activation statistics every value counts the same ([`Even`]): the plain squared error of a weight row is the
-//! expected squared error of its product with white-noise input. With them each value's squared error is weighted by the
-//! mean square of its input column. The searches walk a short list of candidate scales,
-//! score each by the true error of the values it would decode to, and finish with least-squares steps that are
-//! kept only when they help. So the scale of one block is never worse than its first candidate,
+//! Without activation statistics every value counts the same ([`Even`]): the plain squared error of a weight
+//! row is the expected squared error of its product with white-noise input. With them each value's squared
+//! error is weighted by the mean square of its input column. The searches walk a short list of candidate
+//! scales, score each by the true error of the values it would decode to, and finish with least-squares steps
+//! that are kept only when they help. So the scale of one block is never worse than its first candidate,
 //! round-to-nearest over the full range; for the two-level formats that is measured, not guaranteed.
 //!
-//! A *level* is a value a code can stand for before scaling, as f32: -8..=7 for Q4_0, the codebook for IQ4_NL.
-//! `snap` maps a scaled value to its nearest level; it must accept any float.
+//! A *level* is a value a code can stand for before scaling, as f32: -8..=7 for Q4_0, the codebook for
+//! IQ4_NL. `snap` maps a scaled value to its nearest level; it must accept any float.
 
 /// Independent sums per loop, so that they need no reassociation to be vectorised.
 const LANES: usize = 8;
@@ -73,7 +73,8 @@ pub(super) struct Affine {
     pub offset: f32,
 }
 
-/// Rounds to the nearest integer, ties to even; `|v|` up to 2^22. Unlike `f32::round` it vectorises on every CPU.
+/// Rounds to the nearest integer, ties to even; `|v|` up to 2^22. Unlike `f32::round` it vectorises on every
+/// CPU.
 #[inline(always)]
 pub(super) fn round(v: f32) -> f32 {
     (v + ROUND) - ROUND
@@ -164,7 +165,8 @@ fn fold_lanes(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32
 /// Smallest and largest value.
 #[inline(always)]
 pub(super) fn range<const N: usize>(x: &[f32; N]) -> (f32, f32) {
-    // Comparisons written out: `f32::min` would also order NaN, which cannot occur here and does not vectorise.
+    // Comparisons written out: `f32::min` would also order NaN, which cannot occur here and does not
+    // vectorise.
     let (smaller, larger) =
         (|a: f32, b: f32| if a < b { a } else { b }, |a: f32, b: f32| if a > b { a } else { b });
     let (chunks, _) = x.as_chunks::<LANES>();
@@ -192,8 +194,8 @@ pub(super) fn scale_error<const N: usize>(
     error
 }
 
-/// With the levels that `d` selects, weighted: `[sum x * level, sum level^2]`. Their quotient is the best scale for those
-/// levels.
+/// With the levels that `d` selects, weighted: `[sum x * level, sum level^2]`. Their quotient is the best
+/// scale for those levels.
 #[inline(always)]
 pub(super) fn scale_moments<const N: usize>(
     x: &[f32; N],
@@ -280,7 +282,8 @@ pub(super) fn affine_moments<const N: usize, const HI: i32>(
     })
 }
 
-/// The least-squares scale and offset for the levels that `affine` selects, or `affine` if all levels are equal.
+/// The least-squares scale and offset for the levels that `affine` selects, or `affine` if all levels are
+/// equal.
 #[inline(always)]
 fn affine_least_squares<const N: usize, const HI: i32>(
     x: &[f32; N],
@@ -296,8 +299,9 @@ fn affine_least_squares<const N: usize, const HI: i32>(
     Affine { scale, offset: affine.offset + (residual - scale * level) / weight }
 }
 
-/// Searches scale and offset of one block. `low` and `high`, the ends of its range, are tried at every pair of levels
-/// `inset` and `HI - inset` (negative insets clip, the first is 0); `store` moves a candidate to what the format can hold.
+/// Searches scale and offset of one block. `low` and `high`, the ends of its range, are tried at every pair
+/// of levels `inset` and `HI - inset` (negative insets clip, the first is 0); `store` moves a candidate to
+/// what the format can hold.
 #[inline(always)]
 pub(super) fn search_affine<const N: usize, const HI: i32, const S: usize>(
     x: &[f32; N],

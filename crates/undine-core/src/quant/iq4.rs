@@ -7,8 +7,8 @@
 //! | IQ4_NL | 18 | `d` 0..2, `qs` 2..18 | `d * level[q]` |
 //! | IQ4_XS | 136 | `d` 0..2, `scales_h` 2..4, `scales_l` 4..8, `qs` 8..136 | `(d * s) * level[q]` |
 //!
-//! `qs`: 16 bytes for every 32 values, the first 16 in the low nibbles. IQ4_XS has a signed 6-bit scale `s` for every 32
-//! values, bits 0-3 in `scales_l` and bits 4-5 in `scales_h`, stored with 32 added.
+//! `qs`: 16 bytes for every 32 values, the first 16 in the low nibbles. IQ4_XS has a signed 6-bit scale `s`
+//! for every 32 values, bits 0-3 in `scales_l` and bits 4-5 in `scales_h`, stored with 32 added.
 
 use super::fit::{self, Importance, round_to_f16};
 use super::planes::{pack, unpack};
@@ -24,7 +24,8 @@ pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 1
 const PEAKS: [f32; 13] =
     [-127.0, -140.0, -133.0, -120.0, -113.0, 113.0, -104.0, 89.0, -83.0, 69.0, -65.0, 53.0, -49.0];
 
-/// Half-unit bins over -128..128. All midpoints between levels are multiples of one half, so a bin has one nearest level.
+/// Half-unit bins over -128..128. All midpoints between levels are multiples of one half, so a bin has one
+/// nearest level.
 const BINS: usize = 512;
 static NEAREST_CODE: [u8; BINS] = nearest_codes();
 static NEAREST_LEVEL: [f32; BINS] = nearest_levels();

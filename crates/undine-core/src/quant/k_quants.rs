@@ -1,6 +1,7 @@
 //! The K-quants: 256 values in sub-blocks whose integer scales share one or two f16.
 //!
-//! Bytes of a super-block (little endian; `d`, `dmin` are f16; `s`, `m` are the integers of the value's sub-block):
+//! Bytes of a super-block (little endian; `d`, `dmin` are f16; `s`, `m` are the integers of the value's
+//! sub-block):
 //!
 //! | format | bytes | fields | sub-blocks | value |
 //! |---|---|---|---|---|
@@ -12,12 +13,13 @@
 //!
 //! Where the bits of value `v` are (`/` is integer division):
 //! - Q2_K `scales`: one byte per sub-block, `s` low nibble, `m` high nibble.
-//! - Q2_K and Q3_K `qs`, bits 0-1: two groups of 32 bytes, 128 values each; value `32 p + i` of a group in bits `2 p ..` of byte `i`.
+//! - Q2_K and Q3_K `qs`, bits 0-1: two groups of 32 bytes, 128 values each; value `32 p + i` of a group in
+//!   bits `2 p ..` of byte `i`.
 //! - Q3_K `hmask`, bit 2: bit `v / 32` of byte `v % 32`. Q3_K `scales`: see [`unpack_scales_q3`].
-//! - Q4_K and Q5_K `qs`, bits 0-3: four groups of 32 bytes, 64 values each, first 32 in the low nibbles. `scales`: see
-//!   [`unpack_scales_6bit`]. Q5_K `qh`, bit 4: bit `v / 32` of byte `v % 32`.
-//! - Q6_K `ql`, bits 0-3: two groups of 64 bytes, 128 values each, first 64 in the low nibbles; `qh`, bits 4-5: two groups of 32
-//!   bytes laid out as `qs` of Q2_K.
+//! - Q4_K and Q5_K `qs`, bits 0-3: four groups of 32 bytes, 64 values each, first 32 in the low nibbles.
+//!   `scales`: see [`unpack_scales_6bit`]. Q5_K `qh`, bit 4: bit `v / 32` of byte `v % 32`.
+//! - Q6_K `ql`, bits 0-3: two groups of 64 bytes, 128 values each, first 64 in the low nibbles; `qh`, bits
+//!   4-5: two groups of 32 bytes laid out as `qs` of Q2_K.
 
 use super::fit::{self, Importance, linear};
 use super::planes::{pack, unpack};
@@ -32,8 +34,8 @@ use crate::dtype::QK_K;
 const Q2_K_INSETS: [f32; 4] = [0.0, -0.22, -0.53, -0.96];
 const Q4_K_INSETS: [f32; 4] = [0.0, -0.31, -0.65, -1.0];
 const Q5_K_INSETS: [f32; 3] = [0.0, -0.32, -0.65];
-/// Candidate positions of a sub-block's largest value; see [`fit::search_scale`]. The positive power of two is
-/// early because the first of equal candidates wins, and its step is the one an f16 can hold exactly.
+/// Candidate positions of a sub-block's largest value; see [`fit::search_scale`]. The positive power of two
+/// is early because the first of equal candidates wins, and its step is the one an f16 can hold exactly.
 const Q3_K_PEAKS: [f32; 8] = [-4.0, 2.0, -5.0, -4.5, -3.5, 3.5, 3.0, 2.5];
 const Q6_K_PEAKS: [f32; 10] = [-32.0, 16.0, -32.5, -31.5, 31.0, 30.0, 29.0, 28.0, 27.0, 26.0];
 

@@ -10,8 +10,8 @@
 //! | Q5_1 | 24 | `d` 0..2, `m` 2..4, `qh` 4..8, `qs` 8..24 | `d * q + m` |
 //! | Q8_0 | 34 | `d` 0..2, `qs` 2..34 (i8) | `d * q` |
 //!
-//! `qs` of the 4- and 5-bit formats: byte `i` holds bits 0-3 of value `i` (low nibble) and of value `i + 16` (high).
-//! `qh`: bit `i` of the 32-bit word is bit 4 of value `i`.
+//! `qs` of the 4- and 5-bit formats: byte `i` holds bits 0-3 of value `i` (low nibble) and of value `i + 16`
+//! (high). `qh`: bit `i` of the 32-bit word is bit 4 of value `i`.
 
 use super::fit::{self, Affine, Importance, linear, round_to_f16};
 use super::planes::{pack, unpack};
@@ -19,14 +19,16 @@ use super::scales::{read_f16, write_f16};
 use super::{Aim, BlockFormat};
 use crate::dtype::QK;
 
-/// Where the largest value may sit. -8 uses the full range; 7 to 4 let every block of exact multiples be found again
-/// (smaller peaks are the same grid with half the scale); the fractions trade clipping against step width.
+/// Where the largest value may sit. -8 uses the full range; 7 to 4 let every block of exact multiples be
+/// found again (smaller peaks are the same grid with half the scale); the fractions trade clipping against
+/// step width.
 const Q4_PEAKS: [f32; 8] = [-8.0, -9.0, -8.5, -7.5, 7.0, 6.0, 5.0, 4.0];
 /// As [`Q4_PEAKS`], for levels -16..=15.
 const Q5_PEAKS: [f32; 11] = [-16.0, -16.5, -15.5, 15.0, 14.0, 13.0, 12.0, 11.0, 10.0, 9.0, 8.0];
 /// 64 keeps blocks of few distinct powers of two exact (constant or ternary weights).
 const Q8_PEAKS: [f32; 2] = [127.0, 64.0];
-/// Where the ends of the range may sit, counted inwards from the outer levels. 1 finds blocks again that leave an outer level unused.
+/// Where the ends of the range may sit, counted inwards from the outer levels. 1 finds blocks again that
+/// leave an outer level unused.
 const AFFINE_INSETS: [f32; 4] = [0.0, -0.35, -0.7, 1.0];
 
 #[inline(always)]

@@ -1,12 +1,12 @@
 //! Block formats: layouts and scalar codecs of every [`DType`].
 //!
-//! These are the slow twins of the SIMD kernels and the writers of synthetic models. Layouts are those of the public
-//! GGUF/ggml format; each file describes its blocks byte by byte. Decoding is f32 arithmetic in the written order,
-//! without fused multiply-add, so every implementation of it can agree to the bit.
+//! These are the slow twins of the SIMD kernels and the writers of synthetic models. Layouts are those of the
+//! public GGUF/ggml format; each file describes its blocks byte by byte. Decoding is f32 arithmetic in the
+//! written order, without fused multiply-add, so every implementation of it can agree to the bit.
 //!
-//! Encoding error, as RMSE on the same 2^22 samples of N(0, 1). "Nearest" is round-to-nearest without a search:
-//! `gguf.quants.quantize` (Python package, 0.19.0) for the formats marked with a star, for the others the largest value of a
-//! (sub-)block at the outermost level and integer scales rounded.
+//! Encoding error, as RMSE on the same 2^22 samples of N(0, 1). "Nearest" is round-to-nearest without a
+//! search: `gguf.quants.quantize` (Python package, 0.19.0) for the formats marked with a star, for the others
+//! the largest value of a (sub-)block at the outermost level and integer scales rounded.
 //!
 //! | format | here | nearest | | format | here | nearest |
 //! |---|---|---|---|---|---|---|
@@ -17,7 +17,8 @@
 //! | Q8_0* | 0.00525 | 0.00535 | | IQ4_NL | 0.07431 | 0.07992 |
 //! | Q2_K | 0.26422 | 0.32809 | | IQ4_XS | 0.07470 | 0.08009 |
 //!
-//! `tests/quant_roundtrip.rs` holds every format below its "nearest" figure, and measures speed on request.
+//! `tests/quant/quant_roundtrip.rs` holds every format below its "nearest" figure, and measures speed on
+//! request.
 
 mod codebook;
 mod codebook_read;
@@ -49,19 +50,22 @@ use self::codebook::{GroupFormat, Iq2Xxs, Iq3S};
 use self::fit::{Even, Importance};
 use crate::dtype::DType;
 
-/// Larger values are taken as this one, so that squared errors stay finite; every quantized format saturates far below.
+/// Larger values are taken as this one, so that squared errors stay finite; every quantized format saturates
+/// far below.
 const MAGNITUDE_MAX: f32 = 1e15;
-/// Least importance of a value where the mean of its block is 1: columns that text never drove still count a little.
+/// Least importance of a value where the mean of its block is 1: columns that text never drove still count a
+/// little.
 const IMPORTANCE_MIN: f32 = 1e-4;
 /// Values of F16 converted at a time.
 const FLOAT_CHUNK: usize = 64;
 
 /// What else makes the error of a value count, beside the importance of its column.
 ///
-/// A scale that is best for plain squares clips and shrinks large values, all of them towards zero; inputs that go together
-/// then add these errors up. Where steps are wide for large values (few levels, or a codebook that is dense around zero)
-/// that costs more than the squares gain. Which formats these are was measured, by the divergence of four small models:
-/// times 0.83 for Q2_K with importances, 0.94 for Q3_K, 0.90 for IQ4_XS; but 1.2 for Q4_K.
+/// A scale that is best for plain squares clips and shrinks large values, all of them towards zero; inputs
+/// that go together then add these errors up. Where steps are wide for large values (few levels, or a
+/// codebook that is dense around zero) that costs more than the squares gain. Which formats these are was
+/// measured, by the divergence of four small models: times 0.83 for Q2_K with importances, 0.94 for Q3_K,
+/// 0.90 for IQ4_XS; but 1.2 for Q4_K.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Aim {
     /// Nothing.
@@ -70,7 +74,8 @@ enum Aim {
     LargeValues,
 }
 
-/// A format in which every value has a code of its own, which stands for a level under the scales of its block.
+/// A format in which every value has a code of its own, which stands for a level under the scales of its
+/// block.
 trait BlockFormat<const BYTES: usize, const ELEMS: usize> {
     /// Largest code; levels are in the order of their codes, ascending or descending.
     const CODE_MAX: u8;
@@ -128,12 +133,13 @@ pub fn decode(dtype: DType, blocks: &[u8], out: &mut [f32]) {
 
 /// Encodes `values` into `blocks`, whole blocks only.
 ///
-/// Float types round to nearest and keep infinities and NaN. Quantized types take non-finite values as 0, saturate
-/// where an f16 scale would overflow, and search scales for the least squared error; those of 2 and 3 bits and the codebooks
-/// weigh the errors of large values more.
+/// Float types round to nearest and keep infinities and NaN. Quantized types take non-finite values as 0,
+/// saturate where an f16 scale would overflow, and search scales for the least squared error; those of 2 and
+/// 3 bits and the codebooks weigh the errors of large values more.
 ///
 /// # Panics
-/// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`, or `dtype` is not [written](DType::is_written).
+/// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`, or `dtype` is not
+/// [written](DType::is_written).
 pub fn encode(dtype: DType, values: &[f32], blocks: &mut [u8]) {
     assert_eq!(
         dtype.row_bytes(values.len()),
@@ -144,14 +150,14 @@ pub fn encode(dtype: DType, values: &[f32], blocks: &mut [u8]) {
     encode_rows(dtype, values, blocks, None);
 }
 
-/// Encodes as [`encode`], but minimises the squared error with each value's weighted by the importance of its column:
-/// `values` are rows of `importance.len()` columns. Importances are finite and at least 0; a row of zeros counts evenly.
-/// With `correlations` codes are chosen with regard to each other, see [`Correlations`]; formats of 8 bits and floats do
-/// not look at them.
+/// Encodes as [`encode`], but minimises the squared error with each value's weighted by the importance of its
+/// column: `values` are rows of `importance.len()` columns. Importances are finite and at least 0; a row of
+/// zeros counts evenly. With `correlations` codes are chosen with regard to each other, see [`Correlations`];
+/// formats of 8 bits and floats do not look at them.
 ///
 /// # Panics
-/// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`, `values` are not whole rows of whole blocks, or
-/// correlations are those of another number of columns; as [`encode`].
+/// If `blocks.len()` is not [`DType::row_bytes`] of `values.len()`, `values` are not whole rows of whole
+/// blocks, or correlations are those of another number of columns; as [`encode`].
 pub fn encode_weighted(
     dtype: DType,
     values: &[f32],
@@ -284,7 +290,8 @@ fn finite(v: f32) -> f32 {
     if v.is_finite() { v.clamp(-MAGNITUDE_MAX, MAGNITUDE_MAX) } else { 0.0 }
 }
 
-/// Importances with a mean of 1, so that products of them neither overflow nor vanish; all 1 if they are all 0.
+/// Importances with a mean of 1, so that products of them neither overflow nor vanish; all 1 if they are all
+/// 0.
 #[inline(always)]
 fn normalised<const ELEMS: usize>(importance: &[f32]) -> [f32; ELEMS] {
     let mean = importance.iter().map(|&w| f64::from(w)).sum::<f64>() / ELEMS as f64;

@@ -1,8 +1,9 @@
 //! Bit planes: the one storage idea behind every block format here.
 //!
-//! A field of `BITS` bits per value is stored in groups of `WIDTH` bytes. Such a group holds `8 / BITS` planes
-//! of `WIDTH` values, one after the other: plane `p` occupies bits `BITS*p ..` of every byte of the group, so
-//! value `p * WIDTH + i` of the group lives in byte `i`. `WIDTH` 1 is ordinary little-endian bit packing.
+//! A field of `BITS` bits per value is stored in groups of `WIDTH` bytes. Such a group holds `8 / BITS`
+//! planes of `WIDTH` values, one after the other: plane `p` occupies bits `BITS*p ..` of every byte of the
+//! group, so value `p * WIDTH + i` of the group lives in byte `i`. `WIDTH` 1 is ordinary little-endian bit
+//! packing.
 
 /// Adds a field to `codes`: every code gains its stored `BITS` bits, moved up by `shift`.
 ///

@@ -1,5 +1,5 @@
-//! The points of the codebook formats: which combinations of levels a code can stand for. Facts of the public ggml format;
-//! `tests/data/points.py` compares them with the `gguf` package.
+//! The points of the codebook formats: which combinations of levels a code can stand for. Facts of the public
+//! ggml format; `tests/data/points.py` compares them with the `gguf` package.
 
 /// IQ3_S: 512 combinations of four of eight levels, three bits each, the first value lowest.
 #[rustfmt::skip]

@@ -18,7 +18,8 @@ pub struct RandomBlocks {
 }
 
 impl RandomBlocks {
-    /// Blocks of `dtype` with values of root mean square `deviation`; `fill` gives random bytes to measure with.
+    /// Blocks of `dtype` with values of root mean square `deviation`; `fill` gives random bytes to measure
+    /// with.
     pub fn new(dtype: DType, deviation: f32, fill: impl FnOnce(&mut [u8])) -> Self {
         let unit = Self { dtype, scale: 1.0 };
         let mut bytes = vec![0; CALIBRATION_BLOCKS * dtype.block_bytes()];
@@ -108,7 +109,8 @@ impl RandomBlocks {
         }
     }
 
-    /// One of the two codes around the scale, so that the mean of their squares is its square: scales of few bits are far apart.
+    /// One of the two codes around the scale, so that the mean of their squares is its square: scales of few
+    /// bits are far apart.
     fn dithered(&self, random: u8, value: impl Fn(u8) -> f32, last: u8) -> u8 {
         let below = (0..last).rev().find(|&code| value(code) <= self.scale).unwrap_or(0);
         let square = |v: f32| f64::from(v).powi(2);
@@ -118,8 +120,8 @@ impl RandomBlocks {
     }
 }
 
-/// Makes the eight packed 6-bit minima of a Q4_K or Q5_K block equal to its scales. Bytes 0..4 and 4..8 hold the low
-/// four of each with the top bits of the high four; bytes 8..12 hold a nibble of both.
+/// Makes the eight packed 6-bit minima of a Q4_K or Q5_K block equal to its scales. Bytes 0..4 and 4..8 hold
+/// the low four of each with the top bits of the high four; bytes 8..12 hold a nibble of both.
 fn equal_scales_and_minima(packed: &mut [u8]) {
     packed.copy_within(0..4, 4);
     packed[8..].iter_mut().for_each(|byte| *byte = (*byte & 0x0f) * 0x11);

@@ -48,8 +48,8 @@ pub(super) fn pack_scales_6bit(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
 
 /// The sixteen signed 6-bit scales of Q3_K, in -32..=31.
 ///
-/// They are stored with 32 added: bytes 0..8 hold bits 0-3 (scale `i` low nibble of byte `i`, scale `i + 8` high
-/// nibble), bytes 8..12 hold bits 4-5 (scale `4 p + i` in bits `2 p ..` of byte `8 + i`).
+/// They are stored with 32 added: bytes 0..8 hold bits 0-3 (scale `i` low nibble of byte `i`, scale `i + 8`
+/// high nibble), bytes 8..12 hold bits 4-5 (scale `4 p + i` in bits `2 p ..` of byte `8 + i`).
 #[inline(always)]
 pub fn unpack_scales_q3(packed: &[u8; 12]) -> [i8; 16] {
     let mut codes = [0u8; 16];

@@ -1,5 +1,6 @@
-//! Scales of a super-block: a float per sub-block is fitted first, then all of them become small integers under one
-//! f16, and integers and f16 are improved in turn against the true error. Used by the K-quants and IQ4_XS.
+//! Scales of a super-block: a float per sub-block is fitted first, then all of them become small integers
+//! under one f16, and integers and f16 are improved in turn against the true error. Used by the K-quants and
+//! IQ4_XS.
 
 use super::fit::{self, Affine, Importance, inverse, round, round_to_f16};
 

@@ -52,9 +52,10 @@ impl KvType {
     }
 }
 
-/// The cache: per layer the keys and then the values, `2 x heads x blocks` pages of one head. So a sequence whose blocks
-/// follow each other, as those of a fresh cache do, is read as one stream. Tried at 16384 tokens of 350M, two turns, where this
-/// gives 41.2 and 44.7 tokens/s: all heads of a block side by side, 41.7 and 47.3; huge pages, 43.8 and 43.8; both, 43.2 and 42.9.
+/// The cache: per layer the keys and then the values, `2 x heads x blocks` pages of one head. So a sequence
+/// whose blocks follow each other, as those of a fresh cache do, is read as one stream. Tried at 16384 tokens
+/// of 350M, two turns, where this gives 41.2 and 44.7 tokens/s: all heads of a block side by side, 41.7 and
+/// 47.3; huge pages, 43.8 and 43.8; both, 43.2 and 42.9.
 pub(crate) struct KvCache {
     pub kind: KvType,
     /// Bytes from one page to the next.

@@ -24,8 +24,9 @@ pub struct ReservedBytes {
 /// Bytes beside the large parts: what else is reserved, and what the rest of the program takes.
 const BESIDE_BYTES: usize = 32 << 20;
 
-/// Refuses what the system would not give: the allocations proper end the process where they fail. Keys and values are asked for
-/// layer by layer, as they will be: a system may give in parts what it refuses in one piece.
+/// Refuses what the system would not give: the allocations proper end the process where they fail. Keys and
+/// values are asked for layer by layer, as they will be: a system may give in parts what it refuses in one
+/// piece.
 pub(super) fn try_out(config: &Config, plan: &Plan, options: &CpuOptions) -> Result<(), Error> {
     let (rows, outputs) = (options.rows as usize, options.outputs as usize);
     let states = options.slots as usize + options.snapshots as usize;

@@ -1,8 +1,8 @@
 //! Inputs of the matrix products: rows of f32, and the same rows as signed bytes with scales.
 //!
-//! Per block of 32 values: `d = max|x| / 127`, `q = round(x / d)` to nearest even, and the sums of the `q`. A quantized
-//! row depends on that row alone. Rows of bytes are padded with zeros to whole groups of 256 values, so that kernels
-//! know no shorter groups.
+//! Per block of 32 values: `d = max|x| / 127`, `q = round(x / d)` to nearest even, and the sums of the `q`. A
+//! quantized row depends on that row alone. Rows of bytes are padded with zeros to whole groups of 256
+//! values, so that kernels know no shorter groups.
 
 use undine_core::DType;
 use undine_core::dtype::QK;
@@ -50,8 +50,8 @@ pub fn groups(width: usize) -> usize {
     width.div_ceil(GROUP)
 }
 
-/// Rows of input in both forms; a form is valid only where it was asked for. Row `t` of `f32s` starts at `t * width`,
-/// row `t` of the others at group `t * groups(width)`.
+/// Rows of input in both forms; a form is valid only where it was asked for. Row `t` of `f32s` starts at `t *
+/// width`, row `t` of the others at group `t * groups(width)`.
 pub struct Activations {
     /// f32 rows.
     pub f32s: SharedSlice<f32>,

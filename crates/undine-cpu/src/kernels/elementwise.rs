@@ -84,7 +84,8 @@ impl Kernel for NormRope<'_> {
     }
 }
 
-/// `e^x` for `x <= 0`; exactly 0 below -87. Cephes-style: `2^n * e^r` with a polynomial of degree 6; error below 2 ulp.
+/// `e^x` for `x <= 0`; exactly 0 below -87. Cephes-style: `2^n * e^r` with a polynomial of degree 6; error
+/// below 2 ulp.
 #[inline(always)]
 pub fn exp_neg<S: Simd>(s: S, x: S::F) -> S::F {
     let low = s.f_splat(-87.0);

@@ -1,7 +1,8 @@
 //! Rare formats: their rows are expanded to bytes with a scale for every 16 values, and those are multiplied.
 //!
-//! A thread expands some rows at a time into memory of its own, by scalar code, and the kernels meet one format, [`Wide`], whatever the
-//! file has. That costs more than reading the blocks where they lie, and saves compiling every kernel for every such format.
+//! A thread expands some rows at a time into memory of its own, by scalar code, and the kernels meet one
+//! format, [`Wide`], whatever the file has. That costs more than reading the blocks where they lie, and saves
+//! compiling every kernel for every such format.
 
 use undine_core::DType;
 use undine_core::dtype::{QK, QK_K};
@@ -85,7 +86,8 @@ impl Format for Wide {
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, group: *const u8) -> Scales<S> {
         let mut scales = [0f32; GROUP_SCALES];
-        // SAFETY: the caller gives a whole group, which ends with as many floats, at any address; then eight are loaded twice.
+        // SAFETY: the caller gives a whole group, which ends with as many floats, at any address; then eight
+        // are loaded twice.
         let halves = unsafe {
             std::ptr::copy_nonoverlapping(group.add(QK_K), scales.as_mut_ptr().cast(), 4 * GROUP_SCALES);
             [s.f_load(scales.as_ptr()), s.f_load(scales.as_ptr().add(LANES))]

@@ -1,11 +1,11 @@
 //! Products of F32, F16 and BF16 weights with rows of f32.
 //!
-//! Order: value `k` goes to lane `k % 16`, `lane = fma(w, x, lane)` ascending; lanes `i` and `i + 8` are added, then
-//! [`crate::simd::Simd::f_sum`]. The last, incomplete, sixteen values are padded with zeros.
+//! Order: value `k` goes to lane `k % 16`, `lane = fma(w, x, lane)` ascending; lanes `i` and `i + 8` are
+//! added, then [`crate::simd::Simd::f_sum`]. The last, incomplete, sixteen values are padded with zeros.
 //!
-//! What was tried, in 10^9 operations a second (F16, 512 input rows, one thread): two weight rows by three inputs of 256 bits,
-//! 52 to 62; four by six of 512 bits, ten loads and four conversions for 24 multiply-adds, 92. The file's layout is read as
-//! it is; nothing is packed.
+//! What was tried, in 10^9 operations a second (F16, 512 input rows, one thread): two weight rows by three
+//! inputs of 256 bits, 52 to 62; four by six of 512 bits, ten loads and four conversions for 24
+//! multiply-adds, 92. The file's layout is read as it is; nothing is packed.
 
 use std::marker::PhantomData;
 

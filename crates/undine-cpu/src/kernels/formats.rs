@@ -1,10 +1,10 @@
 //! How each quantized format gives its weights to the kernels: as bytes in natural order, with scales.
 //!
-//! Every format is seen as blocks of 32 values, eight of them a group. A weight is `s * (q - OFFSET) + m`, where `s` and
-//! `m` are exact in f32 (a half float times an integer of at most 8 bits) and belong to 32 or to 16 values. Small
-//! formats give unsigned `q` of at most 7 bits; signed formats give all 8 bits. The offset never touches the products:
-//! the sum of the activations is known, so `sum (q - OFFSET) a = sum q a - OFFSET sum a`, exactly, in integers.
-//! Layouts as documented in `undine_core::quant`.
+//! Every format is seen as blocks of 32 values, eight of them a group. A weight is `s * (q - OFFSET) + m`,
+//! where `s` and `m` are exact in f32 (a half float times an integer of at most 8 bits) and belong to 32 or
+//! to 16 values. Small formats give unsigned `q` of at most 7 bits; signed formats give all 8 bits. The
+//! offset never touches the products: the sum of the activations is known, so `sum (q - OFFSET) a = sum q a -
+//! OFFSET sum a`, exactly, in integers. Layouts as documented in `undine_core::quant`.
 
 use undine_core::DType;
 use undine_core::quant::{IQ4_VALUES, iq2_xxs_values, iq3_s_values};
@@ -16,7 +16,8 @@ use crate::simd::{LANES, Native, ROWS_MAX, Simd};
 /// Groups of four bytes in a block.
 pub const QUADS: usize = 8;
 
-/// Scales of a group: lane `b` of `s[h]` and `m[h]` belongs to block `b`, or to its half `h` if [`Format::HALVES`].
+/// Scales of a group: lane `b` of `s[h]` and `m[h]` belongs to block `b`, or to its half `h` if
+/// [`Format::HALVES`].
 #[derive(Clone, Copy)]
 pub struct Scales<S: Simd> {
     /// Factors.

@@ -103,11 +103,19 @@ impl MatMul<'_> {
     fn quantized<F: Format>(self, isa: Isa, memory: &mut Panel) {
         let Self { weight, cols, rows, x, inputs, bias, out, .. } = self;
         let product = Quantized::<F> { weight, cols, rows, x, inputs, bias, out, format: PhantomData };
-        match product.inputs.len() {
-            1 => isa.run(RowKernel::<F, 1>(product)),
-            2 => isa.run(RowKernel::<F, 2>(product)),
-            ROW_KERNEL_INPUTS_MAX => isa.run(RowKernel::<F, ROW_KERNEL_INPUTS_MAX>(product)),
-            _ => isa.run(PanelKernel { product, memory }),
+        match (isa, product.inputs.len()) {
+            (_, 1) => isa.run(RowKernel::<F, 1>(product)),
+            // The same bits without the kernels for more rows, which without vectors are no faster but were
+            // half of this crate's code.
+            (Isa::Portable(_), _) => {
+                for input in product.inputs.clone() {
+                    let one = Quantized { inputs: input..input + 1, ..product.clone() };
+                    isa.run(RowKernel::<F, 1>(one));
+                }
+            }
+            (_, 2) => isa.run_on_vectors(RowKernel::<F, 2>(product)),
+            (_, ROW_KERNEL_INPUTS_MAX) => isa.run_on_vectors(RowKernel::<F, ROW_KERNEL_INPUTS_MAX>(product)),
+            _ => isa.run_on_vectors(PanelKernel { product, memory }),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Matrix products against f64, for every format, number of input rows and instruction set, and how fast they are.
+//! Matrix products against f64, for every format, number of input rows and instruction set, and how fast they
+//! are.
 
 use std::time::Instant;
 
@@ -132,8 +133,8 @@ fn products_are_equal_to_the_bit_for_every_number_of_rows() {
     }
 }
 
-/// Prints 10^9 operations per second on one thread for numbers of input rows. `UNDINE_TYPES=Q4_K,Q8_0` chooses types:
-/// `cargo test --release -p undine-cpu --lib -- --ignored --nocapture speed`
+/// Prints 10^9 operations per second on one thread for numbers of input rows. `UNDINE_TYPES=Q4_K,Q8_0`
+/// chooses types: `cargo test --release -p undine-cpu --lib -- --ignored --nocapture speed`
 #[test]
 #[ignore = "a measurement for people who change kernels; it has nothing to check"]
 fn speed() {
@@ -162,8 +163,8 @@ fn speed() {
     }
 }
 
-/// Prints what two threads read of weights that are in no cache, in 10^9 bytes per second, for numbers of input rows:
-/// `cargo test --release -p undine-cpu --lib -- --ignored --nocapture from_memory`
+/// Prints what two threads read of weights that are in no cache, in 10^9 bytes per second, for numbers of
+/// input rows: `cargo test --release -p undine-cpu --lib -- --ignored --nocapture from_memory`
 #[test]
 #[ignore = "a measurement for people who change kernels; it has nothing to check"]
 fn from_memory() {

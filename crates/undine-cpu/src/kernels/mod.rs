@@ -1,12 +1,13 @@
 //! The kernels: free computations over slices, compiled once per instruction set.
 //!
-//! The rule that keeps logits equal to the bit however rows are batched: each output element is one fixed sequence
-//! of f32 operations that depends on the weight's format and on K alone. It is written down in [`activations`] for
-//! the inputs and in [`rows`] for the products; [`panels`] reaches the same sequence from the other side.
+//! The rule that keeps logits equal to the bit however rows are batched: each output element is one fixed
+//! sequence of f32 operations that depends on the weight's format and on K alone. It is written down in
+//! [`activations`] for the inputs and in [`rows`] for the products; [`panels`] reaches the same sequence from
+//! the other side.
 //!
-//! Kernels use loops where `std::array::from_fn` and `map` would be shorter. What is passed to those is compiled as a
-//! function of its own, without the instruction set of the kernel around it, and then each intrinsic in it is a call with
-//! its registers in memory.
+//! Kernels use loops where `std::array::from_fn` and `map` would be shorter. What is passed to those is
+//! compiled as a function of its own, without the instruction set of the kernel around it, and then each
+//! intrinsic in it is a call with its registers in memory.
 #![allow(
     clippy::needless_range_loop,
     reason = "lanes and rows index several arrays at once, some of them by pointer"

@@ -1,30 +1,34 @@
 //! Products of many rows of quantized input: weights are unpacked once into a panel and used for all of them.
 //!
-//! A panel holds a tile of weight rows, two wide vectors of them with one row per lane, over one [`CHUNK`] of K: for each
-//! block of 32 values eight times `rows x 4 bytes`, and the scales of the rows as vectors. One load of four activation
-//! bytes, broadcast, then feeds two vectors of outputs, and no sum crosses lanes.
-//! The order of f32 operations per output is that of [`super::rows`]: the lanes of that kernel are done one after the
-//! other here, so the panel keeps its blocks in the order 0, 8, 16, 24, 4, 12, ....
+//! A panel holds a tile of weight rows, two wide vectors of them with one row per lane, over one [`CHUNK`] of
+//! K: for each block of 32 values eight times `rows x 4 bytes`, and the scales of the rows as vectors. One
+//! load of four activation bytes, broadcast, then feeds two vectors of outputs, and no sum crosses lanes. The
+//! order of f32 operations per output is that of [`super::rows`]: the lanes of that kernel are done one after
+//! the other here, so the panel keeps its blocks in the order 0, 8, 16, 24, 4, 12, ....
 //!
-//! Blocking: the panel (16 or 32 KiB) and the rows passing by it stay in the first-level cache. The loop over K is
-//! outside that over tiles, so that the chunk of [`INPUTS`] input rows stays in the second, beside the running sums.
+//! Blocking: the panel (16 or 32 KiB) and the rows passing by it stay in the first-level cache. The loop over
+//! K is outside that over tiles, so that the chunk of [`INPUTS`] input rows stays in the second, beside the
+//! running sums.
 //!
-//! With few input rows most of the time goes into reading weights from memory. The next tile is asked for while the inputs
-//! pass by, a part of it with each of them, not while the panel is packed: a core can wait for some 16 lines at a time, and
-//! packing waits for lines itself.
+//! With few input rows most of the time goes into reading weights from memory. The next tile is asked for
+//! while the inputs pass by, a part of it with each of them, not while the panel is packed: a core can wait
+//! for some 16 lines at a time, and packing waits for lines itself.
 //!
-//! What was tried, in 10^9 operations a second in cache (AVX-512 VNNI, Q4_K, one thread; the peak is 546) with 4, 8, 64 and 512
-//! input rows: unpacking before transposing, scales row by row and a conversion of every sum, 83, 138, 313, 338;
-//! transposing first, scales of sixteen rows at a time and sums that begin with the bits of a float, 124, 184, 398, 408.
-//! On a noisier day, packing a chunk for few inputs too, 115, 175, 344, 363; a group at a time, with running lanes in memory,
-//! 179, 235, 410, 430; storing by slices and not clearing the sums first, 197, 277, 420, 443. From memory with two threads, 4, 6 and 8
-//! input rows, 10^9 bytes of weights a second: asking for the next tile while packing 13.2, 12.3, 11.2, as above 16.2, 14.0, 12.4;
-//! asking for it in the order of memory gained nothing. All of it with the first inputs or a part with each, prefill of 16 tokens
-//! (LFM2-1.2B Q4_K_M, two threads, three turns): 161, 161, 138 tokens/s, and 200, 191, 186. Starts of integer sums worked out
-//! before and addresses kept from the optimizer, 64 inputs in cache: Q6_K 296 to 312, Q4_0 389 to 403, Q4_K as before.
+//! What was tried, in 10^9 operations a second in cache (AVX-512 VNNI, Q4_K, one thread; the peak is 546)
+//! with 4, 8, 64 and 512 input rows: unpacking before transposing, scales row by row and a conversion of
+//! every sum, 83, 138, 313, 338; transposing first, scales of sixteen rows at a time and sums that begin with
+//! the bits of a float, 124, 184, 398, 408. On a noisier day, packing a chunk for few inputs too, 115, 175,
+//! 344, 363; a group at a time, with running lanes in memory, 179, 235, 410, 430; storing by slices and not
+//! clearing the sums first, 197, 277, 420, 443. From memory with two threads, 4, 6 and 8 input rows, 10^9
+//! bytes of weights a second: asking for the next tile while packing 13.2, 12.3, 11.2, as above 16.2, 14.0,
+//! 12.4; asking for it in the order of memory gained nothing. All of it with the first inputs or a part with
+//! each, prefill of 16 tokens (LFM2-1.2B Q4_K_M, two threads, three turns): 161, 161, 138 tokens/s, and 200,
+//! 191, 186. Starts of integer sums worked out before and addresses kept from the optimizer, 64 inputs in
+//! cache: Q6_K 296 to 312, Q4_0 389 to 403, Q4_K as before.
 //!
-//! What equal bits cost here, with 512 inputs: one running sum per output instead of eight lanes would give 424 instead of 408
-//! (Q4_0), 417 for 404 (Q8_0), 430 for 398 (Q4_K) and 327 for 307 (Q6_K): 3 to 8% more, medians of three turns in one run.
+//! What equal bits cost here, with 512 inputs: one running sum per output instead of eight lanes would give
+//! 424 instead of 408 (Q4_0), 417 for 404 (Q8_0), 430 for 398 (Q4_K) and 327 for 307 (Q6_K): 3 to 8% more,
+//! medians of three turns in one run.
 //!
 //! With the 16 registers of AVX2, lanes in memory lost a tenth.
 
@@ -50,13 +54,15 @@ const FEW: usize = 16;
 const INPUTS_AT_ONCE_MAX: usize = 6;
 /// Blocks in a chunk.
 const BLOCKS: usize = CHUNK / QK;
-/// Integer sums begin with the bits of this float, 1.5 * 2^23. As long as they stay below 2^22 in magnitude they are then,
-/// read as a float, this number plus the sum, and need no conversion. Times a scale of at most 21 significant bits
-/// it is exact, so that `fma(scale, bits, -scale * SUM_START)` rounds once, as `scale * sum` does.
+/// Integer sums begin with the bits of this float, 1.5 * 2^23. As long as they stay below 2^22 in magnitude
+/// they are then, read as a float, this number plus the sum, and need no conversion. Times a scale of at most
+/// 21 significant bits it is exact, so that `fma(scale, bits, -scale * SUM_START)` rounds once, as `scale *
+/// sum` does.
 const SUM_START: f32 = 12_582_912.0;
 /// Its bits.
 const SUM_BITS: i32 = SUM_START.to_bits() as i32;
-/// Where lane `l` stands in the order of the panel: summing in this order folds as [`crate::simd::Simd::f_sum`] does.
+/// Where lane `l` stands in the order of the panel: summing in this order folds as
+/// [`crate::simd::Simd::f_sum`] does.
 const PLACE: [usize; LANES] = [0, 4, 2, 6, 1, 5, 3, 7];
 
 /// What a cache line holds.
@@ -77,7 +83,8 @@ pub struct Panel {
     sums: Vec<Line<f32>>,
     /// `[input row][lane][weight row]`: lanes of the chunk so far.
     lanes: Vec<Line<f32>>,
-    /// `[half][input row][block]`: what the integer sums of the chunk begin with, where weights have an offset.
+    /// `[half][input row][block]`: what the integer sums of the chunk begin with, where weights have an
+    /// offset.
     starts: Vec<Line<i32>>,
     /// Rows of rare formats.
     pub(super) expanded: Vec<u8>,
@@ -94,8 +101,8 @@ impl Panel {
         self.starts.resize((2 * INPUTS + INPUTS_AT_ONCE_MAX) * BLOCKS / 16, Line([0; 16]));
     }
 
-    /// Works the starts out, so that tiles load and broadcast them: from a register that would be one more vector operation
-    /// for each input row and half block.
+    /// Works the starts out, so that tiles load and broadcast them: from a register that would be one more
+    /// vector operation for each input row and half block.
     #[inline(always)]
     fn start<S: Native, F: Format>(&mut self, g: &Quantized<F>, inputs: Range<usize>, chunk: &Range<usize>) {
         if offset::<S, F>() == 0 {
@@ -105,7 +112,8 @@ impl Panel {
         for half in 0..if F::HALVES { 2 } else { 1 } {
             for (i, input) in inputs.clone().enumerate() {
                 let at = (input * groups(g.cols) + chunk.start) * LANES;
-                // SAFETY: the memory has room for a chunk of each input row; nobody writes the activations during a product.
+                // SAFETY: the memory has room for a chunk of each input row; nobody writes the activations
+                // during a product.
                 let (starts, sums) = unsafe {
                     let starts = std::slice::from_raw_parts_mut(
                         self.starts.as_mut_ptr().cast::<i32>().add(starts_at(half, i)),
@@ -181,8 +189,9 @@ impl<F: Format> Kernel for PanelKernel<'_, F> {
     }
 }
 
-/// Up to this many input rows a panel holds one group of K instead of a chunk, so that it and the running lanes of all
-/// inputs stay in the first-level cache. With few registers keeping lanes in memory costs more than it saves.
+/// Up to this many input rows a panel holds one group of K instead of a chunk, so that it and the running
+/// lanes of all inputs stay in the first-level cache. With few registers keeping lanes in memory costs more
+/// than it saves.
 const fn few<S: Native>() -> usize {
     if S::INPUTS == INPUTS_AT_ONCE_MAX { FEW } else { 0 }
 }
@@ -196,8 +205,8 @@ struct Tile {
 }
 
 impl Tile {
-    /// The first of `rows`, which end a block of rows that begins at `first`. The next panel has the same chunk of the rows
-    /// that follow, else the next chunk of the block.
+    /// The first of `rows`, which end a block of rows that begins at `first`. The next panel has the same
+    /// chunk of the rows that follow, else the next chunk of the block.
     fn new<S: Native, F: Format>(
         g: &Quantized<F>,
         rows: Range<usize>,
@@ -292,7 +301,8 @@ impl<F: Format> Pass<'_, F> {
         let mut t = 0;
         while t < count {
             let left = count - t;
-            // Each size is compiled for each format: few sizes, and a lone last row goes twice through a pair.
+            // Each size is compiled for each format: few sizes, and a lone last row goes twice through a
+            // pair.
             t += match left {
                 6 | 9.. if S::INPUTS == 6 => self.rows::<S, 6>(s, t, count),
                 4.. if S::INPUTS == 6 => self.rows::<S, 4>(s, t, count),
@@ -302,12 +312,14 @@ impl<F: Format> Pass<'_, F> {
         }
     }
 
-    /// Adds the panel's products with `NT` of the input rows, from `t` on, to their sums, and returns how many these were.
+    /// Adds the panel's products with `NT` of the input rows, from `t` on, to their sums, and returns how
+    /// many these were.
     #[inline(always)]
     fn rows<S: Native, const NT: usize>(&self, s: S, t: usize, inputs: usize) -> usize {
         let left = inputs - t;
         let stride = if left < NT { 0 } else { groups(self.g.cols) * LANES };
-        // Kept from the optimizer, which else works all addresses out anew for each block, on ports that products need.
+        // Kept from the optimizer, which else works all addresses out anew for each block, on ports that
+        // products need.
         let rows: [usize; NT] = std::hint::black_box(std::array::from_fn(|t| t * stride * size_of::<f32>()));
         let at = ((self.first + t) * groups(self.g.cols) + self.part.start) * LANES;
         let start = t * BLOCKS + (self.part.start - self.chunk.start) * LANES;
@@ -326,7 +338,8 @@ impl<F: Format> Pass<'_, F> {
             if self.part.start != self.chunk.start {
                 for i in 0..NT {
                     for v in 0..2 {
-                        // SAFETY: there are lanes for each row of the block, and more than fill it up to `NT`.
+                        // SAFETY: there are lanes for each row of the block, and more than fill it up to
+                        // `NT`.
                         acc[i][v] = unsafe { s.nf_load(place(lane, i, v)) };
                     }
                 }
@@ -377,8 +390,8 @@ impl<F: Format> Pass<'_, F> {
         }
     }
 
-    /// Adds block `place` of the panel, whose input is block `at`; `rows` says how many bytes further each row has its scale.
-    /// Its starts are those of block `start`, and for the next row [`BLOCKS`] further.
+    /// Adds block `place` of the panel, whose input is block `at`; `rows` says how many bytes further each
+    /// row has its scale. Its starts are those of block `start`, and for the next row [`BLOCKS`] further.
     /// # Safety
     /// The panel and the inputs have these blocks.
     #[inline(always)]
@@ -500,7 +513,8 @@ impl<F: Format> Pass<'_, F> {
 #[inline(always)]
 fn store<F>(g: &Quantized<F>, memory: &Panel, rows: Range<usize>, inputs: Range<usize>) {
     for (t, sums) in inputs.zip(memory.sums.chunks_exact(ROWS / 16)) {
-        // SAFETY: a block of rows is at most `ROWS` wide, and the caller gave this range of outputs to this call alone.
+        // SAFETY: a block of rows is at most `ROWS` wide, and the caller gave this range of outputs to this
+        // call alone.
         let (sums, out) = unsafe {
             let start = g.out.start.wrapping_add(t * g.out.stride + rows.start);
             let sums = std::slice::from_raw_parts(sums.as_ptr().cast::<f32>(), rows.len());

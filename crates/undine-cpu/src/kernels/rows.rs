@@ -1,17 +1,18 @@
 //! Products of weight rows with one to three rows of quantized input, read straight from the file's layout.
 //!
-//! The order of f32 operations, which [`super::panels`] follows too. K is cut into chunks of [`CHUNK`] values, a chunk
-//! into blocks of 32. Block `b` gives `v = s * f`, where `f` is its integer product, offset taken off, as f32 (exact);
-//! with mins `v = fma(m, asum, v)`; formats with scales per 16 values do both once more with the second half's,
-//! adding to `v`. Then `lane[b % 8] = fma(d_a, v, lane[b % 8])`. The lanes are summed as in [`Simd::f_sum`], and the
-//! chunks in ascending order.
+//! The order of f32 operations, which [`super::panels`] follows too. K is cut into chunks of [`CHUNK`]
+//! values, a chunk into blocks of 32. Block `b` gives `v = s * f`, where `f` is its integer product, offset
+//! taken off, as f32 (exact); with mins `v = fma(m, asum, v)`; formats with scales per 16 values do both once
+//! more with the second half's, adding to `v`. Then `lane[b % 8] = fma(d_a, v, lane[b % 8])`. The lanes are
+//! summed as in [`Simd::f_sum`], and the chunks in ascending order.
 //!
-//! What was tried, in 10^9 operations a second with one input in cache (AVX-512 VNNI, Q4_K, one thread): horizontal additions
-//! for the sums across lanes are bound by shuffles, 59; packing to 16 bits where sums fit, 73. Half-float conversions through
-//! a library that asks the CPU each time: 16 with AVX2. Eight weight rows at a time need no sums across lanes but read
-//! eight streams, which halves the bandwidth.
-//! From memory with two threads (linear reading 27 to 29 GB/s), GB/s of weights: asking 2 KiB ahead for the first-level cache,
-//! 16 to 17; 8 KiB ahead for the second and 768 bytes for the first, 18 to 19 in the same minutes, 25 to 28 on a quiet host.
+//! What was tried, in 10^9 operations a second with one input in cache (AVX-512 VNNI, Q4_K, one thread):
+//! horizontal additions for the sums across lanes are bound by shuffles, 59; packing to 16 bits where sums
+//! fit, 73. Half-float conversions through a library that asks the CPU each time: 16 with AVX2. Eight weight
+//! rows at a time need no sums across lanes but read eight streams, which halves the bandwidth. From memory
+//! with two threads (linear reading 27 to 29 GB/s), GB/s of weights: asking 2 KiB ahead for the first-level
+//! cache, 16 to 17; 8 KiB ahead for the second and 768 bytes for the first, 18 to 19 in the same minutes, 25
+//! to 28 on a quiet host.
 
 use std::marker::PhantomData;
 
@@ -123,7 +124,8 @@ pub unsafe fn weights<S: Simd, F: Format>(s: S, group: *const u8, block: usize) 
     if F::MAX == SIGNED { s.b_signed(q) } else { q }
 }
 
-/// A group that is not whole, with zeros behind it. Their scales or their values are 0 in the formats that have such groups.
+/// A group that is not whole, with zeros behind it. Their scales or their values are 0 in the formats that
+/// have such groups.
 /// # Safety
 /// `bytes` bytes are readable at `group`.
 #[inline(always)]
@@ -183,7 +185,8 @@ impl<F: Format, const NT: usize> Kernel for RowKernel<'_, F, NT> {
     }
 }
 
-/// Adds a group at `w` to the lanes. The input's blocks start at `at`, those of the next row `stride` further.
+/// Adds a group at `w` to the lanes. The input's blocks start at `at`, those of the next row `stride`
+/// further.
 /// # Safety
 /// A group is readable at `w`, and the input has its blocks.
 #[inline(always)]

@@ -68,7 +68,8 @@ fn store_kv<T: KvElement>(state: &State, layer: u32, [key, value]: [Rows; 2], ro
     let block = state.batch.block_tables[sequence.blocks.start as usize + at.position as usize / PAGE];
     let page = block.0 as usize * state.kv.page_stride;
     let [keys, page_values] = state.kv.head(layer, head);
-    // SAFETY: this head of the rows and of the page is this thread's; `check` has put the block within the cache.
+    // SAFETY: this head of the rows and of the page is this thread's; `check` has put the block within the
+    // cache.
     unsafe {
         state.isa.run(StoreKv::<T> {
             key: &values(state, key, row..row + 1)[head * dim..][..dim],
@@ -129,7 +130,8 @@ fn pieces(state: &State) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// Which thread does an item: forwards and backwards in turn, since a sequence's items become longer and longer.
+/// Which thread does an item: forwards and backwards in turn, since a sequence's items become longer and
+/// longer.
 fn is_mine(worker: Worker, item: usize) -> bool {
     let (round, place) = (item / worker.count, item % worker.count);
     let place = if round.is_multiple_of(2) { place } else { worker.count - 1 - place };
@@ -215,7 +217,8 @@ fn merge_ranges(state: &State, worker: Worker, y: Rows) {
             if is_mine(worker, item) {
                 let row = piece.rows.start + i / group;
                 let part = (piece.head * group + i % group) * dim;
-                // SAFETY: the states are complete since the barrier, and this head of the row is this thread's.
+                // SAFETY: the states are complete since the barrier, and this head of the row is this
+                // thread's.
                 unsafe {
                     let states = state.kv.states.as_ptr().add(at + i * state_len(dim));
                     let y = &mut values_mut(state, y, row..row + 1)[part..part + dim];

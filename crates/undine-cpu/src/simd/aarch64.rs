@@ -1,9 +1,9 @@
 //! The AArch64 leaf: NEON, with or without the byte dot product (`sdot`).
 //!
-//! Tested under emulation only, and never timed: what is said here of registers is counted, not measured.
-//! A vector of the traits is two 128-bit registers. Byte products are of signed bytes; small weights are at most 127, so
-//! they are signed bytes too, and no weights need an offset. Without `sdot` products are made in 16 bits and summed in
-//! pairs there, which 2 x 128 x 127 does not overflow.
+//! Tested under emulation only, and never timed: what is said here of registers is counted, not measured. A
+//! vector of the traits is two 128-bit registers. Byte products are of signed bytes; small weights are at
+//! most 127, so they are signed bytes too, and no weights need an offset. Without `sdot` products are made in
+//! 16 bits and summed in pairs there, which 2 x 128 x 127 does not overflow.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -386,7 +386,8 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     fn b_xor(self, a: B, b: B) -> B {
         both!(veorq_u8, a, b)
     }
-    /// Bytes are shifted alone: what would come from the next one is masked off anyway, and often no mask is left.
+    /// Bytes are shifted alone: what would come from the next one is masked off anyway, and often no mask is
+    /// left.
     #[inline(always)]
     fn b_shr<const N: i32>(self, a: B) -> B {
         both!(vshrq_n_u8::<N>, a)

@@ -1,8 +1,8 @@
 //! Vectors of weight rows on AArch64: eight rows, two registers.
 //!
-//! With `sdot`, two vectors of weights by three input rows are twelve registers of integer sums and twelve of f32 sums,
-//! beside four of weights and one of input. Without, a vector of 16-bit sums takes four registers, and two input rows
-//! sixteen; the f32 sums wait in memory meanwhile.
+//! With `sdot`, two vectors of weights by three input rows are twelve registers of integer sums and twelve of
+//! f32 sums, beside four of weights and one of input. Without, a vector of 16-bit sums takes four registers,
+//! and two input rows sixteen; the f32 sums wait in memory meanwhile.
 
 use std::arch::aarch64::*;
 
@@ -240,7 +240,8 @@ impl Native for Neon<false> {
     native!();
     const INPUTS: usize = 2;
     const SUMS_IN_32_BITS: bool = false;
-    /// 16 bits for each byte of a vector, which get half of what the trait's limit allows: pairs of them fit, too.
+    /// 16 bits for each byte of a vector, which get half of what the trait's limit allows: pairs of them fit,
+    /// too.
     type D = [[int16x8_t; 2]; 2];
 
     #[inline(always)]

@@ -1,10 +1,12 @@
-//! What an instruction set must offer the kernels: eight lanes of f32 or i32, thirty-two bytes, and the dot products
-//! of weights with signed activations ([`Simd`]); and the widest vectors it has, for products of many rows ([`Native`]).
+//! What an instruction set must offer the kernels: eight lanes of f32 or i32, thirty-two bytes, and the dot
+//! products of weights with signed activations ([`Simd`]); and the widest vectors it has, for products of
+//! many rows ([`Native`]).
 //!
-//! A kernel is written once against [`Simd`], as a [`Kernel`], and compiled once per leaf inside a function with the
-//! leaf's target features ([`Isa::run`]); everything it calls must be `#[inline(always)]` to be compiled with them.
-//! Holding a leaf value proves that the CPU has the instructions. All leaves compute the same bits: integer sums are
-//! exact, and every f32 operation (fused multiply-add included) is correctly rounded and in the same order.
+//! A kernel is written once against [`Simd`], as a [`Kernel`], and compiled once per leaf inside a function
+//! with the leaf's target features ([`Isa::run`]); everything it calls must be `#[inline(always)]` to be
+//! compiled with them. Holding a leaf value proves that the CPU has the instructions. All leaves compute the
+//! same bits: integer sums are exact, and every f32 operation (fused multiply-add included) is correctly
+//! rounded and in the same order.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -112,8 +114,8 @@ pub trait Simd: Wide {
     fn i_shl(self, a: Self::I, n: u32) -> Self::I;
     /// Sum of the lanes.
     fn i_sum(self, a: Self::I) -> i32;
-    /// Lane `i` of the results is the sum of the first and of the last four lanes of `v[i]`, which are sums of four
-    /// products of weights of at most `MAX` with activations.
+    /// Lane `i` of the results is the sum of the first and of the last four lanes of `v[i]`, which are sums
+    /// of four products of weights of at most `MAX` with activations.
     fn i_sum8_halves<const MAX: u32>(self, v: [Self::I; 8]) -> [Self::I; 2];
     /// 16 signed bytes: those at even places, and those at odd ones.
     /// # Safety
@@ -208,7 +210,8 @@ pub trait Native: Simd {
     /// # Safety
     /// 4 bytes are readable at `p`.
     unsafe fn nb_broadcast(self, p: *const i8) -> Self::NB;
-    /// Asks for a line, into the second-level cache, that will be read in some microseconds; any address will do.
+    /// Asks for a line, into the second-level cache, that will be read in some microseconds; any address will
+    /// do.
     fn prefetch_far(self, p: *const u8);
     /// # Safety
     /// `4 * ROWS` bytes are writable at `p`.
@@ -329,6 +332,17 @@ impl Isa {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Out {
         match self {
+            Self::Portable(s) => kernel.run(s),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            _ => self.run_on_vectors(kernel),
+        }
+    }
+
+    /// The same for a kernel that plain Rust has another one for, so that it is not compiled for that. Panics
+    /// there.
+    #[inline]
+    pub fn run_on_vectors<K: Kernel>(self, kernel: K) -> K::Out {
+        match self {
             #[cfg(target_arch = "x86_64")]
             Self::Vnni(s) => s.run_vnni(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -337,7 +351,7 @@ impl Isa {
             Self::NeonDot(s) => s.run_dotprod(kernel),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(s) => s.run_neon(kernel),
-            Self::Portable(s) => kernel.run(s),
+            Self::Portable(_) => unreachable!("plain Rust has kernels of one row"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Every leaf against the portable one, to the bit, operation by operation. What belongs to [`Native`] alone is covered by
-//! the tests of the matrix products.
+//! Every leaf against the portable one, to the bit, operation by operation. What belongs to [`Native`] alone
+//! is covered by the tests of the matrix products.
 
 use super::{Isa, Kernel, LANES, Native, Portable, Simd, WIDE};
 

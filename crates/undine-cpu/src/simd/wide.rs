@@ -1,5 +1,5 @@
-//! Sixteen lanes of f32: one register with AVX-512, two with AVX2, four with NEON. For kernels that are bound by f32
-//! arithmetic.
+//! Sixteen lanes of f32: one register with AVX-512, two with AVX2, four with NEON. For kernels that are bound
+//! by f32 arithmetic.
 //!
 //! Every operation works on each lane alone, so the leaves compute the same bits.
 
@@ -221,9 +221,9 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn w_load_f16(self, p: *const u16) -> __m512 {
-            // Exact either way; the plain intrinsic's form, which names exceptions, cannot read memory itself, and from a register
-            // the conversion takes a shuffle more.
-            // SAFETY: the caller gives 16 readable half floats.
+            // Exact either way; the plain intrinsic's form, which names exceptions, cannot read memory
+            // itself, and from a register the conversion takes a shuffle more. SAFETY: the caller gives 16
+            // readable half floats.
             unsafe { _mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]

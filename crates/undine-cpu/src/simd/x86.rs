@@ -1,8 +1,8 @@
 //! The x86-64 leaf: AVX2, FMA and F16C, with or without the VNNI byte dot product.
 //!
-//! Without VNNI a byte dot product is `vpmaddubsw` (unsigned x signed, pairs summed in 16 bits with saturation)
-//! followed by `vpmaddwd`. Signed weights give their sign to the activation first (`vpsignb`), so that no pair
-//! saturates; with VNNI they are made unsigned by adding 128.
+//! Without VNNI a byte dot product is `vpmaddubsw` (unsigned x signed, pairs summed in 16 bits with
+//! saturation) followed by `vpmaddwd`. Signed weights give their sign to the activation first (`vpsignb`), so
+//! that no pair saturates; with VNNI they are made unsigned by adding 128.
 
 use std::arch::x86_64::*;
 
@@ -229,8 +229,8 @@ where
     }
     #[inline(always)]
     fn i_sum8_halves<const MAX: u32>(self, v: [__m256i; 8]) -> [__m256i; 2] {
-        // Sums of pairs, of two vectors at a time. Packing to 16 bits where they fit is one shuffle instead of the two of
-        // a horizontal addition, and shuffles are what these kernels have too many of.
+        // Sums of pairs, of two vectors at a time. Packing to 16 bits where they fit is one shuffle instead
+        // of the two of a horizontal addition, and shuffles are what these kernels have too many of.
         let fits = |products: u32| products * MAX * 127 <= i16::MAX as u32;
         op!({
             let pairs = |a, b, fits| {
@@ -259,7 +259,8 @@ where
     unsafe fn i_unpack_6bit(self, p: *const u8) -> [__m256i; 2] {
         // SAFETY: the caller gives 16 readable bytes.
         unsafe {
-            // Words a, b, c: scales are the low six bits of a, then nibbles of c below the top bits of a; mins likewise of b.
+            // Words a, b, c: scales are the low six bits of a, then nibbles of c below the top bits of a;
+            // mins likewise of b.
             let v = _mm_loadu_si128(p.cast());
             let low = _mm_srlv_epi32(_mm_shuffle_epi32::<0b10_01_10_00>(v), _mm_setr_epi32(0, 0, 0, 4));
             let low = _mm_and_si128(low, _mm_setr_epi32(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f));
@@ -355,7 +356,8 @@ where
     #[inline(always)]
     fn b_from_bits(self, bits: u32) -> __m256i {
         op!({
-            // Every byte gets the byte of `bits` its bit is in, all other bits are set, and 0xff means: it was 1.
+            // Every byte gets the byte of `bits` its bit is in, all other bits are set, and 0xff means: it
+            // was 1.
             let spread =
                 _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
             let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), spread);

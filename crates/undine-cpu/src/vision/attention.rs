@@ -1,8 +1,9 @@
 //! Attention of every patch of a tile over all of them, by panels ([`super::gemm`]).
 //!
-//! Order of operations per query and head: a score is a chain of fused multiply-adds over the head's values, ascending; the
-//! maximum is taken over all patches; weights `e^((score - max) / sqrt(dim))` are summed in eight lanes, ascending; the
-//! weighted values are a chain over the patches, ascending, divided by the sum. So the result depends on the tile alone.
+//! Order of operations per query and head: a score is a chain of fused multiply-adds over the head's values,
+//! ascending; the maximum is taken over all patches; weights `e^((score - max) / sqrt(dim))` are summed in
+//! eight lanes, ascending; the weighted values are a chain over the patches, ascending, divided by the sum.
+//! So the result depends on the tile alone.
 
 use super::gemm::{InputRows, PANEL_ROWS_MAX, PackRows, PanelOutput, multiply_panel, pack};
 use crate::kernels::elementwise::exp_neg;
@@ -135,7 +136,8 @@ impl Kernel for AttendHead {
         let x = InputRows { start: self.scores, stride: row, count: self.queries };
         for first in (0..dim).step_by(lanes) {
             let count = lanes.min(dim - first);
-            // SAFETY: results have `dim` values; values are packed in panels of `lanes`, the last perhaps of half.
+            // SAFETY: results have `dim` values; values are packed in panels of `lanes`, the last perhaps of
+            // half.
             unsafe {
                 let start = self.out.add(first);
                 let to =

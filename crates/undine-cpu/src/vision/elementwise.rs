@@ -111,7 +111,8 @@ fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     s.f_mul(x, s.f_div(numerator, s.f_add(one, e)))
 }
 
-/// `x` times the normal distribution function. Abramowitz and Stegun 7.1.26: the error of erf is below 1.5e-7.
+/// `x` times the normal distribution function. Abramowitz and Stegun 7.1.26: the error of erf is below
+/// 1.5e-7.
 #[inline(always)]
 fn gelu_erf<S: Simd>(s: S, x: S::F) -> S::F {
     let u = s.f_mul(s.f_abs(x), s.f_splat(std::f32::consts::FRAC_1_SQRT_2));

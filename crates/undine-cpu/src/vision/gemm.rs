@@ -1,13 +1,14 @@
 //! Products of float weights with many rows of f32, by panels.
 //!
-//! A panel is some columns of a tile of weight rows, turned so that the rows lie side by side, in f32. Each value of an input
-//! row then feeds whole vectors of outputs, and no sum crosses lanes. Packing costs one pass over the weights for hundreds of
-//! input rows. The decoder's kernels ([`crate::kernels::floats`]) read the file's layout instead, which is better for few
-//! rows and worse for many: 57% of the f32 peak with 512 of them.
+//! A panel is some columns of a tile of weight rows, turned so that the rows lie side by side, in f32. Each
+//! value of an input row then feeds whole vectors of outputs, and no sum crosses lanes. Packing costs one
+//! pass over the weights for hundreds of input rows. The decoder's kernels ([`crate::kernels::floats`]) read
+//! the file's layout instead, which is better for few rows and worse for many: 57% of the f32 peak with 512
+//! of them.
 //!
-//! Order: the columns are cut into chunks of [`CHUNK`]; within a chunk an output is one chain of fused multiply-adds,
-//! ascending; the bias is added to the first chunk, and the chunks in ascending order to what the output holds. It depends
-//! on the number of columns alone.
+//! Order: the columns are cut into chunks of [`CHUNK`]; within a chunk an output is one chain of fused
+//! multiply-adds, ascending; the bias is added to the first chunk, and the chunks in ascending order to what
+//! the output holds. It depends on the number of columns alone.
 
 use std::ops::Range;
 
@@ -15,8 +16,8 @@ use crate::kernels::floats::Float;
 use crate::kernels::rows::{Accumulate, Output};
 use crate::simd::{Kernel, LANES, Native, ROWS_MAX, WIDE};
 
-/// Columns in a panel: with the rows of [`Native`] vectors it stays in the second-level cache, and the input rows that pass by
-/// in the first.
+/// Columns in a panel: with the rows of [`Native`] vectors it stays in the second-level cache, and the input
+/// rows that pass by in the first.
 pub const CHUNK: usize = 768;
 /// Outputs that a panel is for, at the most. Threads share matrices in multiples of it.
 pub const PANEL_ROWS_MAX: usize = 2 * ROWS_MAX;
@@ -90,8 +91,9 @@ impl<W: Float> Kernel for FloatProduct<'_, W> {
                 if let (0, Some(bias)) = (chunk, bias) {
                     biases[..count].copy_from_slice(&bias[first..first + count]);
                 }
-                // SAFETY: the assertion puts `count` rows of `depth` columns in bounds and the panel has room for them; the
-                // caller vouches for the input, and for the outputs, which no other thread touches.
+                // SAFETY: the assertion puts `count` rows of `depth` columns in bounds and the panel has room
+                // for them; the caller vouches for the input, and for the outputs, which no other thread
+                // touches.
                 unsafe {
                     pack::<S, W>(s, PackRows { from: from.as_ptr(), row_bytes, count, depth }, lanes, panel);
                     let start = out.start.add(first);
@@ -132,7 +134,8 @@ pub unsafe fn pack<S: Native, W: Float>(s: S, rows: PackRows, lanes: usize, to: 
         for k in (0..rows.depth).step_by(WIDE) {
             let width = WIDE.min(rows.depth - k);
             for i in 0..present {
-                // SAFETY: `width` values of the row are left; fewer than sixteen are copied to where sixteen may be read.
+                // SAFETY: `width` values of the row are left; fewer than sixteen are copied to where sixteen
+                // may be read.
                 unsafe {
                     let from = rows.from.add((group + i) * rows.row_bytes + k * bytes);
                     if width == WIDE {
@@ -177,7 +180,8 @@ pub struct PanelOutput<'a> {
 
 /// Multiplies a panel of `NV` vectors with input rows.
 /// # Safety
-/// `depth` vectors are readable in the panel and `depth` values in each input row; the outputs are the caller's alone.
+/// `depth` vectors are readable in the panel and `depth` values in each input row; the outputs are the
+/// caller's alone.
 #[inline(always)]
 pub unsafe fn multiply_panel<S: Native, const NV: usize>(
     s: S,

@@ -1,13 +1,14 @@
 //! The vision tower on the CPU: tiles in, rows for the language model out.
 //!
 //! [`plan`] records the tower once; each pass replays it inside one parallel region over as many tiles as fit
-//! [`PASS_PATCHES`]. Float weights are multiplied by panels ([`gemm`]), quantized ones by the decoder's kernels, attention runs
-//! tile by tile ([`attention`]). A pass is run in slices of some [`SLICE_PATCHES`] each. A row depends on its own tile alone, to the bit: on no other tile of the pass, no number of
-//! threads and no instruction set.
+//! [`PASS_PATCHES`]. Float weights are multiplied by panels ([`gemm`]), quantized ones by the decoder's
+//! kernels, attention runs tile by tile ([`attention`]). A pass is run in slices of some [`SLICE_PATCHES`]
+//! each. A row depends on its own tile alone, to the bit: on no other tile of the pass, no number of threads
+//! and no instruction set.
 //!
-//! Measured with `examples/vision_speed.rs` on random weights of the 450M shape (width 768, 12 layers), Sapphire Rapids with two
-//! cores, AVX-512, one image of 512 x 512 (1024 patches, 219 * 10^9 operations), best of four, against the f32 peak measured in
-//! the same run:
+//! Measured with `examples/vision_speed.rs` on random weights of the 450M shape (width 768, 12 layers),
+//! Sapphire Rapids with two cores, AVX-512, one image of 512 x 512 (1024 patches, 219 * 10^9 operations),
+//! best of four, against the f32 peak measured in the same run:
 //!
 //! | matrices | 1 thread | 2 threads | of the peak |
 //! |---|---|---|---|
@@ -15,7 +16,8 @@
 //! | BF16 | 1623 ms, 135 | 855 ms, 257 | 75%, 72% |
 //! | Q8_0 | 921 ms, 238 | 457 ms, 480 | 135%, 136% |
 //!
-//! An image of 1600 x 900 (nine tiles) takes two threads 7.9 s with BF16 and 4.4 s with Q8_0; cutting it takes 12 ms.
+//! An image of 1600 x 900 (nine tiles) takes two threads 7.9 s with BF16 and 4.4 s with Q8_0; cutting it
+//! takes 12 ms.
 #![allow(
     clippy::needless_range_loop,
     reason = "lanes and rows index several arrays at once, some of them by pointer; the kernels must not use closures"
@@ -44,10 +46,11 @@ use attention::{keys_len, scores_len, values_len};
 use gemm::{CHUNK, PANEL_ROWS_MAX, PanelMemory};
 use plan::{Length, VisionPlan};
 
-/// Patches of one pass, unless a single tile has more. Weights are read once a pass: with so many rows that costs nothing.
+/// Patches of one pass, unless a single tile has more. Weights are read once a pass: with so many rows that
+/// costs nothing.
 pub const PASS_PATCHES: usize = 4096;
-/// A slice of a pass is so much work as this many patches are: two threads with BF16 matrices take 0.2 s for it. A part of a pass
-/// costs the same as that much of the whole.
+/// A slice of a pass is so much work as this many patches are: two threads with BF16 matrices take 0.2 s for
+/// it. A part of a pass costs the same as that much of the whole.
 const SLICE_PATCHES: usize = 256;
 /// Resampled position tables that are kept: one for each shape of tile.
 const GRIDS_MAX: usize = 32;
@@ -130,8 +133,8 @@ impl PassMemory {
     }
 }
 
-/// Bytes that a tower with matrices of these types works in for one tile of so many patches: what a pass touches of the
-/// memory that is reserved for it, and the position tables.
+/// Bytes that a tower with matrices of these types works in for one tile of so many patches: what a pass
+/// touches of the memory that is reserved for it, and the position tables.
 pub fn pass_bytes(
     config: &VisionConfig,
     dtypes: impl IntoIterator<Item = DType>,
@@ -140,7 +143,8 @@ pub fn pass_bytes(
 ) -> usize {
     let tokens = patches / (config.downsample * config.downsample);
     let (width, wide, heads, dim) = (config.width, config.feed_forward, config.heads, config.head_dim());
-    // Residual stream, queries with keys and values, what was attended to, the feed-forward; then tokens and projector.
+    // Residual stream, queries with keys and values, what was attended to, the feed-forward; then tokens and
+    // projector.
     let of_patches = patches * (width + 3 * width + width + wide);
     let of_tokens = tokens * (config.token_elems() + config.projector + config.hidden);
     let packed = heads * (keys_len(patches, dim) + values_len(patches, dim));

@@ -1,7 +1,7 @@
 //! What each thread does for each recorded operation of the tower.
 //!
-//! Rows are split between threads where rows are independent, outputs where a weight matrix is read, and heads with blocks
-//! of queries in attention.
+//! Rows are split between threads where rows are independent, outputs where a weight matrix is read, and
+//! heads with blocks of queries in attention.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -87,7 +87,8 @@ struct Source {
 }
 
 impl Source {
-    /// Prepares the rows of `x`: normed if there is a norm, quantized if a matrix wants that, else as they are.
+    /// Prepares the rows of `x`: normed if there is a norm, quantized if a matrix wants that, else as they
+    /// are.
     fn new(state: &State, worker: Worker, x: Rows, norm: Option<LayerNorm>, kinds: ActivationKinds) -> Self {
         let (count, width) = (rows(state, x), width(state, x));
         if norm.is_none() && !kinds.contains(ActivationKind::Block32) {

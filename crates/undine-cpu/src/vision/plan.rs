@@ -25,7 +25,8 @@ pub enum Length {
     Tokens,
 }
 
-/// What a buffer holds. The tower uses each before it makes the next of the same kind, so that layers share them.
+/// What a buffer holds. The tower uses each before it makes the next of the same kind, so that layers share
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
     Residual,

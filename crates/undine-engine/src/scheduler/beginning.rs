@@ -1,8 +1,8 @@
 //! How the first of a queue begins: with what the cache has of it, or not yet.
 //!
-//! A request whose prefix is being computed by somebody else waits for it (and so does its tenant's queue behind it) if that
-//! spares it half of its rows or more; whom it waits for comes before it in every step, so it waits no longer than it would have to
-//! compute.
+//! A request whose prefix is being computed by somebody else waits for it (and so does its tenant's queue
+//! behind it) if that spares it half of its rows or more; whom it waits for comes before it in every step, so
+//! it waits no longer than it would have to compute.
 
 use undine_core::{BlockCopy, BlockId, StateSource};
 
@@ -13,7 +13,8 @@ use crate::running::Running;
 use crate::sequence::Sequence;
 use crate::tenants::TenantIndex;
 
-/// A request waits for a prefix that is being computed if it then has at most one of so many of its rows to compute.
+/// A request waits for a prefix that is being computed if it then has at most one of so many of its rows to
+/// compute.
 const WAIT_GAIN: u32 = 2;
 
 /// How the first request of a queue begins, given the blocks there are.
@@ -108,7 +109,8 @@ impl Scheduler {
             // A block that ends where the prefix does, and that nobody holds, goes on as this sequence's own.
             let copied = shared.pop_if(|last| rest > 0 && !self.blocks.can_continue(*last, rest));
             let wanted = blocks - shared.len() as u32;
-            // One block for each running sequence to grow into, or the newcomer would soon be preempted again.
+            // One block for each running sequence to grow into, or the newcomer would soon be preempted
+            // again.
             let fits = self.blocks.available() >= idle + wanted + self.running.len() as u32;
             fits.then_some(Beginning { prefix, shared, copied, blocks })
         })

@@ -1,10 +1,9 @@
 //! A device without a model. Its "logits" are a hash of the whole token history, read back through the block
-//! table and the state slot: a wrong table, a mixed-up slot, a stale state or a lost token changes the answer.
-//! Its state is a finite filter like a model's: started empty it is inexact, and it becomes exact after
-//! `Capacity::replay` rows over cached positions. An inexact state must not write to the cache, be sampled from or kept;
-//! nobody may read what was never written, and nobody write what others read.
-//! [`expected`] computes the same answer without an engine.
-//! The simulator of undine-server runs on it too.
+//! table and the state slot: a wrong table, a mixed-up slot, a stale state or a lost token changes the
+//! answer. Its state is a finite filter like a model's: started empty it is inexact, and it becomes exact
+//! after `Capacity::replay` rows over cached positions. An inexact state must not write to the cache, be
+//! sampled from or kept; nobody may read what was never written, and nobody write what others read.
+//! [`expected`] computes the same answer without an engine. The simulator of undine-server runs on it too.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -354,7 +353,8 @@ struct Wishes<'a> {
     mask: &'a [u32],
 }
 
-/// A bias of at least 100 forces its token; negative infinity forbids it. What the mask excludes is never drawn.
+/// A bias of at least 100 forces its token; negative infinity forbids it. What the mask excludes is never
+/// drawn.
 fn sample(
     hash: u64,
     params: &SamplingParams,
@@ -384,7 +384,8 @@ pub fn expected(request: &GenerateRequest, context: u32, vocab: u32) -> Vec<Even
     expected_within(request, None, context, vocab)
 }
 
-/// The same for an answer that is restricted by a constraint, whose masks are there when it is asked for them.
+/// The same for an answer that is restricted by a constraint, whose masks are there when it is asked for
+/// them.
 pub fn expected_within(
     request: &GenerateRequest,
     mut constraint: Option<&mut dyn Constraint>,

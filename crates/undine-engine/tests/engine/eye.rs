@@ -1,4 +1,5 @@
-//! A vision tower without a model: each row is a hash of its tile's pixels and its place. What it encodes is written down.
+//! A vision tower without a model: each row is a hash of its tile's pixels and its place. What it encodes is
+//! written down.
 
 use std::cell::RefCell;
 use std::rc::Rc;

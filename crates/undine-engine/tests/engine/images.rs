@@ -116,7 +116,8 @@ fn others_go_on_between_the_tiles_of_a_large_image() {
         passes.extend(driver.passes()[seen..].iter().map(Vec::len));
         assert!(driver.passes().len() <= seen + 1, "more than one pass in a step");
     }
-    // Four tokens are what is encoded together, and a larger tile alone; each in slices, between which the other answer goes on.
+    // Four tokens are what is encoded together, and a larger tile alone; each in slices, between which the
+    // other answer goes on.
     assert_eq!(passes, [1, 1, 1, 4, 1]);
     assert_eq!(driver.answer(talker).len() - before, 5 * SLICES as usize + 1);
     driver.run();
@@ -142,7 +143,8 @@ fn two_who_need_a_tile_in_one_step_share_it() {
     assert_eq!([rows(0), rows(1)], [vec![5, 5, 5, 5], vec![6, 6, 6]]);
 }
 
-/// One tenant shows eight small pictures in requests of their own; another one's picture is the next but one at most.
+/// One tenant shows eight small pictures in requests of their own; another one's picture is the next but one
+/// at most.
 #[test]
 fn pictures_are_encoded_in_turns() {
     let mut driver = driver(with_cache(100));

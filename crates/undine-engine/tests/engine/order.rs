@@ -40,8 +40,8 @@ fn long_prompts_do_not_stop_answers() {
     driver.check_events();
 }
 
-/// However many streams there are, long prompts, cached prefixes and requests that wait for one: every stream gets a
-/// token in every step, and no step has more rows than the budget.
+/// However many streams there are, long prompts, cached prefixes and requests that wait for one: every stream
+/// gets a token in every step, and no step has more rows than the budget.
 #[test]
 fn nothing_stops_many_streams() {
     let mut driver = Driver::new(Setup::with(|capacity, config| {

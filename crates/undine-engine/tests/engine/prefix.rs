@@ -31,8 +31,8 @@ fn cost(driver: &mut Driver, request: &GenerateRequest) -> (RequestId, u32, u32)
     (id, (driver.rows() - before) as u32, driver.cached[&id])
 }
 
-/// Prompts that share a system prompt of 30 tokens, one after the other: the first of them rebuilds the state where
-/// they part, and leaves it to the others.
+/// Prompts that share a system prompt of 30 tokens, one after the other: the first of them rebuilds the state
+/// where they part, and leaves it to the others.
 #[test]
 fn a_system_prompt() {
     let system = text(1, 30);
@@ -170,7 +170,8 @@ fn n_choices() {
     }
 }
 
-/// A copy of what somebody else still holds ends before anything was added to it: it can be found like the rest.
+/// A copy of what somebody else still holds ends before anything was added to it: it can be found like the
+/// rest.
 #[test]
 fn a_copy_that_is_not_continued() {
     for max_tokens in [0, 1] {

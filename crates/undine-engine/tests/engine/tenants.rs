@@ -34,8 +34,8 @@ fn has_answered(driver: &Driver, id: RequestId) -> bool {
     driver.events[&id].iter().any(|event| matches!(event, Event::Token(_)))
 }
 
-/// One tenant computes a long prompt and has 500 more requests in the queue. Another one's short request is answered in
-/// the next step.
+/// One tenant computes a long prompt and has 500 more requests in the queue. Another one's short request is
+/// answered in the next step.
 #[test]
 fn a_short_request_does_not_wait_for_another_tenants_queue() {
     for steps_in_flight in [1, 2] {
@@ -57,7 +57,8 @@ fn a_short_request_does_not_wait_for_another_tenants_queue() {
     }
 }
 
-/// The same when every seat is taken by answers that go on for long: the seat comes from the tenant that has most.
+/// The same when every seat is taken by answers that go on for long: the seat comes from the tenant that has
+/// most.
 #[test]
 fn a_seat_is_found_for_whoever_has_none() {
     for (steps_in_flight, within) in [(1, 2), (2, 4)] {
@@ -98,8 +99,8 @@ fn seats_are_given_up_for_those_without_only() {
     }
 }
 
-/// Tenants that all have more to compute than a step get equal parts of it, whatever the length of their prompts and
-/// however many requests they send.
+/// Tenants that all have more to compute than a step get equal parts of it, whatever the length of their
+/// prompts and however many requests they send.
 #[test]
 fn prompts_are_computed_in_turns() {
     // Tokens of each prompt and how many there are, of each tenant.
@@ -145,8 +146,8 @@ fn prompts_are_computed_in_turns() {
     }
 }
 
-/// However many new tenants come, one after the other and each with a request that fills a step: the turn of those who
-/// were there before comes.
+/// However many new tenants come, one after the other and each with a request that fills a step: the turn of
+/// those who were there before comes.
 #[test]
 fn newcomers_do_not_keep_others_waiting() {
     let mut driver = Driver::new(Setup::with(|capacity, config| {
@@ -168,8 +169,9 @@ fn newcomers_do_not_keep_others_waiting() {
     driver.check_events();
 }
 
-/// Two tenants come back with one request as soon as the last was answered, and there is one seat. A third, which has several in the
-/// queue, is not behind them each time: its turn comes after one of each, although all have waited until they had most credit.
+/// Two tenants come back with one request as soon as the last was answered, and there is one seat. A third,
+/// which has several in the queue, is not behind them each time: its turn comes after one of each, although
+/// all have waited until they had most credit.
 #[test]
 fn who_comes_back_is_no_newcomer() {
     let mut driver = Driver::new(Setup::with(|capacity, config| {
@@ -263,7 +265,8 @@ fn priorities_order_a_tenants_own_requests() {
     assert_eq!(begun, order);
 }
 
-/// A request finds what its own root has, whoever asked for it, and neither finds nor waits for anything else.
+/// A request finds what its own root has, whoever asked for it, and neither finds nor waits for anything
+/// else.
 #[test]
 fn roots_share_nothing() {
     let prompt = |seed| request(seed, 40, 3);

@@ -1,6 +1,8 @@
-//! Which addresses of the Internet a server may ask for strangers: those that anybody could reach from anywhere.
+//! Which addresses of the Internet a server may ask for strangers: those that anybody could reach from
+//! anywhere.
 //!
-//! Source: the IANA registries of special-purpose addresses for IPv4 and IPv6. What is not known to be public is not.
+//! Source: the IANA registries of special-purpose addresses for IPv4 and IPv6. What is not known to be public
+//! is not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

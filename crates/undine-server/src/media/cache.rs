@@ -1,5 +1,5 @@
-//! Images that were decoded and cut, kept for the next turn, which sends them again. Under another root they are decoded anew: how
-//! long an answer takes tells nobody what others have shown.
+//! Images that were decoded and cut, kept for the next turn, which sends them again. Under another root they
+//! are decoded anew: how long an answer takes tells nobody what others have shown.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use undine_image::PreparedImage;
 
 use crate::media::tile_bytes;
 
-/// The kept images, the one used longest ago first. A thousand at the most, for none has less than a few hundred KiB.
+/// The kept images, the one used longest ago first. A thousand at the most, for none has less than a few
+/// hundred KiB.
 pub(crate) struct PreparedImages {
     images: VecDeque<(Name, Arc<PreparedImage>)>,
     bytes: usize,

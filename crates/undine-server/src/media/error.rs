@@ -6,7 +6,8 @@ use undine_image::limits::IMAGE_BYTES_MAX;
 
 use crate::media::fetch::REDIRECTS_MAX;
 
-/// The words for it are the client's to read: they say nothing of what is behind an address that may not be asked.
+/// The words for it are the client's to read: they say nothing of what is behind an address that may not be
+/// asked.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub(crate) enum MediaError {
     #[error("expected a data: URI or an http:// or https:// URL: {0}")]

@@ -1,8 +1,9 @@
-//! Images from the network, asked for by people the server does not know: only from public addresses, only so much, only
-//! so long.
+//! Images from the network, asked for by people the server does not know: only from public addresses, only so
+//! much, only so long.
 //!
-//! A host's addresses are looked up here and the unsuitable ones are left out before the connection is made, so that the
-//! address that was checked is the address that is asked. Every redirection is a new URL and checked like the first.
+//! A host's addresses are looked up here and the unsuitable ones are left out before the connection is made,
+//! so that the address that was checked is the address that is asked. Every redirection is a new URL and
+//! checked like the first.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -124,7 +125,8 @@ fn check_url(url: &Url, domains: &Domains) -> Result<(), MediaError> {
     if !domains.is_empty() {
         return if domains.contain(host) { Ok(()) } else { Err(MediaError::Domain(domains.to_string())) };
     }
-    // An address in place of a name never gets to the resolver. However it was spelled, the URL has it in one form.
+    // An address in place of a name never gets to the resolver. However it was spelled, the URL has it in one
+    // form.
     match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         Ok(address) if !is_public(address) => Err(MediaError::Address),
         _ => Ok(()),

@@ -1,7 +1,8 @@
 //! `file://` URLs, under one folder that the operator has named.
 //!
-//! The folder is opened once, at the start, and files are opened beneath it: what is checked is what is opened, whatever those
-//! who may write to the folder do meanwhile. Links that lead to another file of the folder work.
+//! The folder is opened once, at the start, and files are opened beneath it: what is checked is what is
+//! opened, whatever those who may write to the folder do meanwhile. Links that lead to another file of the
+//! folder work.
 
 use std::fs::File;
 use std::io::Read;
@@ -48,14 +49,15 @@ impl MediaFolder {
         })
     }
 
-    /// The bytes of a file in the folder or below it. One error for all reasons: requests must not find out what exists
-    /// outside.
+    /// The bytes of a file in the folder or below it. One error for all reasons: requests must not find out
+    /// what exists outside.
     pub(crate) fn read(&self, url: &Url) -> Result<Vec<u8>, MediaError> {
         let path = url.to_file_path().map_err(|()| MediaError::File)?;
         // Nothing outside is even looked at, unless a link within leads there.
         let within = path.strip_prefix(&self.root).or_else(|_| path.strip_prefix(&self.named));
         let path = within.map(|within| self.root.join(within)).map_err(|_| MediaError::File)?;
-        // Without links, so that absolute ones to other files of the folder work. What changes after this is refused below.
+        // Without links, so that absolute ones to other files of the folder work. What changes after this is
+        // refused below.
         let path = path.canonicalize().map_err(|_| MediaError::File)?;
         let within = path.strip_prefix(&self.root).map_err(|_| MediaError::File)?;
         let is_plain = within.components().all(|part| matches!(part, Component::Normal(_)));

@@ -1,7 +1,8 @@
-//! Where images come from: the request itself, the network, a folder. And how many of them may be in memory at once.
+//! Where images come from: the request itself, the network, a folder. And how many of them may be in memory
+//! at once.
 //!
-//! Whoever can send a request can name a URL, so everything here works for strangers: what may be asked is checked before
-//! it is asked, and every size, time and number has a limit.
+//! Whoever can send a request can name a URL, so everything here works for strangers: what may be asked is
+//! checked before it is asked, and every size, time and number has a limit.
 
 mod address;
 mod cache;
@@ -37,9 +38,11 @@ pub const CACHE_BYTES_MAX: usize = 256 << 20;
 const FETCHES_MAX: usize = 16;
 /// Those of one tenant: servers that answer slowly hold up nobody else.
 const FETCHES_OF_TENANT_MAX: usize = 8;
-/// Images being decoded at once. One takes up to twelve bytes a pixel while it is decoded, 600 MB at the most.
+/// Images being decoded at once. One takes up to twelve bytes a pixel while it is decoded, 600 MB at the
+/// most.
 const DECODES_MAX: usize = 2;
-/// Most bytes of tiles of all requests that wait or are answered. A tenant has at most as much as it leaves to others.
+/// Most bytes of tiles of all requests that wait or are answered. A tenant has at most as much as it leaves
+/// to others.
 const HELD_BYTES_MAX: usize = 2 << 30;
 /// Longest excerpt of a wrong value that an error repeats, in characters.
 const EXCERPT_CHARS: usize = 40;
@@ -110,7 +113,8 @@ impl Media {
         Self {
             fetcher: OnceLock::new(),
             fetching: Places::new(FETCHES_MAX, FETCHES_OF_TENANT_MAX),
-            // Whoever waits gets the next, so that a tenant that has both keeps another one waiting for one image.
+            // Whoever waits gets the next, so that a tenant that has both keeps another one waiting for one
+            // image.
             decoding: Places::new(DECODES_MAX, DECODES_MAX),
             held: Amount::new(HELD_BYTES_MAX),
             prepared: Mutex::new(PreparedImages::new(config.cache_bytes_max)),

@@ -1,5 +1,5 @@
-//! The engine tests' device behind a bus: steps take their time, masks are waited for where they are needed and not in
-//! `submit`, calls fail, and while one is under way the rest of the world goes on.
+//! The engine tests' device behind a bus: steps take their time, masks are waited for where they are needed
+//! and not in `submit`, calls fail, and while one is under way the rest of the world goes on.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

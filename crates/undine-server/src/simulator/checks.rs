@@ -180,7 +180,8 @@ impl Checks {
                 silence.steps += 1;
                 self.longest_silence = self.longest_silence.max(silence.steps);
             }
-            // While those before it in its own queue come on, it waits for them; and for each of their steps every other tenant has one.
+            // While those before it in its own queue come on, it waits for them; and for each of their steps
+            // every other tenant has one.
             let most = self.silence_max + silence.ahead * self.tenants;
             if silence.steps > most {
                 let steps = silence.steps;
@@ -218,9 +219,10 @@ impl Checks {
     }
 }
 
-/// Steps that the device may take between two signs of life of a sequence while later arrivals of its own tenant or of others
-/// give some, beside those in which sequences before it in its own queue do. Once its tenant's turn has come it computes at most
-/// all of its tokens again; and that comes after each of the others has had one.
+/// Steps that the device may take between two signs of life of a sequence while later arrivals of its own
+/// tenant or of others give some, beside those in which sequences before it in its own queue do. Once its
+/// tenant's turn has come it computes at most all of its tokens again; and that comes after each of the
+/// others has had one.
 fn silence_max(plan: &Plan) -> u32 {
     plan.capacity.steps_in_flight * plan.tenants() as u32 * (plan.context() + SILENCE_SLACK)
 }

@@ -1,5 +1,5 @@
-//! Clients: they ask through the same handle as the server's handlers, sleep until they are woken, read at their pace, and
-//! vanish. Whatever they are told must be what the request gets alone.
+//! Clients: they ask through the same handle as the server's handlers, sleep until they are woken, read at
+//! their pace, and vanish. Whatever they are told must be what the request gets alone.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

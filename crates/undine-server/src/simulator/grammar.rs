@@ -1,5 +1,5 @@
-//! Constraints as a grammar would make them: masks that come at once, late, or never because their maker gave up, and
-//! tokens that are refused. Who works out masks is the [`Desk`].
+//! Constraints as a grammar would make them: masks that come at once, late, or never because their maker gave
+//! up, and tokens that are refused. Who works out masks is the [`Desk`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -14,7 +14,8 @@ const REASONS: [EndReason; 4] = [EndReason::Stop, EndReason::Length, EndReason::
 /// The ends of sequences, and the tallies of requests.
 #[derive(Default)]
 pub struct Ledger {
-    /// For each accepted sequence the ways it may have ended. More than one, if its client left before it heard.
+    /// For each accepted sequence the ways it may have ended. More than one, if its client left before it
+    /// heard.
     ends: Vec<Vec<EndReason>>,
     /// Ends of those whose clients left before they heard whether they were accepted.
     maybe: Vec<Vec<EndReason>>,

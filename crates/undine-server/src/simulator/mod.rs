@@ -1,16 +1,16 @@
-//! A simulator of the server's inside: the real engine behind the real loop of its thread ([`EngineRoom::turn`]), asked
-//! through the real handle, with a device, clients, a clock and chance that are all made from one seed and run in one
-//! thread. A *world* is such a run from its first step to its last; what must hold is checked after every turn
-//! ([`checks`]) and by every client ([`client`]).
+//! A simulator of the server's inside: the real engine behind the real loop of its thread
+//! ([`EngineRoom::turn`]), asked through the real handle, with a device, clients, a clock and chance that are
+//! all made from one seed and run in one thread. A *world* is such a run from its first step to its last;
+//! what must hold is checked after every turn ([`checks`]) and by every client ([`client`]).
 //!
-//! Things go wrong in worlds: devices are slow, late or fail in submission, in collection or while they look at an image;
-//! clients read slowly, or vanish at any moment, also while a step is computed; queues and channels are full, blocks are
-//! few, masks come late or never, the clock jumps, the server is told to stop.
+//! Things go wrong in worlds: devices are slow, late or fail in submission, in collection or while they look
+//! at an image; clients read slowly, or vanish at any moment, also while a step is computed; queues and
+//! channels are full, blocks are few, masks come late or never, the clock jumps, the server is told to stop.
 //!
 //! ```text
-//! cargo test -p undine-server simulator                                         # some hundred worlds
-//! UNDINE_SIM_SECONDS=60 cargo test -p undine-server simulator -- --nocapture    # new ones, for a minute
-//! UNDINE_SIM_SECONDS=60 UNDINE_SIM_FIRST=0 cargo test -p undine-server simulator -- --nocapture  # the same each time
+//! cargo test -p undine-server simulator                                  # some hundred worlds
+//! UNDINE_SIM_SECONDS=60 cargo test -p undine-server simulator -- --nocapture    # new ones, a minute
+//! UNDINE_SIM_SECONDS=60 UNDINE_SIM_FIRST=0 cargo test -p undine-server simulator -- --nocapture  # the same
 //! UNDINE_SIM_SEED=123 cargo test -p undine-server simulator -- --nocapture      # this one
 //! ```
 //!
@@ -133,7 +133,8 @@ fn plan(seed: u64) -> Plan {
     plan
 }
 
-/// Everybody gets what they would get alone, in order and to the end, whatever goes wrong around them; nothing is lost.
+/// Everybody gets what they would get alone, in order and to the end, whatever goes wrong around them;
+/// nothing is lost.
 #[test]
 fn every_world_holds_what_is_promised() {
     let (begin, mut all) = (Instant::now(), Summary::default());

@@ -1,5 +1,5 @@
-//! What is around the engine's thread: chance, time, the clients, the threads that work out masks. Between two turns of the
-//! thread, and while the device computes, it goes on.
+//! What is around the engine's thread: chance, time, the clients, the threads that work out masks. Between
+//! two turns of the thread, and while the device computes, it goes on.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};

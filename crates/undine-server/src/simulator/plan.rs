@@ -1,5 +1,5 @@
-//! What a seed stands for: the limits of an engine, who comes when with which requests, and what goes wrong. Plain data, so
-//! that a world that fails can be tried again with less of it.
+//! What a seed stands for: the limits of an engine, who comes when with which requests, and what goes wrong.
+//! Plain data, so that a world that fails can be tried again with less of it.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

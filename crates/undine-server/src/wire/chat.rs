@@ -35,8 +35,8 @@ pub(crate) struct Conversation {
     pub(crate) images: Vec<ImagePart>,
     /// How these are cut.
     pub(crate) image_options: ImageOptions,
-    /// Shown even if `tool_choice` is `none`, as in vLLM: the prompt stays what it was in other turns, and so does the
-    /// prefix cache.
+    /// Shown even if `tool_choice` is `none`, as in vLLM: the prompt stays what it was in other turns, and so
+    /// does the prefix cache.
     pub(crate) tools: Vec<Value>,
     pub(crate) kwargs: Map<String, Value>,
     /// A template to use instead of the model's.

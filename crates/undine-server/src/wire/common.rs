@@ -20,7 +20,8 @@ pub(crate) const STOP_STRING_BYTES_MAX: usize = 1024;
 pub(crate) const STOP_TOKENS_MAX: usize = 1024;
 /// Most entries of `logit_bias`.
 pub(crate) const LOGIT_BIAS_MAX: usize = 1024;
-/// Most alternatives beside a token (`top_logprobs`, `logprobs`, `prompt_logprobs`); a server may allow fewer.
+/// Most alternatives beside a token (`top_logprobs`, `logprobs`, `prompt_logprobs`); a server may allow
+/// fewer.
 pub(crate) const TOP_LOGPROBS_MAX: u32 = undine_engine::LOGPROBS_MAX;
 /// Largest accepted repetition penalty.
 const REPETITION_PENALTY_MAX: f64 = 10.0;

@@ -40,8 +40,8 @@ impl ApiError {
         Self { code: Some("unsupported_parameter"), ..Self::field(param, message) }
     }
 
-    /// 400 because prompt and answer do not fit in the context.
-    /// Begins with the words by which clients know it (litellm looks for them, not for the code), then says what was asked for and what to do.
+    /// 400 because prompt and answer do not fit in the context. Begins with the words by which clients know
+    /// it (litellm looks for them, not for the code), then says what was asked for and what to do.
     pub(crate) fn context_length(param: &str, context: u32, asked: &str) -> Self {
         let message = format!("This model's maximum context length is {context} tokens. However, {asked}");
         Self { code: Some("context_length_exceeded"), ..Self::field(param, message) }
@@ -57,7 +57,8 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), message)
     }
 
-    /// 403 for a request that a page of another name may have sent. Not 421, upon which clients try again by themselves.
+    /// 403 for a request that a page of another name may have sent. Not 421, upon which clients try again by
+    /// themselves.
     pub(crate) fn host_not_allowed(host: &str) -> Self {
         let message = format!(
             "the header `host` names {host}, by which this server is not known; if that is one of its names, start it with \

@@ -1,5 +1,5 @@
-//! Reads a JSON object field by field. Each reader checks type and range and removes the field, so that what is
-//! left at the end is unknown. `null` counts as absent everywhere, as OpenAI's clients use it.
+//! Reads a JSON object field by field. Each reader checks type and range and removes the field, so that what
+//! is left at the end is unknown. `null` counts as absent everywhere, as OpenAI's clients use it.
 
 use std::ops::RangeInclusive;
 

@@ -1,4 +1,5 @@
-//! Fields by which llama.cpp's, Ollama's, SGLang's, Hugging Face's, Anthropic's, Qwen's and OpenRouter's dialects say what this one says with others.
+//! Fields by which llama.cpp's, Ollama's, SGLang's, Hugging Face's, Anthropic's, Qwen's and OpenRouter's
+//! dialects say what this one says with others.
 //!
 //! They are translated before anything is read. A field of this dialect wins over its translation.
 
@@ -91,7 +92,8 @@ pub(crate) fn translate_chat(fields: &mut Fields) -> ApiResult<()> {
     Ok(())
 }
 
-/// SGLang's switches, which its router sends with every request. It can only be chosen whether reasoning is told apart.
+/// SGLang's switches, which its router sends with every request. It can only be chosen whether reasoning is
+/// told apart.
 pub(crate) fn splits_reasoning(fields: &mut Fields) -> bool {
     fields.take_foreign("stream_reasoning");
     // llama.cpp's word for it.

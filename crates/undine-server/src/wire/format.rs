@@ -1,4 +1,5 @@
-//! The form an answer must have: OpenAI's `response_format`, vLLM's `structured_outputs` and its older `guided_*`.
+//! The form an answer must have: OpenAI's `response_format`, vLLM's `structured_outputs` and its older
+//! `guided_*`.
 
 use serde_json::Value;
 use undine_text::exact;
@@ -91,8 +92,8 @@ fn read_response_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
     Ok(rule)
 }
 
-/// `{"json_schema": {"schema": …, "strict": …}}`, the same without the inner object, as in the Responses API, or with the schema in place
-/// of it.
+/// `{"json_schema": {"schema": …, "strict": …}}`, the same without the inner object, as in the Responses API,
+/// or with the schema in place of it.
 fn read_json_schema(format: &mut Fields) -> ApiResult<Format> {
     const PATH: &str = "response_format.json_schema";
     let (path, schema, strict) = match format.take("json_schema") {
@@ -171,9 +172,10 @@ fn schema_of(path: &str, value: Value, strictness: Strictness) -> ApiResult<Answ
     }
 }
 
-/// The schema, with objects that declare properties restricted to these where nothing is said about others: what
-/// OpenAI's strict mode demands and vLLM assumes. JSON Schema itself would allow any others, and weights that are asked
-/// for two keys would be free to go on with a third. A schema with `allOf` stays as it is: its parts see one object.
+/// The schema, with objects that declare properties restricted to these where nothing is said about others:
+/// what OpenAI's strict mode demands and vLLM assumes. JSON Schema itself would allow any others, and weights
+/// that are asked for two keys would be free to go on with a third. A schema with `allOf` stays as it is: its
+/// parts see one object.
 fn without_strangers(mut schema: Value) -> Value {
     if !has_all_of(&schema) {
         close(&mut schema);

@@ -129,8 +129,8 @@ fn read_tool_calls(fields: &mut Fields) -> ApiResult<Vec<Value>> {
     Ok(read)
 }
 
-/// Arguments that are no object, such as those of a call that was cut: as text, in the one argument that there is then. The chat has to go
-/// on, and the model sees what became of its call.
+/// Arguments that are no object, such as those of a call that was cut: as text, in the one argument that
+/// there is then. The chat has to go on, and the model sees what became of its call.
 pub(crate) fn as_text(arguments: &str) -> Value {
     serde_json::json!({ "arguments": arguments })
 }

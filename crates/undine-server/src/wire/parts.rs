@@ -21,8 +21,8 @@ pub(crate) struct ImagePart {
     pub(crate) detail: Detail,
 }
 
-/// Reads a content. Text alone is a string, its parts joined by a newline, as in vLLM. With images it is a list, as
-/// [`join`] takes it: strings, and for each image its index in `images`.
+/// Reads a content. Text alone is a string, its parts joined by a newline, as in vLLM. With images it is a
+/// list, as [`join`] takes it: strings, and for each image its index in `images`.
 pub(crate) fn read_content(path: &str, content: Value, images: &mut Vec<ImagePart>) -> ApiResult<Value> {
     let parts = match content {
         Value::String(_) => return Ok(content),
@@ -108,8 +108,8 @@ fn read_image(part: &mut Fields, images: &mut Vec<ImagePart>) -> ApiResult<Value
     Ok(Value::from(images.len() - 1))
 }
 
-/// A content as one text, with `placeholder` in the place of each image. Nothing comes between the parts, as in the
-/// templates of vision models.
+/// A content as one text, with `placeholder` in the place of each image. Nothing comes between the parts, as
+/// in the templates of vision models.
 pub(crate) fn join(content: &Value, placeholder: impl Fn(usize) -> String) -> String {
     let text = |part: &Value| match part {
         Value::String(text) => text.clone(),

@@ -1,4 +1,5 @@
-//! How long a model may think: `thinking_token_budget`, `reasoning_effort`, `chat_template_kwargs.enable_thinking`.
+//! How long a model may think: `thinking_token_budget`, `reasoning_effort`,
+//! `chat_template_kwargs.enable_thinking`.
 
 use serde_json::{Map, Value};
 

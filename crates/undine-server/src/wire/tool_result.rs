@@ -6,7 +6,8 @@ use undine_text::json_dumps;
 /// Kinds of parts that a content may have.
 const PARTS: [&str; 6] = ["text", "input_text", "output_text", "refusal", "image_url", "input_image"];
 
-/// The content of a message of a tool: text and parts as they are, anything else as JSON text. A tool that gave nothing gave `null`.
+/// The content of a message of a tool: text and parts as they are, anything else as JSON text. A tool that
+/// gave nothing gave `null`.
 pub(crate) fn read(content: Option<Value>) -> Value {
     match content {
         None => "null".into(),

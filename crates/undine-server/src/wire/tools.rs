@@ -82,7 +82,8 @@ pub(crate) fn read_calling(fields: &mut Fields, tools: &[Value]) -> ApiResult<Ca
     }
 }
 
-/// `{"type": "function", "function": {"name": …}}`, or `{"type": "allowed_tools", "allowed_tools": {"mode": …, "tools": […]}}`.
+/// `{"type": "function", "function": {"name": …}}`, or `{"type": "allowed_tools", "allowed_tools": {"mode":
+/// …, "tools": […]}}`.
 fn read_named(choice: &Value, tools: &[Value], parallel: Parallel) -> ApiResult<Calling> {
     let tool = |path: &str, name: &str| {
         tools.iter().find(|tool| name_of(tool) == Some(name)).cloned().ok_or_else(|| {

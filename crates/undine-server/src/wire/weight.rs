@@ -4,7 +4,8 @@ use undine_text::exact;
 
 use crate::wire::error::{ApiError, ApiResult};
 
-/// Memory of the values of one body, beside its strings. A list of a million token ids takes less than half of it.
+/// Memory of the values of one body, beside its strings. A list of a million token ids takes less than half
+/// of it.
 const VALUES_BYTES_MAX: usize = 96 << 20;
 /// Memory of an object, of an entry in one, and of any other value, on a system of 64 bits.
 const OBJECT_BYTES: usize = 512;

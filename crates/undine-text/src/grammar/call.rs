@@ -1,12 +1,14 @@
-//! The rules for calls: `[name(argument=value, ..), ..]`, with the names a request declares and values its schemas allow.
+//! The rules for calls: `[name(argument=value, ..), ..]`, with the names a request declares and values its
+//! schemas allow.
 //!
-//! Arguments come in the order of the schema, those not required may be left out, others than the declared ones are
-//! not written. Values are Python literals. What Python's spelling has no rules for here (lengths, patterns, ranges,
-//! references, alternatives) is written as JSON by llguidance's rules for schemas, which the parser of calls reads just
-//! as well; a tool whose arguments depend on each other is called in the JSON variant as a whole.
+//! Arguments come in the order of the schema, those not required may be left out, others than the declared
+//! ones are not written. Values are Python literals. What Python's spelling has no rules for here (lengths,
+//! patterns, ranges, references, alternatives) is written as JSON by llguidance's rules for schemas, which
+//! the parser of calls reads just as well; a tool whose arguments depend on each other is called in the JSON
+//! variant as a whole.
 //!
-//! Tools carry schemas from everywhere, and a valid call with a doubtful argument is better than none: what of a schema cannot be
-//! enforced is left out and named, unless the tool is strict.
+//! Tools carry schemas from everywhere, and a valid call with a doubtful argument is better than none: what
+//! of a schema cannot be enforced is left out and named, unless the tool is strict.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -16,7 +18,8 @@ use super::schema::{DEFINITIONS, Fitted, LeftOut, fit, outline, relax};
 use crate::tools::{Tool, is_name_char};
 use crate::{TextError, exact};
 
-/// Values within values for which Python rules are made; deeper ones, and free ones beyond this depth, are scalars.
+/// Values within values for which Python rules are made; deeper ones, and free ones beyond this depth, are
+/// scalars.
 const DEPTH_MAX: usize = 6;
 
 /// Terminals and rules that every list of calls shares.
@@ -45,8 +48,8 @@ NULL: "null"
 /// Keywords that there are rules for.
 const SHAPE: [&str; 4] = ["items", "properties", "required", "additionalProperties"];
 
-/// The rule `calls` and what it needs, and what of each tool it leaves out. Of the schemas of the tools named in `outlined` it keeps the
-/// outlines.
+/// The rule `calls` and what it needs, and what of each tool it leaves out. Of the schemas of the tools named
+/// in `outlined` it keeps the outlines.
 pub fn lark(
     tools: &[&Tool],
     parallel: Parallel,
@@ -73,7 +76,8 @@ pub fn lark(
     ))
 }
 
-/// A grammar for the JSON that a schema allows, with constants as literal text; `None` if it says more than there are rules for.
+/// A grammar for the JSON that a schema allows, with constants as literal text; `None` if it says more than
+/// there are rules for.
 pub fn json_lark(schema: &Fitted) -> Option<String> {
     let mut rules = Rules::new(Spelling::Json);
     rules.definitions = schema.definitions.clone();
@@ -345,7 +349,8 @@ fn says_only(schema: &Map<String, Json>, known: &[&str]) -> bool {
     schema.keys().all(|key| key == "type" || known.contains(&key.as_str()))
 }
 
-/// The values of `enum` or `const` as alternatives; the inner `None` if there are other restrictions beside them.
+/// The values of `enum` or `const` as alternatives; the inner `None` if there are other restrictions beside
+/// them.
 fn fixed_values(schema: &Map<String, Json>, spelling: Spelling) -> Option<Option<Vec<String>>> {
     let values = match (schema.get("enum"), schema.get("const")) {
         (Some(Json::Array(values)), None) => values.clone(),

@@ -1,7 +1,7 @@
 //! GBNF, the grammar notation of llama.cpp and of `guided_grammar`, rewritten as Lark.
 //!
-//! What is rewritten: rules `name ::= ..` with `root` as the first, strings, character classes, `.`, groups, `|`, `?`, `*`,
-//! `+`, `{m,n}` and comments. Every rule keeps its meaning; only the spelling changes.
+//! What is rewritten: rules `name ::= ..` with `root` as the first, strings, character classes, `.`, groups,
+//! `|`, `?`, `*`, `+`, `{m,n}` and comments. Every rule keeps its meaning; only the spelling changes.
 
 use super::lark::string;
 use crate::TextError;
@@ -47,8 +47,8 @@ fn error(why: &str) -> TextError {
     TextError::Grammar(format!("the GBNF grammar cannot be read: {why}"))
 }
 
-/// Lark's rules are lower case and begin with `start`. Bytes of other characters are spelled out, so that two names stay
-/// two.
+/// Lark's rules are lower case and begin with `start`. Bytes of other characters are spelled out, so that two
+/// names stay two.
 fn rule_name(name: &str) -> String {
     if name == "root" {
         return "start".to_owned();

@@ -14,8 +14,8 @@ use super::{
 use crate::tools::{Strictness, TOOL_CALL_END, TOOL_CALL_START, Tool};
 use crate::{TextError, exact};
 
-/// White space between the parts of JSON: one space, or a line break and an indent. Without a limit a weak model can
-/// spend its whole answer on it.
+/// White space between the parts of JSON: one space, or a line break and an indent. Without a limit a weak
+/// model can spend its whole answer on it.
 const JSON_SPACE: &str = r"\x20|\n\x20{0,40}|\n\t{0,10}";
 
 /// The name of the grammar of the answer without calls.

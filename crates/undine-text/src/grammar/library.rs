@@ -1,5 +1,5 @@
-//! The grammar library at work: rules to grammars, grammars to matchers. Runs in a helper process first, to see whether it
-//! ends, and only then where the answers are made.
+//! The grammar library at work: rules to grammars, grammars to matchers. Runs in a helper process first, to
+//! see whether it ends, and only then where the answers are made.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use super::{AnswerFormat, ToolChoice, ToolRules};
 use crate::TextError;
 use crate::tools::{Tool, ToolSet};
 
-/// Work of one mask: parser items, and steps of the lexer (50 ms and 15 ms at the rates llguidance documents).
+/// Work of one mask: parser items, and steps of the lexer (50 ms and 15 ms at the rates llguidance
+/// documents).
 const MASK_ITEMS_MAX: usize = 50_000;
 /// See [`MASK_ITEMS_MAX`].
 const MASK_LEXER_FUEL: u64 = 200_000;
@@ -27,7 +28,8 @@ const ITEMS_IN_ROW_MAX: usize = 2000;
 /// Symbols of one grammar.
 const GRAMMAR_SYMBOLS_MAX: usize = 500_000;
 
-/// Bytes that a compiled grammar is taken to have for each byte of its text, beside its lexer: an estimate, on the high side.
+/// Bytes that a compiled grammar is taken to have for each byte of its text, beside its lexer: an estimate,
+/// on the high side.
 const BYTES_PER_TEXT_BYTE: usize = 64;
 
 /// How llguidance begins the text of an error that was a panic.
@@ -80,7 +82,8 @@ impl Library {
         Ok(Self { factory, markers: words.markers })
     }
 
-    /// The grammars of an answer, seen to compile. Schemas that nobody demands as a whole are simplified until they do.
+    /// The grammars of an answer, seen to compile. Schemas that nobody demands as a whole are simplified
+    /// until they do.
     pub fn try_out(&self, format: &AnswerFormat, tools: Option<&ToolRules>) -> Result<Made, TextError> {
         let make = |outlined: &Outlined| {
             let made = lark::grammars(format, tools, self.markers, outlined)?;

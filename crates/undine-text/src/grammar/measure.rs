@@ -1,7 +1,8 @@
-//! How large the rules of an answer are, found out before the grammar library sees them: it follows nesting and references
-//! with calls within calls, and ends where they do not.
+//! How large the rules of an answer are, found out before the grammar library sees them: it follows nesting
+//! and references with calls within calls, and ends where they do not.
 //!
-//! What is within these limits may still take longer than anybody wants to wait; that is found out in a helper process.
+//! What is within these limits may still take longer than anybody wants to wait; that is found out in a
+//! helper process.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -116,8 +117,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Goes on where a reference within the schema leads, unless it has been there, as deep or deeper. A circle is gone round
-    /// once: what is being visited further up the path is not visited again.
+    /// Goes on where a reference within the schema leads, unless it has been there, as deep or deeper. A
+    /// circle is gone round once: what is being visited further up the path is not visited again.
     fn follow(&mut self, key: &'a str, target: &str, level: usize) -> Result<(), String> {
         let Some(value) = self.target(target) else { return Ok(()) };
         if self.open.iter().any(|open| std::ptr::eq(*open, value))

@@ -1,5 +1,5 @@
-//! How deep regular expressions and grammars nest. Both are read as far as brackets and names go; what they mean is the
-//! library's business.
+//! How deep regular expressions and grammars nest. Both are read as far as brackets and names go; what they
+//! mean is the library's business.
 
 use std::collections::HashMap;
 

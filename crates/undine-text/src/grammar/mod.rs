@@ -1,13 +1,14 @@
-//! What an answer may be, as masks over the vocabulary: tool calls, JSON, regular expressions, grammars, and how long
-//! a model may think before. Grammars are llguidance's; the rules for calls are made here.
+//! What an answer may be, as masks over the vocabulary: tool calls, JSON, regular expressions, grammars, and
+//! how long a model may think before. Grammars are llguidance's; the rules for calls are made here.
 //!
-//! Invariant: a token that a mask allows is accepted; when a grammar is complete and cannot go on, the end tokens alone
-//! are allowed; no control token is ever part of free text within a grammar.
+//! Invariant: a token that a mask allows is accepted; when a grammar is complete and cannot go on, the end
+//! tokens alone are allowed; no control token is ever part of free text within a grammar.
 //!
 //! Times on 65,536 made-up tokens, random answers of 60 tokens, development build, two cores under other load
-//! (`cargo test -p undine-text --test mask_times -- --ignored --nocapture`): a mask takes 13 us (p99 5.4 ms) for eight
-//! tools of a nested schema and 12 us (p99 5.4 ms) for that schema as JSON. The 99th percentile is a lexer seeing a string
-//! for the first time. Compiling takes 30 ms and 1.2 ms, 30 us when the rules came before; sorting the vocabulary 0.3 s.
+//! (`cargo test -p undine-text --test mask_times -- --ignored --nocapture`): a mask takes 13 us (p99 5.4 ms)
+//! for eight tools of a nested schema and 12 us (p99 5.4 ms) for that schema as JSON. The 99th percentile is
+//! a lexer seeing a string for the first time. Compiling takes 30 ms and 1.2 ms, 30 us when the rules came
+//! before; sorting the vocabulary 0.3 s.
 
 mod answer;
 mod call;
@@ -44,7 +45,8 @@ pub use worker::MaskWorker;
 
 /// Bytes of a JSON schema, written as JSON.
 pub const SCHEMA_BYTES_MAX: usize = 512 * 1024;
-/// Properties of one object of a schema, and of all: compiling takes time with the square of the former, 0.3 s for so many.
+/// Properties of one object of a schema, and of all: compiling takes time with the square of the former, 0.3
+/// s for so many.
 pub const PROPERTIES_MAX: usize = 1000;
 /// See [`PROPERTIES_MAX`].
 pub const PROPERTIES_SUM_MAX: usize = 5000;
@@ -67,12 +69,12 @@ pub const BUDGET: Budget = Budget { cpu_seconds: 1, memory_mib: 512, wall: Durat
 /// What a helper may take to sort a vocabulary.
 const SETUP_BUDGET: Budget = Budget { cpu_seconds: 20, memory_mib: 2048, wall: Duration::from_secs(60) };
 
-/// Stack of every thread on which the library works with rules that compiled in a helper's: twice as much, so that what
-/// was enough there is enough here. It is address space until it is used.
+/// Stack of every thread on which the library works with rules that compiled in a helper's: twice as much, so
+/// that what was enough there is enough here. It is address space until it is used.
 pub const STACK_BYTES: usize = 2 * undine_helper::STACK_BYTES;
 
-/// What a model says when its time to think is over, before `</think>`: a thought that ends is followed by a better
-/// answer than one that breaks off.
+/// What a model says when its time to think is over, before `</think>`: a thought that ends is followed by a
+/// better answer than one that breaks off.
 const THINKING_OVER: &str = "\n\nThat is all the time there is to think. The answer:\n";
 
 /// What one answer may be.
@@ -134,7 +136,8 @@ pub enum Parallel {
     One,
 }
 
-/// What may come before the answer; its form holds after `</think>`. A vocabulary without these markers never thinks.
+/// What may come before the answer; its form holds after `</think>`. A vocabulary without these markers never
+/// thinks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReasoningRules {
     /// Nothing.
@@ -175,14 +178,15 @@ pub struct CompiledRules {
 }
 
 impl GrammarCompiler {
-    /// Sorts the vocabulary and starts the thread. Rules are compiled in this process at once: for such as are trusted
-    /// not to exhaust it.
+    /// Sorts the vocabulary and starts the thread. Rules are compiled in this process at once: for such as
+    /// are trusted not to exhaust it.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, TextError> {
         Self::with(tokenizer, Arc::new(MaskWorker::start(tokenizer)?), None)
     }
 
-    /// The same with masks from a thread that is there, and for any rules if there is a program for helper processes: in those they
-    /// are tried out first. The budget is for one trial; [`BUDGET`] is a sensible one.
+    /// The same with masks from a thread that is there, and for any rules if there is a program for helper
+    /// processes: in those they are tried out first. The budget is for one trial; [`BUDGET`] is a sensible
+    /// one.
     pub fn with(
         tokenizer: &Tokenizer,
         masks: Arc<MaskWorker>,
@@ -195,7 +199,8 @@ impl GrammarCompiler {
         });
         let library = std::thread::scope(|scope| {
             if let Some(helpers) = &helpers {
-                // A helper sorts the vocabulary while this process does. What stands in its way is told when one is needed.
+                // A helper sorts the vocabulary while this process does. What stands in its way is told when
+                // one is needed.
                 let thread = std::thread::Builder::new();
                 drop(thread.spawn_scoped(scope, || drop(helpers.warm())));
             }
@@ -258,7 +263,8 @@ impl GrammarCompiler {
         })
     }
 
-    /// The grammars of an answer, from those kept if these rules came lately: an agent sends its tools with every turn.
+    /// The grammars of an answer, from those kept if these rules came lately: an agent sends its tools with
+    /// every turn.
     fn prepared(&self, rules: &AnswerRules, cancel: &Cancel) -> Result<(Prepared, Arc<[String]>), TextError> {
         if let Some(found) = self.find(rules) {
             return Ok(found);
@@ -311,8 +317,8 @@ impl GrammarCompiler {
 }
 
 impl CompiledRules {
-    /// What of the schemas is not enforced, because no grammar can follow it: places such as `properties.tags.uniqueItems`, with the
-    /// name of the tool in front if it is one's.
+    /// What of the schemas is not enforced, because no grammar can follow it: places such as
+    /// `properties.tags.uniqueItems`, with the name of the tool in front if it is one's.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }

@@ -1,4 +1,5 @@
-//! Numbers of schemas that the grammar library would change: it computes in doubles, and casts them to 64 bits.
+//! Numbers of schemas that the grammar library would change: it computes in doubles, and casts them to 64
+//! bits.
 
 use serde_json::Value as Json;
 

@@ -48,8 +48,8 @@ impl Words {
         Ok(Self { words, eos, markers })
     }
 
-    /// Numbers of four bytes, the least first: count and ids of end tokens, both markers, count of tokens, and the length
-    /// and bytes of each.
+    /// Numbers of four bytes, the least first: count and ids of end tokens, both markers, count of tokens,
+    /// and the length and bytes of each.
     pub fn write(&self, out: &mut Vec<u8>) {
         let Self { words, eos, markers } = self;
         let number = |out: &mut Vec<u8>, n: usize| out.extend_from_slice(&(n as u32).to_le_bytes());
@@ -117,7 +117,8 @@ impl TokenizerEnv for TokenTrie {
         self.0.greedy_tokenize(bytes)
     }
 
-    /// Greedy is not how the model learned to spell, so nothing is forced: among the allowed tokens the model chooses.
+    /// Greedy is not how the model learned to spell, so nothing is forced: among the allowed tokens the model
+    /// chooses.
     fn tokenize_is_canonical(&self) -> bool {
         false
     }

@@ -41,7 +41,8 @@ pub struct MaskWorker {
 }
 
 impl MaskWorker {
-    /// Starts the thread. It is as urgent as the one that calls this, and a step of the engine may wait for it.
+    /// Starts the thread. It is as urgent as the one that calls this, and a step of the engine may wait for
+    /// it.
     pub fn start(tokenizer: &Tokenizer) -> Result<Self, TextError> {
         let words = tokenizer.vocab_size().div_ceil(u32::BITS as usize);
         let (jobs, queue) = sync_channel(MASKS_WAITING_MAX);

@@ -1,8 +1,8 @@
 //! Chat templates: messages and tools to prompt text, as Hugging Face transformers renders them.
 //!
-//! A template is a program from outside, and its library bounds steps, not memory: twenty steps can double a text
-//! into all there is. So templates of model files and requests run in helper processes ([`ChatTemplate::isolated`]);
-//! where there are none, and in tests, in this one ([`ChatTemplate::new`]).
+//! A template is a program from outside, and its library bounds steps, not memory: twenty steps can double a
+//! text into all there is. So templates of model files and requests run in helper processes
+//! ([`ChatTemplate::isolated`]); where there are none, and in tests, in this one ([`ChatTemplate::new`]).
 
 mod jinja;
 pub mod own;
@@ -33,7 +33,8 @@ pub const RENDERED_BYTES_MAX: usize = 64 << 20;
 /// Levels of lists and objects in what is rendered.
 pub const VALUE_DEPTH_MAX: usize = 100;
 
-/// What one compilation with its probes, or one rendering, may take: far more than any conversation that fits a context.
+/// What one compilation with its probes, or one rendering, may take: far more than any conversation that fits
+/// a context.
 pub const BUDGET: Budget = Budget { cpu_seconds: 4, memory_mib: 1024, wall: Duration::from_secs(60) };
 
 /// What to render.
@@ -45,7 +46,8 @@ pub struct ChatInput<'a> {
     pub tools: Option<&'a [Json]>,
     /// End with the header of an assistant message, for the model to continue.
     pub add_generation_prompt: bool,
-    /// Further variables of the template, such as `enable_thinking`. They win over all but messages and tools.
+    /// Further variables of the template, such as `enable_thinking`. They win over all but messages and
+    /// tools.
     pub kwargs: &'a serde_json::Map<String, Json>,
 }
 
@@ -84,8 +86,8 @@ pub struct TemplateTraits {
 }
 
 impl ChatTemplate {
-    /// Compiles a Jinja template in this process: one that is trusted not to exhaust it. `bos` and `eos` are the texts of those
-    /// tokens, for the template's use.
+    /// Compiles a Jinja template in this process: one that is trusted not to exhaust it. `bos` and `eos` are
+    /// the texts of those tokens, for the template's use.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, TextError> {
         check_length(source)?;
         let jinja = caught(|| Jinja::new(source, bos, eos))?;
@@ -117,7 +119,8 @@ impl ChatTemplate {
         self.with_tools.as_deref().unwrap_or(self)
     }
 
-    /// The same in helper processes, whose budget ([`BUDGET`] is a sensible one) is for one compilation or rendering.
+    /// The same in helper processes, whose budget ([`BUDGET`] is a sensible one) is for one compilation or
+    /// rendering.
     pub fn isolated(
         source: &str,
         bos: &str,
@@ -137,7 +140,8 @@ impl ChatTemplate {
         }
     }
 
-    /// Renders a prompt. It begins with BOS if the template writes it: encode it with a `Bos` that never doubles.
+    /// Renders a prompt. It begins with BOS if the template writes it: encode it with a `Bos` that never
+    /// doubles.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
         self.render_until(input, &Cancel::default())
     }

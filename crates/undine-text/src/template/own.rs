@@ -1,5 +1,5 @@
-//! LFM2's own templates, for a chat model whose files bring none. They are those that are held against the reference's
-//! renderings.
+//! LFM2's own templates, for a chat model whose files bring none. They are those that are held against the
+//! reference's renderings.
 
 /// Of the first generation, which has tool definitions between markers.
 pub const LFM2: &str = include_str!("../../tests/templates/lfm2.jinja");

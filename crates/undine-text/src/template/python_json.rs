@@ -1,6 +1,8 @@
-//! JSON as Python's `json.dumps` writes it, which is what the `tojson` filter of Hugging Face chat templates does.
+//! JSON as Python's `json.dumps` writes it, which is what the `tojson` filter of Hugging Face chat templates
+//! does.
 //!
-//! The separators, the escapes and the spelling of floats decide over token ids, so they are Python's to the byte.
+//! The separators, the escapes and the spelling of floats decide over token ids, so they are Python's to the
+//! byte.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
-//! Calls in a text that is there as a whole: Pythonic lists, the JSON variant, and the repair of unescaped quotes.
+//! Calls in a text that is there as a whole: Pythonic lists, the JSON variant, and the repair of unescaped
+//! quotes.
 
 use super::literal::{Literal, Read, Scanner, Unreadable, Value};
 
@@ -32,8 +33,8 @@ pub enum Within {
     Arguments,
 }
 
-/// Whether a name of a call or an argument may have it. Wider than Python: hyphens, dots, slashes and colons come
-/// with the names of tools, and reserved words are names like others.
+/// Whether a name of a call or an argument may have it. Wider than Python: hyphens, dots, slashes and colons
+/// come with the names of tools, and reserved words are names like others.
 pub fn is_name_char(character: char) -> bool {
     character.is_alphanumeric() || "_-.:/$@".contains(character)
 }

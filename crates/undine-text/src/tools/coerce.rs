@@ -1,6 +1,7 @@
 //! Values as written, turned into the JSON that the declared schema expects.
 //!
-//! A value whose kind the schema allows stays as it is; nothing is changed that is not wrong. Otherwise, in this order:
+//! A value whose kind the schema allows stays as it is; nothing is changed that is not wrong. Otherwise, in
+//! this order:
 //! - where text is declared, anything but null becomes the text exactly as written (`007` stays `007`);
 //! - where an integer or a number is declared, text that is one becomes it, and `5.0` becomes the integer 5;
 //! - where a boolean is declared, text that spells one, 0 and 1 become it;
@@ -19,8 +20,8 @@ use crate::exact;
 
 /// References followed and alternatives entered on the way to one type.
 const SCHEMA_DEPTH_MAX: usize = 16;
-/// Parts of a schema looked at on the way to one type. Each is looked at once: alternatives that all lead back to where they are
-/// would otherwise be more than anybody can count.
+/// Parts of a schema looked at on the way to one type. Each is looked at once: alternatives that all lead
+/// back to where they are would otherwise be more than anybody can count.
 const SCHEMA_PARTS_MAX: usize = 256;
 
 /// The kinds of JSON values.

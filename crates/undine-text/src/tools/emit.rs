@@ -59,8 +59,9 @@ impl Emitter {
         fits.then_some(named)
     }
 
-    /// Names and values of the arguments of a call. Those without a name get it by the order in which the tool
-    /// declares them; a dict alone whose keys are all declared holds the arguments. `None` if one is unknown or twice.
+    /// Names and values of the arguments of a call. Those without a name get it by the order in which the
+    /// tool declares them; a dict alone whose keys are all declared holds the arguments. `None` if one is
+    /// unknown or twice.
     pub fn name_arguments_of(&self, call: &str, arguments: Vec<Argument>) -> Option<Vec<(String, Value)>> {
         name_arguments(self.set.get(call), &[], arguments)
     }

@@ -1,7 +1,8 @@
 //! Values as models write them: Python literals and JSON, in one grammar that takes both.
 //!
-//! Strings in either quote (or three of them) with the escapes of both languages and raw control characters, numbers
-//! (see `number`), `True`/`true`, `None`/`null`, lists, tuples, dicts; nested, with white space and line breaks anywhere.
+//! Strings in either quote (or three of them) with the escapes of both languages and raw control characters,
+//! numbers (see `number`), `True`/`true`, `None`/`null`, lists, tuples, dicts; nested, with white space and
+//! line breaks anywhere.
 
 use super::number;
 
@@ -210,7 +211,8 @@ impl Unit {
     }
 }
 
-/// The first character or escape within a string, and its bytes. `None` if the text ends before that is certain.
+/// The first character or escape within a string, and its bytes. `None` if the text ends before that is
+/// certain.
 pub fn next_unit(text: &str) -> Option<(Unit, usize)> {
     let mut characters = text.chars();
     let first = characters.next()?;

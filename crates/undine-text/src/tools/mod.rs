@@ -1,7 +1,7 @@
 //! Tools a request declares, and the calls a model writes.
 //!
-//! Invariant: a [`ToolSet`] holds unique names that the LFM2 call format can spell, and parameter schemas that are
-//! objects. What a model writes is never trusted: see [`ToolParser`].
+//! Invariant: a [`ToolSet`] holds unique names that the LFM2 call format can spell, and parameter schemas
+//! that are objects. What a model writes is never trusted: see [`ToolParser`].
 
 mod call;
 mod coerce;
@@ -39,10 +39,11 @@ pub const TOOL_CALL_END: &str = "<|tool_call_end|>";
 /// How a model writes its calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ToolFormat {
-    /// `<|tool_call_start|>[f(a="x", b=1), g()]<|tool_call_end|>`, or the same as JSON between the same markers.
+    /// `<|tool_call_start|>[f(a="x", b=1), g()]<|tool_call_end|>`, or the same as JSON between the same
+    /// markers.
     ///
-    /// And as models do that were tuned elsewhere, if every name in it is declared: such a list or such JSON as all of the answer, in a
-    /// fence or not, and JSON between `<tool_call>` and `</tool_call>` anywhere.
+    /// And as models do that were tuned elsewhere, if every name in it is declared: such a list or such JSON
+    /// as all of the answer, in a fence or not, and JSON between `<tool_call>` and `</tool_call>` anywhere.
     #[default]
     Lfm2,
     /// The same between the model's own markers alone: where the answer itself may be such a text.

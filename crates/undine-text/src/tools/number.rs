@@ -3,7 +3,8 @@
 /// Digits of a number in base 2, 8 or 16: those go through an integer.
 const RADIX_DIGITS_MAX: usize = 32;
 
-/// The JSON spelling of a number: `007` is 7, `1_000` is 1000, `.5` is 0.5, `0x1f` is 31. `None` if it is no number.
+/// The JSON spelling of a number: `007` is 7, `1_000` is 1000, `.5` is 0.5, `0x1f` is 31. `None` if it is no
+/// number.
 pub fn canonical(text: &str) -> Option<String> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),

@@ -1,8 +1,8 @@
 //! Finds calls in the content of an answer while it is generated.
 //!
-//! Invariant: the text is read character by character, so the pieces, joined, depend on the text only and not on how
-//! it was cut. No marker, and no beginning of one that is completed later, is ever part of the content.
-//! What is no call is content: nothing is lost. White space alone around calls is dropped.
+//! Invariant: the text is read character by character, so the pieces, joined, depend on the text only and not
+//! on how it was cut. No marker, and no beginning of one that is completed later, is ever part of the
+//! content. What is no call is content: nothing is lost. White space alone around calls is dropped.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ enum Place {
     Text,
     /// Between the markers.
     Call(Box<CallStream>),
-    /// After the end marker, where a model may write the call again. `held` is white space and the beginning of
-    /// `echo`; `matched` bytes of it are that beginning.
+    /// After the end marker, where a model may write the call again. `held` is white space and the beginning
+    /// of `echo`; `matched` bytes of it are that beginning.
     After { echo: String, held: String, matched: usize },
 }
 
@@ -44,7 +44,8 @@ impl ToolParser {
         Self { set, format, place: Place::Start { space: String::new() }, held: String::new(), next_index: 0 }
     }
 
-    /// Appends the pieces that more content makes certain. Reasoning must have been split off; markers must be visible.
+    /// Appends the pieces that more content makes certain. Reasoning must have been split off; markers must
+    /// be visible.
     pub fn push(&mut self, text: &str, out: &mut Vec<Piece>) {
         self.take(text, &mut Pieces::new(out));
     }
@@ -54,7 +55,8 @@ impl ToolParser {
         self.end(&mut Pieces::new(out));
     }
 
-    /// Ends an answer that was cut, by its length or a stop string: of a call that is not complete there is the beginning.
+    /// Ends an answer that was cut, by its length or a stop string: of a call that is not complete there is
+    /// the beginning.
     pub fn finish_cut(&mut self, out: &mut Vec<Piece>) {
         self.cut(&mut Pieces::new(out));
     }

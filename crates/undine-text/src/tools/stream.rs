@@ -1,9 +1,9 @@
 //! The calls between one pair of markers, while they are generated.
 //!
-//! The common shape, calls with arguments by name, is read as it comes: the name of a call goes out with its first
-//! argument, text arguments character by character, others when they are complete. An argument is final only when the
-//! next one begins or the call ends well, so that an unescaped quote can still be repaired. Every other shape
-//! (arguments by place, JSON, damage) is held until the end and read as a whole.
+//! The common shape, calls with arguments by name, is read as it comes: the name of a call goes out with its
+//! first argument, text arguments character by character, others when they are complete. An argument is final
+//! only when the next one begins or the call ends well, so that an unescaped quote can still be repaired.
+//! Every other shape (arguments by place, JSON, damage) is held until the end and read as a whole.
 
 use std::sync::Arc;
 
@@ -167,7 +167,8 @@ impl CallStream {
         (self.next_index() > self.first_index).then(|| self.text.trim().to_owned())
     }
 
-    /// Ends the list where the answer was cut: what is known of its last call is a call, what has no name yet is nothing.
+    /// Ends the list where the answer was cut: what is known of its last call is a call, what has no name yet
+    /// is nothing.
     pub fn cut(&mut self, out: &mut Pieces<'_>) {
         match std::mem::replace(&mut self.state, State::ListEnd) {
             State::ListStart | State::ItemStart | State::ListEnd | State::Text | State::Name { .. } => {}
@@ -371,8 +372,8 @@ impl CallStream {
         }
     }
 
-    /// Whether a string has begun that can be put out as it comes: two quotes are an empty string, or the beginning
-    /// of three.
+    /// Whether a string has begun that can be put out as it comes: two quotes are an empty string, or the
+    /// beginning of three.
     fn live(&self, argument: &ArgumentValue) -> Option<Live> {
         let value = self.text[argument.value..].trim_start();
         let mut characters = value.chars();

@@ -1,7 +1,8 @@
-//! Calls without the model's own markers: which texts could be such, seen from their beginnings, and which are.
+//! Calls without the model's own markers: which texts could be such, seen from their beginnings, and which
+//! are.
 //!
-//! Invariant: a text that could be calls is held back; as soon as it could not, it is content like any other. So JSON that is no call is
-//! delayed until its first key or name shows it.
+//! Invariant: a text that could be calls is held back; as soon as it could not, it is content like any other.
+//! So JSON that is no call is delayed until its first key or name shows it.
 
 use super::ToolSet;
 use super::call::{self, Call, Within};

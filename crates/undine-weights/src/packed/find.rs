@@ -1,4 +1,5 @@
-//! Which tensors of a folder are packed matrices, by their names, types and shapes; the configuration says what these leave open.
+//! Which tensors of a folder are packed matrices, by their names, types and shapes; the configuration says
+//! what these leave open.
 
 use std::sync::Arc;
 
@@ -113,7 +114,8 @@ impl Finder<'_> {
         }
     }
 
-    /// MLX: `rows x cols * bits / 32` words with scales and, unless floats are packed, biases for groups of columns.
+    /// MLX: `rows x cols * bits / 32` words with scales and, unless floats are packed, biases for groups of
+    /// columns.
     fn mlx(&self, raw: Raw, module: &str) -> Result<Found, Error> {
         let own = |key: &str| {
             let of_module = |name: &str| self.settings.get(name).and_then(|settings| settings.get(key));

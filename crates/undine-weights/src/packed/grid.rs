@@ -1,4 +1,5 @@
-//! The numbers beside packed weights: scales, biases and zero points, each for some rows and columns of a matrix.
+//! The numbers beside packed weights: scales, biases and zero points, each for some rows and columns of a
+//! matrix.
 
 use std::ops::Range;
 use std::sync::Arc;

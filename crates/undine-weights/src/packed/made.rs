@@ -1,4 +1,5 @@
-//! The bytes of a matrix that is made from another packing: whole when they are first read, or a few rows at a time.
+//! The bytes of a matrix that is made from another packing: whole when they are first read, or a few rows at
+//! a time.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -78,7 +79,8 @@ impl Made {
         bytes
     }
 
-    /// Says that the bytes of whole rows will not be read again soon: what they are made of need not stay in memory.
+    /// Says that the bytes of whole rows will not be read again soon: what they are made of need not stay in
+    /// memory.
     pub(crate) fn release(&self, range: &Range<usize>) {
         if self.made().is_none() {
             let row_bytes = self.packed.row_bytes();

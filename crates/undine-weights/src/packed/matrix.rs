@@ -1,8 +1,8 @@
 //! A matrix in another program's packing, and how its rows become blocks or floats of this one.
 //!
-//! Codes are whole numbers of at most 8 bits. A weight is `scale * (code - zero)`, or `scale * code + bias`, or `scale` times the small
-//! float that a code stands for. Where a block format has the very same arithmetic, its blocks are made; else the weights,
-//! computed in f32, are rounded once.
+//! Codes are whole numbers of at most 8 bits. A weight is `scale * (code - zero)`, or `scale * code + bias`,
+//! or `scale` times the small float that a code stands for. Where a block format has the very same
+//! arithmetic, its blocks are made; else the weights, computed in f32, are rounded once.
 
 use std::ops::Range;
 
@@ -102,7 +102,8 @@ impl Packed {
         }
     }
 
-    /// Says that what some rows are made of will not be read again soon; where it lies between that of others, all of it.
+    /// Says that what some rows are made of will not be read again soon; where it lies between that of
+    /// others, all of it.
     pub(crate) fn release(&self, rows: Range<usize>) {
         let bits = match self.codes {
             Codes::Rows { bits, .. } => bits,

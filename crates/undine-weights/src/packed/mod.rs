@@ -1,7 +1,8 @@
 //! Folders in which other programs keep quantized weights: MLX, GPTQ, AWQ, compressed-tensors and FP8.
 //!
-//! A packed matrix takes the place of the tensors it is made of before anything is bound, so nothing else knows of packings. It is
-//! made when it is read ([`made::Made`]); opening looks only at scales and zero points, which decide what can be kept without loss:
+//! A packed matrix takes the place of the tensors it is made of before anything is bound, so nothing else
+//! knows of packings. It is made when it is read ([`made::Made`]); opening looks only at scales and zero
+//! points, which decide what can be kept without loss:
 //!
 //! | packing | arithmetic | becomes |
 //! |---|---|---|
@@ -10,8 +11,8 @@
 //! | MXFP4, NVFP4 without a factor | `scale * e2m1` | MXFP4, NVFP4 |
 //! | E4M3 with scales of at most four bits | `scale * e4m3` | BF16 |
 //!
-//! That needs scales which F16 holds, and groups that are whole blocks; everything else is rounded once to F16 (or BF16, where
-//! values are too large), which one line of the repairs says.
+//! That needs scales which F16 holds, and groups that are whole blocks; everything else is rounded once to
+//! F16 (or BF16, where values are too large), which one line of the repairs says.
 
 mod find;
 mod fp8;
@@ -49,8 +50,8 @@ const E4M3_BITS: u32 = 4;
 /// Bits of a mantissa of BF16.
 const BF16_BITS: u32 = 8;
 
-/// Puts a matrix in the place of the tensors of each packed one, and adds the files they are in. Returns what the packing is
-/// called.
+/// Puts a matrix in the place of the tensors of each packed one, and adds the files they are in. Returns what
+/// the packing is called.
 ///
 /// # Errors
 /// If the configuration names a packing that is not read, or tensors do not fit together.

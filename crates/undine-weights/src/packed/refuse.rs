@@ -73,7 +73,8 @@ fn by_name(name: &str) -> String {
     if name.starts_with("bitsandbytes") || name == "HQQ" { undo(name) } else { other(name) }
 }
 
-/// Why the weights that a config.json describes cannot be read, if they cannot: the name of the method and the way out.
+/// Why the weights that a config.json describes cannot be read, if they cannot: the name of the method and
+/// the way out.
 pub(crate) fn refusal(config: &Json) -> Option<String> {
     let own = config.get("quantization_config").or_else(|| config.get("quantization"))?;
     let text = |key: &str| own.get(key).and_then(Json::as_str).unwrap_or_default().to_ascii_lowercase();

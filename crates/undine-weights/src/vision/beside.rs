@@ -1,5 +1,5 @@
-//! Which of the vision towers beside a model file is the model's: by names, because towers of different models fit each other's
-//! widths and then see nothing right.
+//! Which of the vision towers beside a model file is the model's: by names, because towers of different
+//! models fit each other's widths and then see nothing right.
 
 use std::path::{Path, PathBuf};
 
@@ -117,8 +117,8 @@ fn find(model: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Adds the tower beside `path` that is the model's. One that by its name or its metadata is another's stays where it is, and so
-/// does every tower beside a model whose name says that it is one for text.
+/// Adds the tower beside `path` that is the model's. One that by its name or its metadata is another's stays
+/// where it is, and so does every tower beside a model whose name says that it is one for text.
 pub(crate) fn attach_beside(checkpoint: &mut Checkpoint, path: &Path) {
     let files = find(path);
     let count = files.len();

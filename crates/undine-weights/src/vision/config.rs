@@ -53,7 +53,8 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Reads the tower's part of config.json; `None` if it describes none. Absent keys mean the reference's defaults.
+/// Reads the tower's part of config.json; `None` if it describes none. Absent keys mean the reference's
+/// defaults.
 pub(crate) fn declare_hf(
     config: &Json,
     normalization: vision::Normalization,

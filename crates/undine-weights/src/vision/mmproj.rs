@@ -60,7 +60,8 @@ pub(crate) fn attach(checkpoint: &mut Checkpoint, bytes: Bytes) -> Result<(), Er
     Ok(())
 }
 
-/// Reads the metadata. The format has no keys for most of how images are cut: those mean the reference's defaults.
+/// Reads the metadata. The format has no keys for most of how images are cut: those mean the reference's
+/// defaults.
 fn declare(metadata: &Metadata<'_>) -> Result<(DeclaredVision, ImageSettings), Error> {
     for (key, expected) in [("general.architecture", ARCHITECTURE), ("clip.projector_type", PROJECTOR_TYPE)] {
         // Files for several senses name the projector by sense.

@@ -1,4 +1,5 @@
-//! The vision tower and projector of a checkpoint: found, checked and bound like the language model's weights.
+//! The vision tower and projector of a checkpoint: found, checked and bound like the language model's
+//! weights.
 //!
 //! They lie in the same Hugging Face folder as the language model, or in a GGUF file of their own (`mmproj`).
 

@@ -9,8 +9,8 @@ use crate::Error;
 /// The reference's `image_mean` and `image_std` where a folder names none.
 const CHANNEL_DEFAULT: f64 = 0.5;
 
-/// Reads the settings from processor_config.json, which holds them since transformers 5, or preprocessor_config.json.
-/// Absent keys mean the reference's defaults.
+/// Reads the settings from processor_config.json, which holds them since transformers 5, or
+/// preprocessor_config.json. Absent keys mean the reference's defaults.
 pub(crate) fn settings_hf(
     processor: Option<&Json>,
     preprocessor: Option<&Json>,

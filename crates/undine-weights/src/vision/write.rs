@@ -14,8 +14,8 @@ use crate::weight::{VisionLayerWeight, VisionWeight, Weight};
 
 /// Writes the vision tower of `checkpoint` to a GGUF file at `out`, which appears when everything is written.
 ///
-/// `dtype_of` chooses the type of each matrix from its GGUF name and its present form. Vectors, the patch embedding and the
-/// position table are always F32.
+/// `dtype_of` chooses the type of each matrix from its GGUF name and its present form. Vectors, the patch
+/// embedding and the position table are always F32.
 ///
 /// # Errors
 /// If there is no tower, rows are not whole blocks of the chosen type, or the system refuses.
@@ -28,7 +28,8 @@ pub fn write_mmproj(
     source.ok_or_else(|| Error::Write("the model has no vision tower".to_owned()))?.write_as(dtype_of, out)
 }
 
-/// The tensors of the tower, and the bytes of the one that must be made: the patch embedding, which goes into file `file`.
+/// The tensors of the tower, and the bytes of the one that must be made: the patch embedding, which goes into
+/// file `file`.
 pub(crate) fn tensors(
     checkpoint: &Checkpoint,
     config: &VisionConfig,
@@ -40,7 +41,8 @@ pub(crate) fn tensors(
         let shape = match name {
             VisionWeight::PatchEmbedding => {
                 made = patch_embedding(checkpoint, config, &weight, PatchOrder::ChannelRowColumn);
-                // Stored as rows of one line of a patch, because that is the innermost dimension of the kernel.
+                // Stored as rows of one line of a patch, because that is the innermost dimension of the
+                // kernel.
                 let (rows, cols) = (config.width * CHANNELS * config.patch, config.patch);
                 weight = Weight { dtype: DType::F32, rows, cols, file, start: 0, len: made.len() };
                 vec![config.width, CHANNELS, config.patch, config.patch]

@@ -1,4 +1,5 @@
-//! The vision tower of any opened checkpoint as part of a Hugging Face folder, as `lfm2_vl` of transformers spells it.
+//! The vision tower of any opened checkpoint as part of a Hugging Face folder, as `lfm2_vl` of transformers
+//! spells it.
 
 use serde_json::{Value as Json, json};
 use undine_core::{ImageSettings, PatchOrder, Resample, VisionConfig, vision::Normalization};
@@ -15,7 +16,8 @@ const NAMES: VisionNames =
 /// Largest value of a pixel.
 const PIXEL_MAX: f32 = 255.0;
 
-/// The tensors of the tower, and the bytes of the one that must be made: the patch embedding, which goes into file `file`.
+/// The tensors of the tower, and the bytes of the one that must be made: the patch embedding, which goes into
+/// file `file`.
 pub(crate) fn tensors_hf(
     checkpoint: &Checkpoint,
     config: &VisionConfig,

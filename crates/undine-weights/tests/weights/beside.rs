@@ -1,4 +1,5 @@
-//! What lies beside a GGUF file: the vision tower that is its own, and text files that it lacks, if they are of the same model.
+//! What lies beside a GGUF file: the vision tower that is its own, and text files that it lacks, if they are
+//! of the same model.
 
 use std::path::{Path, PathBuf};
 
@@ -129,7 +130,8 @@ fn a_template_beside_a_gguf_file_is_used_if_it_has_none_and_the_tokens_are_the_s
     let other = |tokens: &mut Vec<String>| tokens[5] = "x".to_owned();
     let longer = |tokens: &mut Vec<String>| tokens.push("e".to_owned());
     let template = "{{ messages[0].content }}<|im_end|>";
-    // The file's own template, the tokenizer and the template beside it, the one that is used, and what is told.
+    // The file's own template, the tokenizer and the template beside it, the one that is used, and what is
+    // told.
     type Case<'a> = (Option<&'a str>, Option<Json>, &'a str, Option<&'a str>, &'a str);
     let cases: [Case<'_>; 7] = [
         // The file's own is right, and nothing is said.

@@ -5,7 +5,8 @@ use undine_weights::{Checkpoint, ExpertPart, LayerWeight, WeightName};
 
 use crate::tiny::{Folder, Gguf};
 
-/// The seeds of the fuzz targets are these models; with `UNDINE_WRITE_SEEDS` set they are written, else compared.
+/// The seeds of the fuzz targets are these models; with `UNDINE_WRITE_SEEDS` set they are written, else
+/// compared.
 #[test]
 fn seeds_of_the_fuzz_targets() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");

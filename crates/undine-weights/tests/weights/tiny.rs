@@ -1,4 +1,5 @@
-//! The smallest models that have every kind of layer, as GGUF and as safetensors, open to any change before they are built.
+//! The smallest models that have every kind of layer, as GGUF and as safetensors, open to any change before
+//! they are built.
 
 use serde_json::{Value as Json, json};
 use undine_core::DType;

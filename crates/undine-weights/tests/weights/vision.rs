@@ -1,4 +1,5 @@
-//! Vision towers: in Hugging Face folders under all prefixes, in GGUF files of their own, and what is wrong with damaged ones.
+//! Vision towers: in Hugging Face folders under all prefixes, in GGUF files of their own, and what is wrong
+//! with damaged ones.
 
 use std::path::{Path, PathBuf};
 

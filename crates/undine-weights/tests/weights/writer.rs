@@ -56,7 +56,8 @@ fn every_dtype() {
         let mut file = Gguf::dense();
         let (declaration, data) = &mut file.tensors[0];
         let hidden = declaration.shape[1];
-        // Extra rows of a tensor the model does not use carry the quantized types, whose rows are longer than the model's.
+        // Extra rows of a tensor the model does not use carry the quantized types, whose rows are longer than
+        // the model's.
         let cols = hidden.next_multiple_of(dtype.block_elems());
         let bytes: Vec<u8> = (0..VOCAB * dtype.row_bytes(cols).unwrap()).map(|i| (i % 251) as u8).collect();
         if dtype.is_float() {

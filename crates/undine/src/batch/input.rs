@@ -175,8 +175,8 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Reads the whole file and tells every mistake with its line, up to a number. A request may name one of `names`
-    /// as its model, or none.
+    /// Reads the whole file and tells every mistake with its line, up to a number. A request may name one of
+    /// `names` as its model, or none.
     pub fn of(path: &Path, names: &[String]) -> Result<Self, Error> {
         let file = File::open(path).map_err(|source| Error::file(path, source))?;
         if !file.metadata().map_err(|source| Error::file(path, source))?.is_file() {

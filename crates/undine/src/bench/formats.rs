@@ -1,4 +1,5 @@
-//! Results in llama-bench's formats, with its names of columns, so that scripts that read its tables read these.
+//! Results in llama-bench's formats, with its names of columns, so that scripts that read its tables read
+//! these.
 
 use std::io::Write;
 

@@ -1,8 +1,9 @@
 //! Runs tests on the executor, and computes their answers a second time in other steps.
 //!
-//! Every token is a function of its sequence and position, so a test can be repeated and computed in another way. A
-//! sequence at depth `d` starts from keys and values of `d` computed tokens and from an empty convolution state: unlike
-//! the state after `d` tokens, that one can be had again at any time, and it costs the timed part nothing.
+//! Every token is a function of its sequence and position, so a test can be repeated and computed in another
+//! way. A sequence at depth `d` starts from keys and values of `d` computed tokens and from an empty
+//! convolution state: unlike the state after `d` tokens, that one can be had again at any time, and it costs
+//! the timed part nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -107,8 +108,8 @@ impl Runner {
         self.ubatch
     }
 
-    /// Computes a test; the time is without what leads up to its depth. A prefill has one answer, a decode one per
-    /// step and sequence; only the last step's have log-probabilities.
+    /// Computes a test; the time is without what leads up to its depth. A prefill has one answer, a decode
+    /// one per step and sequence; only the last step's have log-probabilities.
     pub fn run(&mut self, test: Test) -> Result<(Duration, Vec<Answer>), Error> {
         self.prepare(test, 0..test.sequences)?;
         let mut answers = Vec::with_capacity(test.total() as usize);
@@ -151,8 +152,8 @@ impl Runner {
         self.run(test.first(tokens)).map(|_| ())
     }
 
-    /// Compares the answers of a run with those of the same tokens computed in other steps, to the bit. Of a long
-    /// test its last `CHECK_TOKENS_MAX` tokens are computed twice more.
+    /// Compares the answers of a run with those of the same tokens computed in other steps, to the bit. Of a
+    /// long test its last `CHECK_TOKENS_MAX` tokens are computed twice more.
     pub fn check(&mut self, test: Test, answers: &[Answer]) -> Result<(), Error> {
         let window = test.last(CHECK_TOKENS_MAX);
         let again;

@@ -11,7 +11,8 @@ pub enum Kind {
     Decode,
 }
 
-/// One test. Shown as llama-bench names it: `pp512`, `tg128 @ d4096`; `tg32 x8` decodes eight sequences together.
+/// One test. Shown as llama-bench names it: `pp512`, `tg128 @ d4096`; `tg32 x8` decodes eight sequences
+/// together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Test {
     /// How.

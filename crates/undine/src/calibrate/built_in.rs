@@ -1,5 +1,5 @@
-//! The text that a model is calibrated with unless there is a better one: prose and code in several languages, and chats
-//! with reasoning, tools and structured answers. Written for this program.
+//! The text that a model is calibrated with unless there is a better one: prose and code in several
+//! languages, and chats with reasoning, tools and structured answers. Written for this program.
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
@@ -21,8 +21,9 @@ struct Chat {
     tools: Option<Vec<Json>>,
 }
 
-/// Documents and chats in turns, so that the first windows have some of everything. Chats are written as the model's
-/// template writes them; those that it refuses, and all if there is none, with the role before each message.
+/// Documents and chats in turns, so that the first windows have some of everything. Chats are written as the
+/// model's template writes them; those that it refuses, and all if there is none, with the role before each
+/// message.
 pub fn text(template: Option<&ChatTemplate>) -> Text {
     let chats: Vec<Chat> = serde_json::from_str(CHATS).expect("the chats are part of the program");
     let mut chats = chats.iter().map(|chat| {

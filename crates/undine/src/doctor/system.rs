@@ -122,7 +122,8 @@ struct Times {
     stolen: u64,
 }
 
-/// The first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal; guests are part of the first two.
+/// The first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal; guests are part of
+/// the first two.
 fn times(text: &str) -> Option<Times> {
     const PARTS: usize = 8;
     let line = text.lines().next()?.strip_prefix("cpu ")?;

@@ -1,8 +1,8 @@
 //! Perplexity of one model, and how far its predictions are from another's.
 //!
-//! Everything is in natural logarithms and summed in 64 bits. KL divergence: Kullback and Leibler 1951, of the
-//! reference's distribution from the model's, so that what the reference finds likely counts. Standard errors are
-//! those of a mean of independent values.
+//! Everything is in natural logarithms and summed in 64 bits. KL divergence: Kullback and Leibler 1951, of
+//! the reference's distribution from the model's, so that what the reference finds likely counts. Standard
+//! errors are those of a mean of independent values.
 
 use std::thread;
 
@@ -222,8 +222,8 @@ pub struct Summary {
 pub struct Divergence {
     /// Of the reference.
     pub reference_perplexity: Mean,
-    /// Predictions of the reference that are further off than its file tells, so that its perplexity is at least what is
-    /// said, and the ratio at most.
+    /// Predictions of the reference that are further off than its file tells, so that its perplexity is at
+    /// least what is said, and the ratio at most.
     pub cut_off: usize,
     /// The model's perplexity divided by the reference's.
     pub perplexity_ratio: Mean,

@@ -1,7 +1,7 @@
 //! `undine eval`: perplexity of a model over a text, and how far it is from a reference.
 //!
-//! Both models compute the same steps side by side, or the reference's predictions are read from a file; rows are measured
-//! as they come: memory does not grow with the text.
+//! Both models compute the same steps side by side, or the reference's predictions are read from a file; rows
+//! are measured as they come: memory does not grow with the text.
 
 pub mod measures;
 mod report;

@@ -1,11 +1,11 @@
 //! A reference's predictions in a file: the form that llama-perplexity's `--kl-divergence-base` has, as
 //! `tools/perplexity/perplexity.cpp` of llama.cpp writes and reads it.
 //!
-//! Little endian: the 8 bytes `_logits_`; tokens of a window, tokens of the vocabulary and windows, in 32 bits each; the
-//! tokens of the windows, in 32 bits each; then for every prediction that counts a row: scale and smallest
-//! log-probability as f32, for every token of the vocabulary the 16-bit code of its log-probability, in steps of the
-//! scale above the smallest, and 2 bytes more if these are odd in number. At most [`RANGE`] nats below the best are told
-//! apart.
+//! Little endian: the 8 bytes `_logits_`; tokens of a window, tokens of the vocabulary and windows, in 32
+//! bits each; the tokens of the windows, in 32 bits each; then for every prediction that counts a row: scale
+//! and smallest log-probability as f32, for every token of the vocabulary the 16-bit code of its
+//! log-probability, in steps of the scale above the smallest, and 2 bytes more if these are odd in number. At
+//! most [`RANGE`] nats below the best are told apart.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -197,7 +197,8 @@ impl Saved {
         Ok(Self { path: path.to_owned(), file, context, vocab, windows, row: vec![0; row_bytes(vocab)] })
     }
 
-    /// Makes sure that it is of this text, and leaves `windows` as many as it has unless fewer were asked for.
+    /// Makes sure that it is of this text, and leaves `windows` as many as it has unless fewer were asked
+    /// for.
     ///
     /// # Errors
     /// If it is of another vocabulary, text or window, or has too few windows.

@@ -53,8 +53,8 @@ impl Layout {
         Self { windows, context, rows, outputs }
     }
 
-    /// The steps of some windows. The last token of a window is not computed: what follows it is not known. Positions
-    /// that count have an output.
+    /// The steps of some windows. The last token of a window is not computed: what follows it is not known.
+    /// Positions that count have an output.
     fn steps(&self, windows: &Windows, group: Range<usize>) -> Vec<Vec<Part>> {
         let mut steps = Vec::new();
         let mut step = Vec::new();
@@ -146,7 +146,8 @@ impl Scorer {
         &mut self.executor
     }
 
-    /// Computes a step and returns the output of every position that counts, in order; `kind` says what it is.
+    /// Computes a step and returns the output of every position that counts, in order; `kind` says what it
+    /// is.
     pub fn compute(
         &mut self,
         windows: &Windows,

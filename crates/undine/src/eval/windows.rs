@@ -1,5 +1,5 @@
-//! A text as windows of tokens: cut as llama.cpp's perplexity tool cuts it, or slid over as the perplexity guide of
-//! transformers does.
+//! A text as windows of tokens: cut as llama.cpp's perplexity tool cuts it, or slid over as the perplexity
+//! guide of transformers does.
 
 use std::ops::Range;
 
@@ -133,7 +133,8 @@ impl Windows {
         let last = self.len(window) - 1;
         match self.scoring {
             Scoring::SecondHalf => self.context / 2..last,
-            // The window before is full and reaches so far; the token after that is predicted from its last position.
+            // The window before is full and reaches so far; the token after that is predicted from its last
+            // position.
             Scoring::Sliding { stride } if window > 0 => (self.context - stride).saturating_sub(1)..last,
             Scoring::All | Scoring::Sliding { .. } => 0..last,
         }

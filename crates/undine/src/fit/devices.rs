@@ -282,7 +282,8 @@ mod tests {
             assert!(device.usable_bytes <= device.memory_bytes && device.usable_bytes > 1 << 30, "{name}");
             assert!(device.source.len() > 5, "{name}");
             if let Some(peaks) = device.peaks {
-                // A GPU multiplies some tens to some hundreds of times for each byte it reads, a processor a few times.
+                // A GPU multiplies some tens to some hundreds of times for each byte it reads, a processor a
+                // few times.
                 let ratio = peaks.float / bandwidth;
                 assert!((2.0..1000.0).contains(&ratio), "{name}: {ratio}");
                 assert!((1.0..=4.2).contains(&(peaks.int8 / peaks.float)), "{name}");

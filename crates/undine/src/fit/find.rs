@@ -1,8 +1,10 @@
-//! Devices by the names that people type: `4090`, `m4-max`, `Mac mini M4 Pro`, `a100-80`, `Raspberry Pi 5`, `gpus`.
+//! Devices by the names that people type: `4090`, `m4-max`, `Mac mini M4 Pro`, `a100-80`, `Raspberry Pi 5`,
+//! `gpus`.
 //!
-//! A name is cut into words where letters and digits meet, makers' names are left out, and what is left must occur in one
-//! of a device's names in the same order. A size of memory, or a number that is the device's, chooses among sizes. If some
-//! device has exactly that name, devices whose names only contain it are not meant: `4060` is not an RTX 4060 Ti.
+//! A name is cut into words where letters and digits meet, makers' names are left out, and what is left must
+//! occur in one of a device's names in the same order. A size of memory, or a number that is the device's,
+//! chooses among sizes. If some device has exactly that name, devices whose names only contain it are not
+//! meant: `4060` is not an RTX 4060 Ti.
 
 use super::devices::{Device, all};
 use crate::error::Error;
@@ -68,7 +70,8 @@ enum Match {
     Exact,
 }
 
-/// The devices that `wanted` names, each list of names divided by commas; those that are shown if none is wanted.
+/// The devices that `wanted` names, each list of names divided by commas; those that are shown if none is
+/// wanted.
 ///
 /// # Errors
 /// A name that no device has; the message says which are alike.

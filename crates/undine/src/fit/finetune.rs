@@ -2,17 +2,17 @@
 //!
 //! What is counted is what any trainer must hold, in the usual types:
 //!
-//! - weights: frozen in BF16 (LoRA), or matrices in 4 bits with scales that are quantized themselves (QLoRA: blocks of 64,
-//!   a byte of scale each, an f32 for 256 of these), the embedding in BF16;
-//! - what is trained, 16 bytes a value: f32 value, f32 gradient, and AdamW's two f32 moments. Full training holds each
-//!   weight in BF16 with a BF16 gradient, and an f32 copy with both moments: 16 bytes as well;
-//! - activations: with recomputation layer by layer, one f32 vector of the width of the model for each layer and token in
-//!   flight, which is the layer's input;
-//! - the layer that is being recomputed: keys, values and their gradients of all tokens, and the rest of it for a block of
-//!   rows at a time; and a block of logits with their gradients.
+//! - weights: frozen in BF16 (LoRA), or matrices in 4 bits with scales that are quantized themselves (QLoRA:
+//!   blocks of 64, a byte of scale each, an f32 for 256 of these), the embedding in BF16;
+//! - what is trained, 16 bytes a value: f32 value, f32 gradient, and AdamW's two f32 moments. Full training
+//!   holds each weight in BF16 with a BF16 gradient, and an f32 copy with both moments: 16 bytes as well;
+//! - activations: with recomputation layer by layer, one f32 vector of the width of the model for each layer
+//!   and token in flight, which is the layer's input;
+//! - the layer that is being recomputed: keys, values and their gradients of all tokens, and the rest of it
+//!   for a block of rows at a time; and a block of logits with their gradients.
 //!
-//! An adapter of rank r on a matrix of `out x in` has r (in + out) values. Experts are packed in two tensors a layer, as
-//! their files have them: gate and up share one A.
+//! An adapter of rank r on a matrix of `out x in` has r (in + out) values. Experts are packed in two tensors
+//! a layer, as their files have them: gate and up share one A.
 
 use serde::Serialize;
 use undine_core::{Config, FeedForward};
@@ -26,7 +26,8 @@ use crate::format::{Bytes, grouped};
 const BF16_BYTES: u64 = 2;
 /// Bytes of an f32 value.
 const F32_BYTES: u64 = 4;
-/// Bits of a weight in 4 bits: its code, an eighth of a bit of scale, and 32 bits for 256 scales of 64 weights each.
+/// Bits of a weight in 4 bits: its code, an eighth of a bit of scale, and 32 bits for 256 scales of 64
+/// weights each.
 const FOUR_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
 /// Bytes of a trained value: itself, its gradient and two moments.
 const TRAINED_BYTES: u64 = 4 * F32_BYTES;

@@ -42,7 +42,8 @@ pub struct MeasuredReport {
     pub int8_ops_per_s: f64,
     /// Operations on float weights per second.
     pub float_ops_per_s: f64,
-    /// Tests of the model: a prompt, decode of one sequence, decode of several if there are several; none without a file.
+    /// Tests of the model: a prompt, decode of one sequence, decode of several if there are several; none
+    /// without a file.
     pub tests: Vec<MeasuredTest>,
 }
 

@@ -1,7 +1,7 @@
 //! What `undine serve` takes for a model, term by term, each with the formula it comes from.
 //!
-//! Weights stay in the mapped file. Keys and values, states and what a step works in are reserved at start and taken as
-//! they are first used, so these are the bytes once every sequence has been full.
+//! Weights stay in the mapped file. Keys and values, states and what a step works in are reserved at start
+//! and taken as they are first used, so these are the bytes once every sequence has been full.
 
 use std::collections::BTreeMap;
 
@@ -149,9 +149,9 @@ fn states(config: &Config, load: Load) -> Term {
     Term { name: "conv state", bytes: (u64::from(load.users) + u64::from(snapshots)) * state, formula }
 }
 
-/// What a step works in: the rows between operations, whose widest place is a feed-forward, an operator or the logits;
-/// the inputs of products; the pairs of rows and experts; cosines and sines; and what threads that share a long context
-/// put together.
+/// What a step works in: the rows between operations, whose widest place is a feed-forward, an operator or
+/// the logits; the inputs of products; the pairs of rows and experts; cosines and sines; and what threads
+/// that share a long context put together.
 fn activations(config: &Config, types: &BTreeMap<DType, u64>, load: Load) -> Term {
     let outputs = u64::from(load.users.max(OUTPUTS_MIN));
     let (hidden, vocab) = (config.hidden as u64, config.vocab as u64);
@@ -265,8 +265,8 @@ mod tests {
     use crate::args::SynthArgs;
     use crate::synth;
 
-    /// Published parameter counts, and by hand from the published shapes: attention layers x 1024 values of keys and
-    /// values a token, convolutions x 2 x hidden values of state.
+    /// Published parameter counts, and by hand from the published shapes: attention layers x 1024 values of
+    /// keys and values a token, convolutions x 2 x hidden values of state.
     const SHAPES: [(&str, u64, u64, u64); 9] = [
         ("LFM2.5-230M", 229_693_184, 12_288, 65_536),
         ("LFM2-350M", 354_483_968, 12_288, 81_920),

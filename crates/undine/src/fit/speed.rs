@@ -1,8 +1,9 @@
 //! How fast a model could be on a device.
 //!
-//! On a CPU a step is estimated as reading its bytes at a share of the bandwidth and then computing its operations at a
-//! share of the peak; both shares are from this program's own recorded measurements, and so is that their times add up.
-//! Elsewhere nothing has been measured, so the slower of the two at full speed is given as a bound.
+//! On a CPU a step is estimated as reading its bytes at a share of the bandwidth and then computing its
+//! operations at a share of the peak; both shares are from this program's own recorded measurements, and so
+//! is that their times add up. Elsewhere nothing has been measured, so the slower of the two at full speed is
+//! given as a bound.
 
 use serde::Serialize;
 use undine_core::Config;
@@ -13,7 +14,8 @@ use crate::args_fit::Price;
 use crate::bench::test::{self, Test};
 use crate::work::{self, Matrices};
 
-/// Part of the bandwidth that a step reads at: 64 to 92% were measured for decode of 350M, 1.2B and 8B-A1B in several types.
+/// Part of the bandwidth that a step reads at: 64 to 92% were measured for decode of 350M, 1.2B and 8B-A1B in
+/// several types.
 pub const BANDWIDTH_SHARE: f64 = 0.73;
 /// Part of the arithmetic peak that a step computes at: 46 to 54% were measured for prefill.
 pub const PEAK_SHARE: f64 = 0.50;

@@ -102,7 +102,8 @@ fn most(sizes: impl Iterator<Item = (DType, u64)>) -> Option<DType> {
     totals.into_iter().max_by_key(|&(_, bytes)| bytes).map(|(dtype, _)| dtype)
 }
 
-/// The matrices in a tensor of a shape: none for norms and filters, two for the embedding, which is the head too.
+/// The matrices in a tensor of a shape: none for norms and filters, two for the embedding, which is the head
+/// too.
 fn matrices(shape: &Shape, tensor: &plan::Tensor) -> Vec<Matrices> {
     let declaration = &tensor.declaration;
     let of = |part, count, rows, cols| Matrices { part, dtype: declaration.dtype, count, rows, cols };
@@ -210,7 +211,8 @@ impl Subject {
     /// The vision tower as a quantization has it.
     pub fn tower(&self, variant: &Variant) -> Option<Tower> {
         let config = self.tower?;
-        // A file whose shape has no name is asked about its own types only, and other ones are taken to have as many bits.
+        // A file whose shape has no name is asked about its own types only, and other ones are taken to have
+        // as many bits.
         let dtype = variant.tower.or(self.chosen.tower)?;
         Some(Tower { config, dtype })
     }

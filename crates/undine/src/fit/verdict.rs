@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::devices::{Device, HERE};
 use super::speed::{Certainty, Speed};
 
-/// Part of the memory for models that a load takes at most to run well: the rest is room for longer chats and other programs.
+/// Part of the memory for models that a load takes at most to run well: the rest is room for longer chats and
+/// other programs.
 pub const WELL_SHARE: f64 = 0.9;
 /// Tokens per second at which an answer comes about as fast as it is read.
 pub const WELL_TOKENS_PER_S: f64 = 10.0;
@@ -63,8 +64,8 @@ pub struct Judged<'a> {
     pub decode: Option<Speed>,
 }
 
-/// The line: about this machine if it is among the devices, about the only device, or about how many take the load.
-/// `smaller` says what to do where it does not fit.
+/// The line: about this machine if it is among the devices, about the only device, or about how many take the
+/// load. `smaller` says what to do where it does not fit.
 pub fn line(needed: u64, judged: &[Judged<'_>], smaller: Option<&str>) -> String {
     let here = judged.iter().find(|judged| judged.device.name == HERE);
     let only = judged.first().filter(|_| judged.len() == NAMED_MAX);

@@ -1,8 +1,9 @@
 //! Whether a model on the hub would run here, told from the beginnings of its files.
 //!
-//! What decides is what decides for files that are there: `Checkpoint::open`, on a folder with the model's small files and
-//! with weight files of full size that hold only their headers; the rest is a hole and takes no room. So whatever opening
-//! refuses is refused before it is fetched, and whatever opening learns to read is fetched.
+//! What decides is what decides for files that are there: `Checkpoint::open`, on a folder with the model's
+//! small files and with weight files of full size that hold only their headers; the rest is a hole and takes
+//! no room. So whatever opening refuses is refused before it is fetched, and whatever opening learns to read
+//! is fetched.
 
 use std::fs::{self, File};
 use std::io::Write;

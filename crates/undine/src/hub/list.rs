@@ -1,4 +1,5 @@
-//! `undine list`: what is in the cache. `undine models`: what can be pulled by a short name, and what fits here.
+//! `undine list`: what is in the cache. `undine models`: what can be pulled by a short name, and what fits
+//! here.
 
 use std::fs::{File, FileTimes};
 use std::io::Write;

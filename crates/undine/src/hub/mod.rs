@@ -1,4 +1,5 @@
-//! Models by name: the one place where the MODEL of every command becomes a path, and the commands around the cache.
+//! Models by name: the one place where the MODEL of every command becomes a path, and the commands around the
+//! cache.
 
 mod examine;
 mod list;
@@ -22,7 +23,8 @@ pub use pull::run as run_pull;
 pub use remove::run as run_rm;
 pub use show::run as run_show;
 
-/// The file or folder that MODEL means. What is not in the cache is fetched first, with progress on standard error.
+/// The file or folder that MODEL means. What is not in the cache is fetched first, with progress on standard
+/// error.
 pub fn locate(model: &Path) -> Result<Cow<'_, Path>, Error> {
     locate_with(model, &HubArgs::default())
 }
@@ -54,7 +56,8 @@ pub fn locate_with<'a>(model: &'a Path, args: &HubArgs) -> Result<Cow<'a, Path>,
     Ok(Cow::Owned(pulled.cached.path))
 }
 
-/// What the hub could not give may have been meant as a path: `models/LFM2.gguf` without its ending looks like a repository.
+/// What the hub could not give may have been meant as a path: `models/LFM2.gguf` without its ending looks
+/// like a repository.
 fn or_a_file(model: &Path, error: Error) -> Error {
     let nearest = undine_hub::near_files(model);
     match error {

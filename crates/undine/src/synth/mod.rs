@@ -1,4 +1,5 @@
-//! `undine synth`: a GGUF file of a true shape with random weights, so that anyone can measure without downloading.
+//! `undine synth`: a GGUF file of a true shape with random weights, so that anyone can measure without
+//! downloading.
 //!
 //! For a vision model the tower is written beside it, as an mmproj file.
 //! Written tensor by tensor, a chunk at a time: a 24B file needs as little memory as a small one.

@@ -41,7 +41,8 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// A matrix or a stack of them, outermost dimension first; its values keep the magnitude of what goes through it.
+    /// A matrix or a stack of them, outermost dimension first; its values keep the magnitude of what goes
+    /// through it.
     fn matrix(&mut self, name: String, shape: Vec<usize>, role: Role, place: Place) {
         let dtype =
             self.mix.dtype(role, place, Circumstances { imatrix: false, experts: self.shape.moe.is_some() });
@@ -123,7 +124,8 @@ pub fn tensors(shape: &Shape, mix: Mix) -> Vec<Tensor> {
     planner.tensors
 }
 
-/// The configuration as GGUF metadata; the vocabulary is added by the caller. `name` is which model of the shape it is.
+/// The configuration as GGUF metadata; the vocabulary is added by the caller. `name` is which model of the
+/// shape it is.
 pub fn metadata(shape: &Shape, name: &str, mix: Mix) -> Vec<(String, Value)> {
     let architecture = if shape.moe.is_some() { "lfm2moe" } else { "lfm2" };
     let mut pairs = vec![

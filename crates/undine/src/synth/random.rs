@@ -1,5 +1,5 @@
-//! Random weights at the speed of the disk: the blocks of a type are random bytes with a scale that gives the values
-//! the wanted spread; nothing is encoded.
+//! Random weights at the speed of the disk: the blocks of a type are random bytes with a scale that gives the
+//! values the wanted spread; nothing is encoded.
 
 use undine_core::DType;
 use undine_core::quant::RandomBlocks;

@@ -1,6 +1,7 @@
 //! The vision towers of the published LFM2-VL and LFM2.5-VL models, as mmproj files.
 //!
-//! Source: published configurations; layers and projectors of VL-1.6B and of the first VL-450M are not confirmed.
+//! Source: published configurations; layers and projectors of VL-1.6B and of the first VL-450M are not
+//! confirmed.
 
 use undine_core::{DType, Normalization, PatchOrder, VisionConfig};
 use undine_quantize::{Mix, fitting};

@@ -1,7 +1,8 @@
-//! A made-up byte-level vocabulary of the true size, with the special tokens at their true ids, so that a file of
-//! random weights loads and answers (nonsense) everywhere.
+//! A made-up byte-level vocabulary of the true size, with the special tokens at their true ids, so that a
+//! file of random weights loads and answers (nonsense) everywhere.
 //!
-//! The words are all strings of up to four characters in a fixed order, each but the first level made by one merge.
+//! The words are all strings of up to four characters in a fixed order, each but the first level made by one
+//! merge.
 
 use std::collections::HashSet;
 
@@ -37,12 +38,14 @@ const SPECIAL: [&str; 14] = [
 const BOS: usize = 1;
 const EOS: usize = 7;
 const PAD: usize = 0;
-/// First id of the tokens of images in the vocabulary of 65,536, and their distance from the first special token in the larger.
+/// First id of the tokens of images in the vocabulary of 65,536, and their distance from the first special
+/// token in the larger.
 const IMAGE: usize = 396;
 const IMAGE_EXTENDED: usize = 14;
 /// Rows and columns of tiles that have a token.
 const TILES: usize = 10;
-/// First ids of `<think>` and `</think>` in the vocabulary of 65,536. In the larger one they are not known, and left out.
+/// First ids of `<think>` and `</think>` in the vocabulary of 65,536. In the larger one they are not known,
+/// and left out.
 const THINK: usize = 64_400;
 
 /// The layout all LFM2 templates share, without tools.

@@ -1,4 +1,5 @@
-//! A reference's answers over a text, kept in memory, and how far other weights of the same model are from them.
+//! A reference's answers over a text, kept in memory, and how far other weights of the same model are from
+//! them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +67,8 @@ impl Judge {
         Ok((Self { windows, layout, executor, reference: logits, vocab }, entries))
     }
 
-    /// Mean KL(reference || model) in nats per token. Keys and values are in half precision, as a quantized file's.
+    /// Mean KL(reference || model) in nats per token. Keys and values are in half precision, as a quantized
+    /// file's.
     pub fn kl(&self, model: Arc<Model>) -> Result<Mean, Error> {
         let mut scorer = Scorer::new(model, self.layout, &self.executor, KvType::F16)?;
         let mut reference = self.reference.chunks_exact(self.vocab);

@@ -1,8 +1,8 @@
 //! Which type each tensor gets: from the smallest file upwards, the next byte goes where it saves most.
 //!
-//! Losses of tensors are taken to add up. Then for every size the least loss is near the lower convex hull of each
-//! tensor's types, and one order of steps serves all sizes: those that save most per byte come first (the greedy
-//! solution of the continuous knapsack problem).
+//! Losses of tensors are taken to add up. Then for every size the least loss is near the lower convex hull of
+//! each tensor's types, and one order of steps serves all sizes: those that save most per byte come first
+//! (the greedy solution of the continuous knapsack problem).
 
 use undine_core::DType;
 

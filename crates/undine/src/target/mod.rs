@@ -1,13 +1,13 @@
 //! `undine quantize --target-size` and `--target-kl`: a type for every tensor, by what it costs.
 //!
-//! Costs are mean KL divergences from the input over a text. A tensor's cost in a type is measured with that tensor alone
-//! in the type, or predicted: in one tensor the cost of types goes with their squared error, weighted by the importance
-//! matrix, so one measurement gives the factor. Costs of tensors are taken to add up, which gives an order of choices
-//! ([`ladder`]). For a size the best choice that fits is taken; for a divergence the choices are measured as a whole
-//! until the smallest that keeps to it is found.
+//! Costs are mean KL divergences from the input over a text. A tensor's cost in a type is measured with that
+//! tensor alone in the type, or predicted: in one tensor the cost of types goes with their squared error,
+//! weighted by the importance matrix, so one measurement gives the factor. Costs of tensors are taken to add
+//! up, which gives an order of choices ([`ladder`]). For a size the best choice that fits is taken; for a
+//! divergence the choices are measured as a whole until the smallest that keeps to it is found.
 //!
-//! Memory holds one tensor in one other type at a time, and the reference's predictions. A choice as a whole is a file,
-//! which is mapped as the input is.
+//! Memory holds one tensor in one other type at a time, and the reference's predictions. A choice as a whole
+//! is a file, which is mapped as the input is.
 
 mod judge;
 mod ladder;
@@ -45,8 +45,8 @@ const TYPES: [DType; 8] =
     [DType::Q2_K, DType::Q3_K, DType::IQ4_XS, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::Q8_0, DType::F16];
 /// Types for tensors whose rows are not whole super-blocks.
 const TYPES_NARROW: [DType; 4] = [DType::IQ4_NL, DType::Q5_0, DType::Q8_0, DType::F16];
-/// The type a tensor is measured in to learn how its error counts: an error large enough to stand out from the rounding
-/// of activations, and small enough for costs to be in proportion.
+/// The type a tensor is measured in to learn how its error counts: an error large enough to stand out from
+/// the rounding of activations, and small enough for costs to be in proportion.
 const PROBES: [DType; 2] = [DType::Q3_K, DType::IQ4_NL];
 /// The same for a tensor that has one of those already, and so costs nothing in it.
 const PROBES_OTHER: [DType; 2] = [DType::Q4_K, DType::Q5_0];
@@ -126,8 +126,8 @@ pub fn choose(args: &TargetArgs, goal: Goal, imatrix: Option<Imatrix>) -> Result
     Ok(Chosen { options, imatrix: search.imatrix, judge: search.judge })
 }
 
-/// A place for a file that is there while it is measured, beside the one to be made. By this name the next run that makes
-/// that file removes it, if this one is killed.
+/// A place for a file that is there while it is measured, beside the one to be made. By this name the next
+/// run that makes that file removes it, if this one is killed.
 fn scratch(output: Option<&Path>) -> PathBuf {
     let process = std::process::id();
     match output.and_then(|output| Some((output, output.file_name()?.to_string_lossy()))) {
@@ -241,7 +241,8 @@ impl Search<'_> {
     fn reaching(&self, ladder: &Ladder, target: f64) -> Result<Vec<Candidate>, Error> {
         let predicted =
             |steps: usize| -> f64 { ladder.at(steps).iter().map(|candidate| candidate.loss).sum() };
-        // `enough` steps keep to the target, `few` do not; how much measured costs are above predicted ones is learned.
+        // `enough` steps keep to the target, `few` do not; how much measured costs are above predicted ones
+        // is learned.
         let (mut few, mut enough, mut factor) = (None, None, 1.0);
         let bar = progress::bar(TRIES_MAX as u64, Unit::Count("tries"));
         for _ in 0..TRIES_MAX {

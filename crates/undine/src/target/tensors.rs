@@ -121,8 +121,8 @@ impl Tensor {
         }
     }
 
-    /// The weighted squared error of a type, estimated from some rows: what it adds to the squares of the outputs of
-    /// all rows, per token.
+    /// The weighted squared error of a type, estimated from some rows: what it adds to the squares of the
+    /// outputs of all rows, per token.
     fn error(&self, model: &Model, dtype: DType, correlations: Option<&Correlations>) -> f64 {
         let all = self.rows * self.matrices.len();
         let stride = all.div_ceil(SAMPLE_ROWS);

@@ -1,4 +1,5 @@
-//! `undine calibrate`: what is in its file. That the sums are right is for `tests/tests/inputs.rs` to say.
+//! `undine calibrate`: what is in its file. That the sums are right is for `tests/tests/whole/inputs.rs` to
+//! say.
 
 use std::fs;
 use std::path::{Path, PathBuf};

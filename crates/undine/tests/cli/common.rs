@@ -124,7 +124,8 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// Sums worked out as the demo model works them out: a text in its world, of some 3,000 tokens, always the same.
+/// Sums worked out as the demo model works them out: a text in its world, of some 3,000 tokens, always the
+/// same.
 pub fn dialogues(name: &str) -> PathBuf {
     let path = models().place(name);
     let sum = |i: u32| {

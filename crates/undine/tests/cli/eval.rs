@@ -67,7 +67,8 @@ fn close(found: &Value, expected: f64, relative: f64, what: &str) {
     assert!((found - expected).abs() <= relative * expected.abs(), "{what}: {found}, expected {expected}");
 }
 
-/// The dense oracle with its matrices rounded to Q4_0 and written in F32: another model, whose products are exact.
+/// The dense oracle with its matrices rounded to Q4_0 and written in F32: another model, whose products are
+/// exact.
 fn rounded(name: &str) -> PathBuf {
     let (quantized, path) =
         (models().place(&format!("{name}-q4_0.gguf")), models().place(&format!("{name}.gguf")));

@@ -1,4 +1,5 @@
-//! The first minutes on a terminal, narrow and wide, with colours and without, against screens that are kept as text.
+//! The first minutes on a terminal, narrow and wide, with colours and without, against screens that are kept
+//! as text.
 //!
 //! `UNDINE_SCREENS=write` writes them anew; what has changed is then for people to look at.
 

@@ -191,8 +191,9 @@ fn resident(process: u32) -> f64 {
     1024.0 * line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number")
 }
 
-/// Sized beforehand, then served with every context full: shapes of true size, and the processes they become. What a
-/// vision tower works in is there after the first picture; of what is kept of pictures one is small beside the most.
+/// Sized beforehand, then served with every context full: shapes of true size, and the processes they become.
+/// What a vision tower works in is there after the first picture; of what is kept of pictures one is small
+/// beside the most.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_server_takes_the_memory_that_fit_says() {

@@ -1,5 +1,5 @@
-//! What people give as MODEL: chat models without a template, things that are no models, mistyped paths; and what each command
-//! says and does.
+//! What people give as MODEL: chat models without a template, things that are no models, mistyped paths; and
+//! what each command says and does.
 
 use std::fs;
 use std::path::{Path, PathBuf};

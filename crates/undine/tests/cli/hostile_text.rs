@@ -1,4 +1,5 @@
-//! Names and texts from outside that would steer a terminal, fake a line or turn text around: none gets to one as it is.
+//! Names and texts from outside that would steer a terminal, fake a line or turn text around: none gets to
+//! one as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use undine_weights::{GgufWriter, TensorDeclaration, Value};
 use crate::common::{json as parsed, models, run, stderr, stdout, text, undine};
 use crate::serve::Server;
 
-/// Sets the title, clears the screen, writes over the line, begins one that looks like an error, and turns the rest around.
+/// Sets the title, clears the screen, writes over the line, begins one that looks like an error, and turns
+/// the rest around.
 const HOSTILE: &str = "x\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\r\nerror: fake\u{2028}\u{202e}\u{7f}";
 
 /// No character of either output steers anything, and no line was made up by a text from outside.

@@ -1,4 +1,5 @@
-//! Models by name, from a hub on this machine: `undine pull`, `list`, `show`, `rm`, `models`, and names in place of paths.
+//! Models by name, from a hub on this machine: `undine pull`, `list`, `show`, `rm`, `models`, and names in
+//! place of paths.
 
 use std::fs;
 use std::path::{Path, PathBuf};

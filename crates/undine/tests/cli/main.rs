@@ -5,6 +5,7 @@ mod bench;
 mod calibrate;
 mod chat;
 mod common;
+mod documents;
 mod eval;
 mod first_minutes;
 mod fit;

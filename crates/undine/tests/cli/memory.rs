@@ -1,4 +1,5 @@
-//! Memory comes back: what a burst of large bodies takes is given back when it is over, and is a bounded multiple of them.
+//! Memory comes back: what a burst of large bodies takes is given back when it is over, and is a bounded
+//! multiple of them.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use crate::serve::Server;
 const TEXT_BYTES: usize = 15 << 20;
 /// Longest time until memory has come back.
 const REST_MAX: Duration = Duration::from_secs(30);
-/// Most memory at rest, as a multiple of that before, and besides: the demo model takes so little that a few pages count.
+/// Most memory at rest, as a multiple of that before, and besides: the demo model takes so little that a few
+/// pages count.
 const REST_RATIO_MAX: f64 = 1.3;
 const REST_BESIDE_KIB: f64 = 24.0 * 1024.0;
 /// Most memory of one request, as a multiple of its body, and besides.

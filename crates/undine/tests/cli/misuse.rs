@@ -1,4 +1,5 @@
-//! Damaged files, places that cannot be written to and numbers beyond reason: what fails, says so, and leaves nothing.
+//! Damaged files, places that cannot be written to and numbers beyond reason: what fails, says so, and leaves
+//! nothing.
 
 use std::fs;
 use std::os::unix::net::UnixListener;

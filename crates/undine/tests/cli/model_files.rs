@@ -1,4 +1,5 @@
-//! A model file that changes while it is in use: what happened is said, and nobody gets an answer of other weights.
+//! A model file that changes while it is in use: what happened is said, and nobody gets an answer of other
+//! weights.
 
 use std::fs::File;
 use std::io::{Read, Write};

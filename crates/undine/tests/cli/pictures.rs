@@ -1,4 +1,5 @@
-//! `undine run` with pictures: the tiny vision model of the oracle in both containers, in a prompt and in a chat.
+//! `undine run` with pictures: the tiny vision model of the oracle in both containers, in a prompt and in a
+//! chat.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -17,7 +17,8 @@ const PEAK_BYTES_MAX: u64 = 160 << 20;
 /// Size of the file that is quantized in it.
 const LARGE_BYTES: u64 = 512 << 20;
 
-/// A place for a file; the folder in its name is the test's own, because a model takes a vision tower that lies beside it.
+/// A place for a file; the folder in its name is the test's own, because a model takes a vision tower that
+/// lies beside it.
 fn place(name: &str) -> PathBuf {
     let path = models().place("quantize").join(name);
     fs::create_dir_all(path.parent().expect("a folder")).expect("made");
@@ -196,7 +197,8 @@ fn wrong_wishes_say_why() {
     assert!(stderr(&output).contains("quantized already (Q8_0)"), "{}", stderr(&output));
 }
 
-/// A GGUF file of one matrix of F32; `values` are its beginning, the rest are zeros that take no room on the disk.
+/// A GGUF file of one matrix of F32; `values` are its beginning, the rest are zeros that take no room on the
+/// disk.
 fn one_matrix(path: &Path, rows: usize, values: &[f32]) {
     let metadata = [
         ("general.architecture", Value::String("lfm2".to_owned())),
@@ -372,7 +374,8 @@ fn a_vision_model_comes_back_as_one_folder() {
     assert_eq!((&config["model_type"], &config["image_token_id"]), (&"lfm2_vl".into(), &16.into()));
 }
 
-/// The oracle's dense model with a first layer so wide that its three matrices take 192 MiB, in bytes with a scale for each row.
+/// The oracle's dense model with a first layer so wide that its three matrices take 192 MiB, in bytes with a
+/// scale for each row.
 fn write_packed(folder: &Path) {
     const WIDTH: usize = 1 << 18;
     fs::create_dir_all(folder).expect("made");

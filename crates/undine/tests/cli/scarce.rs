@@ -35,7 +35,8 @@ fn little_address_space_is_told() {
             let output = limited(&format!("-v {kib}"), words);
             let told = stderr(&output);
             assert_eq!(output.status.code(), Some(1), "{kib} {words:?}: {:?} {told}", output.status);
-            // Which of them there is no room for first depends on the machine; keys and values are by far the most.
+            // Which of them there is no room for first depends on the machine; keys and values are by far the
+            // most.
             let advice = ["--kv-cache-memory-bytes", "ulimit -v"];
             let is_advice = |flag: &&str| told.contains(flag);
             assert!(advice.iter().any(is_advice), "{kib} {words:?}: {told}");

@@ -1,5 +1,5 @@
-//! What strangers program: chat templates of files and requests, and forms of answers, in every way that they come. Each is
-//! a little beyond a limit, and ends with a sentence; what comes after it is answered.
+//! What strangers program: chat templates of files and requests, and forms of answers, in every way that they
+//! come. Each is a little beyond a limit, and ends with a sentence; what comes after it is answered.
 
 use std::path::PathBuf;
 
@@ -28,8 +28,8 @@ fn groups(count: usize) -> String {
     format!("{}a{}", "(".repeat(count), ")".repeat(count))
 }
 
-/// Forms of answers beyond the measure, in all places for them, and what the refusal names. Tools are deep enough for that, and no
-/// deeper than a template may show.
+/// Forms of answers beyond the measure, in all places for them, and what the refusal names. Tools are deep
+/// enough for that, and no deeper than a template may show.
 fn forms() -> Vec<(Json, &'static str)> {
     let tool = |parameters: Json| json!([{"type": "function", "function": {"name": "look", "parameters": parameters}}]);
     let choice = |choice: Json| json!({"tools": tool(json!({"type": "object", "properties": {"x": nested(94)}})), "tool_choice": choice});

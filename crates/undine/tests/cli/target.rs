@@ -1,4 +1,5 @@
-//! `undine quantize --target-size` and `--target-kl`: the file keeps to its target, and more bytes bring it nearer.
+//! `undine quantize --target-size` and `--target-kl`: the file keeps to its target, and more bytes bring it
+//! nearer.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! What agents rely on, with random weights: calls and formats hold whatever the model says, and the second turn
-//! finds the first one in the cache.
+//! What agents rely on, with random weights: calls and formats hold whatever the model says, and the second
+//! turn finds the first one in the cache.
 
 use std::path::Path;
 
@@ -141,8 +141,8 @@ fn schemas_hold_after_the_thought() {
     }
 }
 
-/// The prompt of the second turn is the first turn, token for token, and what follows. Without thoughts: those of
-/// random weights are not UTF-8, and such text never comes back as it was.
+/// The prompt of the second turn is the first turn, token for token, and what follows. Without thoughts:
+/// those of random weights are not UTF-8, and such text never comes back as it was.
 #[test]
 fn a_turn_of_calls_is_found_in_the_cache() {
     let (_folder, server) = serve(ANSWERING);

@@ -1,5 +1,5 @@
-//! The numbers transformers computed, through the whole house: binary, HTTP, engine, CPU. And the promise that they do
-//! not depend on what else the server is doing, nor on how a prompt is cut into steps.
+//! The numbers transformers computed, through the whole house: binary, HTTP, engine, CPU. And the promise
+//! that they do not depend on what else the server is doing, nor on how a prompt is cut into steps.
 
 mod agents;
 mod images;
@@ -16,8 +16,8 @@ use undine_tests::{Expected, data};
 use server::Server;
 
 const CASES: [&str; 2] = ["dense", "moe"];
-/// Absolute tolerance on log-probabilities. Logits agree within 2e-3, so a log-softmax, which is a logit less the
-/// logarithm of a sum of them, agrees within 4e-3; the rest is rounding of JSON's numbers.
+/// Absolute tolerance on log-probabilities. Logits agree within 2e-3, so a log-softmax, which is a logit less
+/// the logarithm of a sum of them, agrees within 4e-3; the rest is rounding of JSON's numbers.
 const TOLERANCE: f64 = 5e-3;
 /// Alternatives asked for.
 const TOP: usize = 5;

@@ -49,8 +49,8 @@ impl Server {
         Self { child, address }
     }
 
-    /// Sends a request and returns the connection, from which nothing has been read. HTTP/1.0, so that the body comes
-    /// as it is, up to the end of the connection.
+    /// Sends a request and returns the connection, from which nothing has been read. HTTP/1.0, so that the
+    /// body comes as it is, up to the end of the connection.
     pub fn send(&self, method: &str, path: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).expect("connects");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

@@ -1,6 +1,7 @@
-//! Many clients that behave as badly as clients do, against the real binary, for `UNDINE_SOAK_SECONDS` (20 if unset).
-//! No answer but 2xx, 4xx and 503; afterwards nothing is held, memory is flat, and the server has counted what the
-//! clients have. `cargo test --release -p undine --test soak -- --nocapture` prints the curve.
+//! Many clients that behave as badly as clients do, against the real binary, for `UNDINE_SOAK_SECONDS` (20 if
+//! unset). No answer but 2xx, 4xx and 503; afterwards nothing is held, memory is flat, and the server has
+//! counted what the clients have. `cargo test --release -p undine --test soak -- --nocapture` prints the
+//! curve.
 
 mod client;
 mod server;

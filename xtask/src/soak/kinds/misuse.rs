@@ -92,8 +92,8 @@ fn wrong_key(client: &mut Client) -> Judgement {
     refused(client.target.exchange("POST", path, manner, &body.to_string()))
 }
 
-/// What a page on the web makes of a local server whose name it has rebound; here it has the key too, so that only the name can be
-/// what is refused.
+/// What a page on the web makes of a local server whose name it has rebound; here it has the key too, so that
+/// only the name can be what is refused.
 fn foreign_host(client: &mut Client) -> Judgement {
     let manner = Manner { host: Some("rebound.example"), ..Manner::default() };
     refused(client.target.exchange("GET", "/v1/models", manner, ""))

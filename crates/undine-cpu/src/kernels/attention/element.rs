@@ -132,8 +132,8 @@ impl<T: KvElement> Kernel for StoreKv<'_, T> {
         assert!(value.len() == dim && offset < PAGE && dim <= super::HEAD_DIM_MAX);
         let mut row = [0u32; super::HEAD_DIM_MAX];
         let row = row.as_mut_ptr().cast::<u8>();
-        // SAFETY: the row has room for a head of any type; the caller gives the head's part of the page, which holds
-        // `PAGE * padded(dim)` values and, if the type is scaled, `PAGE` scales.
+        // SAFETY: the row has room for a head of any type; the caller gives the head's part of the page,
+        // which holds `PAGE * padded(dim)` values and, if the type is scaled, `PAGE` scales.
         unsafe {
             let scale = T::store(s, row, key);
             for d in 0..dim {

@@ -1,17 +1,18 @@
 //! Causal grouped-query attention over the paged K/V cache.
 //!
-//! A page holds [`PAGE`] positions; per head its keys are `[dim][position]` and its values `[position][dim]`, so that
-//! scores of sixteen positions fill a vector without a sum across lanes, and every read is linear.
+//! A page holds [`PAGE`] positions; per head its keys are `[dim][position]` and its values `[position][dim]`,
+//! so that scores of sixteen positions fill a vector without a sum across lanes, and every read is linear.
 //!
-//! Order of operations per query and head, whatever is computed with it: positions are cut into ranges of [`RANGE`],
-//! counted from position 0. Within a range a score is a chain of fused multiply-adds over `dim` ascending (the query
-//! already times `1/sqrt(dim)`); the maximum is taken over the range; the weights `e^(score - max)` are summed in sixteen
-//! lanes, pages ascending; the weighted values are a chain over positions ascending. Ranges are merged in ascending order
-//! as in the online softmax (Milakov & Gimelshein 2018). Positions after the query weigh exactly 0. So the result does
-//! not depend on which other queries are computed with it, how the prompt was cut, or which thread does which range.
+//! Order of operations per query and head, whatever is computed with it: positions are cut into ranges of
+//! [`RANGE`], counted from position 0. Within a range a score is a chain of fused multiply-adds over `dim`
+//! ascending (the query already times `1/sqrt(dim)`); the maximum is taken over the range; the weights
+//! `e^(score - max)` are summed in sixteen lanes, pages ascending; the weighted values are a chain over
+//! positions ascending. Ranges are merged in ascending order as in the online softmax (Milakov & Gimelshein
+//! 2018). Positions after the query weigh exactly 0. So the result does not depend on which other queries are
+//! computed with it, how the prompt was cut, or which thread does which range.
 //!
-//! One maximum per page and one row at a time on eight lanes, as it was before, made a prefill of 4096 take 14.6 s where
-//! it now takes 7.9 s (LFM2-350M Q4_0, 2 threads, Sapphire Rapids).
+//! One maximum per page and one row at a time on eight lanes, as it was before, made a prefill of 4096 take
+//! 14.6 s where it now takes 7.9 s (LFM2-350M Q4_0, 2 threads, Sapphire Rapids).
 
 mod element;
 mod softmax;
@@ -39,8 +40,8 @@ const RANGE_PAGES: usize = RANGE / PAGE;
 pub const HEAD_DIM_MAX: usize = 512;
 /// Query heads in a tile at the most.
 const TILE_MAX: usize = 12;
-/// Query heads (of all rows) that one [`Attend`] is meant for: a range of keys and values stays in the second-level
-/// cache for all of them. A group of query heads may be larger.
+/// Query heads (of all rows) that one [`Attend`] is meant for: a range of keys and values stays in the
+/// second-level cache for all of them. A group of query heads may be larger.
 pub const BLOCK_HEADS: usize = 96;
 
 /// Values in a row of values: whole vectors, those after `head_dim` 0.
@@ -236,7 +237,8 @@ impl<T: KvElement> Attend<'_, T> {
         let queries = self.scratch.queries.as_ptr().cast::<f32>().wrapping_add(tile.first * dim);
         let weights = self.scratch.scores.as_mut_ptr().cast::<f32>();
         let sums = self.scratch.sums.as_mut_ptr().cast::<f32>();
-        // SAFETY: blocks are checked against the cache before the step; the scratch has `TILE_MAX` rows of each kind.
+        // SAFETY: blocks are checked against the cache before the step; the scratch has `TILE_MAX` rows of
+        // each kind.
         unsafe {
             for page in 0..pages {
                 let out = weights.add(page * R * PAGE);

@@ -1,7 +1,7 @@
 //! The softmax of one query head over a range of keys, and putting ranges together.
 //!
-//! A row's partial result of a range is a *state*: `width` weighted values, then the maximum, then the sum of the
-//! weights, padded to whole vectors ([`state_len`]).
+//! A row's partial result of a range is a *state*: `width` weighted values, then the maximum, then the sum of
+//! the weights, padded to whole vectors ([`state_len`]).
 
 use super::element::KvElement;
 use super::{PAGE, padded};

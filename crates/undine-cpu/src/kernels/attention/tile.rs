@@ -1,12 +1,14 @@
-//! The two products of attention for a tile of `R` query heads: scores of a page, and weighted values of pages.
+//! The two products of attention for a tile of `R` query heads: scores of a page, and weighted values of
+//! pages.
 //!
-//! Both are a block of fused multiply-adds with `R x C` sums in registers, a key or value vector loaded (and converted)
-//! once for all `R`. Each sum is one chain: over `dim` ascending for a score, over positions ascending for a value, so a
-//! row's bits do not depend on `R`, `C` or the other rows.
+//! Both are a block of fused multiply-adds with `R x C` sums in registers, a key or value vector loaded (and
+//! converted) once for all `R`. Each sum is one chain: over `dim` ascending for a score, over positions
+//! ascending for a value, so a row's bits do not depend on `R`, `C` or the other rows.
 //!
-//! A few query heads wait for memory rather than for arithmetic, so with each row of a page they ask for the same row of the
-//! page that comes next. Decode after 16384 tokens (LFM2-350M Q4_0, 2 threads, Sapphire Rapids, f16, two turns): 31.5 and 34.4 tokens/s
-//! without, 41.2 and 44.7 with. Tiles of more heads find pages in the second-level cache, where the first of them has left them.
+//! A few query heads wait for memory rather than for arithmetic, so with each row of a page they ask for the
+//! same row of the page that comes next. Decode after 16384 tokens (LFM2-350M Q4_0, 2 threads, Sapphire
+//! Rapids, f16, two turns): 31.5 and 34.4 tokens/s without, 41.2 and 44.7 with. Tiles of more heads find
+//! pages in the second-level cache, where the first of them has left them.
 
 use super::PAGE;
 use super::element::KvElement;
@@ -32,8 +34,8 @@ fn ask<S: Simd, T: KvElement, const R: usize>(s: S, p: *const u8, vectors: usize
     }
 }
 
-/// Scores of a page: `out[r][p] = sum over d of queries[d][r] * keys[d][p]`, for `PAGE` positions. `later` is the page to
-/// be read after it.
+/// Scores of a page: `out[r][p] = sum over d of queries[d][r] * keys[d][p]`, for `PAGE` positions. `later` is
+/// the page to be read after it.
 /// # Safety
 /// `dim x R` queries, `dim x PAGE` keys and room for `R x PAGE` scores.
 #[inline(always)]
@@ -83,7 +85,8 @@ pub struct ValuePages<'a> {
     pub width: usize,
 }
 
-/// Adds weighted values of `C` vectors from `first` on: `sums[r][d] += weights[page][r][p] * values[page][p][d]`.
+/// Adds weighted values of `C` vectors from `first` on: `sums[r][d] += weights[page][r][p] *
+/// values[page][p][d]`.
 /// # Safety
 /// Weights for `R x PAGE` positions of each page, pages of `PAGE x width` values, and sums of `R x width`.
 #[inline(always)]
@@ -107,7 +110,8 @@ pub unsafe fn values<S: Simd, T: KvElement, const R: usize, const C: usize>(
         for position in 0..(from.positions - i * PAGE).min(PAGE) {
             let at = position * row_bytes + first * WIDE * T::BYTES;
             ask::<S, T, R>(s, later.wrapping_add(at), C);
-            // SAFETY: the caller gives `PAGE` rows of values in the page and as many weights for each row of the tile.
+            // SAFETY: the caller gives `PAGE` rows of values in the page and as many weights for each row of
+            // the tile.
             unsafe {
                 let mut v = [s.w_splat(0.0); C];
                 for c in 0..C {

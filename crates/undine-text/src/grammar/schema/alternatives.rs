@@ -1,4 +1,5 @@
-//! `anyOf`, `oneOf`, `allOf`: a grammar can follow `oneOf` where no value fits two alternatives, for then it is `anyOf`.
+//! `anyOf`, `oneOf`, `allOf`: a grammar can follow `oneOf` where no value fits two alternatives, for then it
+//! is `anyOf`.
 
 use std::collections::BTreeSet;
 

@@ -214,7 +214,8 @@ fn of_no_grammar(keyword: &str, value: &Json, schema: &Map<String, Json>) -> Sai
         // Known ones with a value that makes no sense.
         "enum" | "pattern" | "required" | "minimum" | "maximum" | "multipleOf" | "exclusiveMinimum"
         | "exclusiveMaximum" => true,
-        // Remarks, and parts of what has been looked at: `then`, `minContains`, `additionalItems`, `propertyNames`, `discriminator`.
+        // Remarks, and parts of what has been looked at: `then`, `minContains`, `additionalItems`,
+        // `propertyNames`, `discriminator`.
         _ => false,
     };
     if is_restriction { Said::LeftOut } else { Said::Done }

@@ -1,11 +1,11 @@
-//! Schemas from everywhere as the grammar library takes them: what says nothing is dropped, what it spells in another way is
-//! translated, and what no grammar can enforce is left out and named.
+//! Schemas from everywhere as the grammar library takes them: what says nothing is dropped, what it spells in
+//! another way is translated, and what no grammar can enforce is left out and named.
 //!
-//! Invariant: a fitted schema allows everything that the given one allows, and no less than `left_out` says. Its references
-//! lead to its own definitions, which have plain names.
+//! Invariant: a fitted schema allows everything that the given one allows, and no less than `left_out` says.
+//! Its references lead to its own definitions, which have plain names.
 //!
-//! The library (llguidance 1.9) refuses a schema as a whole for one keyword that it does not know, cannot see that alternatives behind
-//! references differ, and does not unescape what a reference names.
+//! The library (llguidance 1.9) refuses a schema as a whole for one keyword that it does not know, cannot see
+//! that alternatives behind references differ, and does not unescape what a reference names.
 
 mod alternatives;
 mod fit;

@@ -1,7 +1,8 @@
-//! What the library refuses although its keywords are known: the place is looked for, and the least that helps is left out.
+//! What the library refuses although its keywords are known: the place is looked for, and the least that
+//! helps is left out.
 //!
-//! The library says what is wrong, but not where. So parts of the schema are compiled alone, with references that mean anything, until one
-//! fails whose own parts do not.
+//! The library says what is wrong, but not where. So parts of the schema are compiled alone, with references
+//! that mean anything, until one fails whose own parts do not.
 
 use serde_json::{Map, Value as Json};
 

@@ -1,4 +1,4 @@
-//! What becomes of single schemas; those that libraries write are in `tests/schemas.rs`.
+//! What becomes of single schemas; those that libraries write are in `tests/text/schemas.rs`.
 
 use super::*;
 use crate::grammar::lark::compiles;

@@ -15,7 +15,8 @@ use super::print;
 use super::value::{Dict, Items, Key, Missing, Object, Value, View};
 use super::{functions, slices};
 
-/// Levels of evaluation: expressions in expressions, blocks in blocks, macros in macros. A level takes some 2 KB of stack.
+/// Levels of evaluation: expressions in expressions, blocks in blocks, macros in macros. A level takes some 2
+/// KB of stack.
 const DEPTH_MAX: usize = 600;
 
 /// Why a rendering ends before its end.

@@ -1,4 +1,5 @@
-//! The text of a template as tokens, with the white space around tags as `trim_blocks` and `lstrip_blocks` leave it.
+//! The text of a template as tokens, with the white space around tags as `trim_blocks` and `lstrip_blocks`
+//! leave it.
 
 use std::sync::Arc;
 
@@ -137,7 +138,8 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Emits the text before a tag, less the white space that the tag takes. `sign` begins with the tag's sign.
+    /// Emits the text before a tag, less the white space that the tag takes. `sign` begins with the tag's
+    /// sign.
     fn data(&mut self, bytes: usize, sign: &str, tag: Tag) {
         let line_starts = self.line_starts;
         let line = self.line;

@@ -1,4 +1,5 @@
-//! Methods of values. Those that change a list or a dict do not exist: the sandbox of transformers forbids them.
+//! Methods of values. Those that change a list or a dict do not exist: the sandbox of transformers forbids
+//! them.
 
 use std::rc::Rc;
 

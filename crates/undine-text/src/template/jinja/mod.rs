@@ -1,9 +1,10 @@
-//! A template in Jinja: parsed, probed and rendered in this process, on limited fuel, depth and output, without files or
-//! network.
+//! A template in Jinja: parsed, probed and rendered in this process, on limited fuel, depth and output,
+//! without files or network.
 //!
-//! The language is that of Jinja2 3.1 as transformers sets it up: the immutable sandbox, `trim_blocks`, `lstrip_blocks`,
-//! `break` and `continue`, `tojson` of its own, `{% generation %}`. It is written here because what a prompt says is what
-//! Python prints: its numbers, its `repr`, its methods, its scopes. `tests/jinja.rs` compares them.
+//! The language is that of Jinja2 3.1 as transformers sets it up: the immutable sandbox, `trim_blocks`,
+//! `lstrip_blocks`, `break` and `continue`, `tojson` of its own, `{% generation %}`. It is written here
+//! because what a prompt says is what Python prints: its numbers, its `repr`, its methods, its scopes.
+//! `tests/text/jinja.rs` compares them.
 
 mod ast;
 mod calls;

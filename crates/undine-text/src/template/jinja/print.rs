@@ -186,7 +186,8 @@ pub fn push_quoted(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// Python's `str.isprintable` of one character. The library escapes the same ones, and signs that combine where they come first.
+/// Python's `str.isprintable` of one character. The library escapes the same ones, and signs that combine
+/// where they come first.
 pub fn is_printable(character: char) -> bool {
     let mut text = [0; 5];
     text[0] = b'x';

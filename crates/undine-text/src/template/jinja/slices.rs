@@ -1,4 +1,5 @@
-//! Items and slices of texts, lists, tuples and ranges, counted in characters and from the end where negative.
+//! Items and slices of texts, lists, tuples and ranges, counted in characters and from the end where
+//! negative.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! `strftime_now`: Python's `datetime.now().strftime`, which is that of the C library in its own locale, without a time zone.
+//! `strftime_now`: Python's `datetime.now().strftime`, which is that of the C library in its own locale,
+//! without a time zone.
 
 use std::fmt::Write;
 

@@ -363,7 +363,8 @@ fn asks(text: &str, name: &str) -> bool {
         |character: char| matches!(character, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨');
     match name {
         "isalnum" => all(char::is_alphanumeric),
-        // Numbers with the form of letters are no letters: `char::is_alphabetic` has circled letters and Roman numbers.
+        // Numbers with the form of letters are no letters: `char::is_alphabetic` has circled letters and
+        // Roman numbers.
         "isalpha" => all(|character| character.is_alphabetic() && !character.is_numeric()),
         "isascii" => text.is_ascii(),
         "isdecimal" => all(is_decimal),

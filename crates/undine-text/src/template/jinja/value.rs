@@ -1,7 +1,7 @@
 //! What a template computes with: Python's values, as far as templates can make them.
 //!
-//! Lists and dicts never change: the sandbox of transformers forbids it. So nothing contains itself, and the depth of a
-//! container is known when it is made.
+//! Lists and dicts never change: the sandbox of transformers forbids it. So nothing contains itself, and the
+//! depth of a container is known when it is made.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -13,8 +13,8 @@ pub struct Rate {
     pub burstiness: f64,
 }
 
-/// The seconds after the start at which `count` requests are sent, ascending. They are stretched so that the last one
-/// is sent when so many are due: two runs then offer the same load whatever their seeds.
+/// The seconds after the start at which `count` requests are sent, ascending. They are stretched so that the
+/// last one is sent when so many are due: two runs then offer the same load whatever their seeds.
 pub fn arrivals(count: usize, rate: Rate, seed: u64) -> Vec<f64> {
     if rate.per_second.is_infinite() {
         return vec![0.0; count];

@@ -68,8 +68,8 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .default_headers(headers(&args.header)?)
             .tcp_nodelay(true)
-            // A connection for each request: some servers (llama-server) close theirs after an answer, and a request
-            // sent into a closing connection fails.
+            // A connection for each request: some servers (llama-server) close theirs after an answer, and a
+            // request sent into a closing connection fails.
             .pool_max_idle_per_host(0)
             .read_timeout(SILENCE_MAX);
         if args.insecure {
@@ -136,8 +136,8 @@ impl Client {
         serde_json::from_str(&body).map_err(|error| format!("{url}: expected JSON: {error}"))
     }
 
-    /// Sends a request and reads its answer. `sample` says what is known of it; `origin` is when the measurement
-    /// began.
+    /// Sends a request and reads its answer. `sample` says what is known of it; `origin` is when the
+    /// measurement began.
     pub async fn send(
         &self,
         conversation: &Conversation,

@@ -80,7 +80,8 @@ impl Metrics {
         let meets_all = |sample: &Sample| wanted.objectives.iter().all(|&objective| meets(sample, objective));
         let goodput = || per_second(good.iter().filter(|sample| meets_all(sample)).count() as f64);
         let (chunks, max_concurrent_requests) = peaks(&good);
-        // Chunks may hold several tokens, and less than a second has no second: a peak is no lower than the mean.
+        // Chunks may hold several tokens, and less than a second has no second: a peak is no lower than the
+        // mean.
         let max_output_tokens_per_s = chunks.max(per_second(total_output as f64));
         let times =
             wanted.metrics.iter().map(|&metric| (metric, Times::of(values(&good, metric), wanted.percents)));

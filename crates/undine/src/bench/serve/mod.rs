@@ -1,7 +1,8 @@
-//! `undine bench serve`: puts a load on any server with an OpenAI-compatible interface and says how it did. Flags,
-//! table and JSON are those of `vllm bench serve`.
+//! `undine bench serve`: puts a load on any server with an OpenAI-compatible interface and says how it did.
+//! Flags, table and JSON are those of `vllm bench serve`.
 //!
-//! One thread sends and receives: the processor belongs to the server that is measured, which may be on this machine.
+//! One thread sends and receives: the processor belongs to the server that is measured, which may be on this
+//! machine.
 
 mod arrivals;
 mod chat;

@@ -39,7 +39,8 @@ pub struct Words {
 }
 
 impl Words {
-    /// Words that are one token each, at the beginning of a text and after a space; else those of the built-in list.
+    /// Words that are one token each, at the beginning of a text and after a space; else those of the
+    /// built-in list.
     pub fn of_tokenizer(tokenizer: &Tokenizer, api: Api) -> Self {
         let is_one = |text: &str| tokenizer.encode(text, Bos::Omit).len() == 1;
         let word = |id| {

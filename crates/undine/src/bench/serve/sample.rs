@@ -65,7 +65,8 @@ impl Recorder {
         Self { sample, ..Self::default() }
     }
 
-    /// Takes the data of one event that arrived `at` seconds after sending. Fails if it tells an error or is no JSON.
+    /// Takes the data of one event that arrived `at` seconds after sending. Fails if it tells an error or is
+    /// no JSON.
     pub fn event(&mut self, at: f64, data: &str) -> Result<(), String> {
         if data == "[DONE]" {
             self.is_finished = true;
@@ -126,8 +127,8 @@ impl Recorder {
     }
 }
 
-/// What a chunk adds to the answer, if it stands for a token: the text, or nothing where the token has no text of its
-/// own or belongs to reasoning or a tool call.
+/// What a chunk adds to the answer, if it stands for a token: the text, or nothing where the token has no
+/// text of its own or belongs to reasoning or a tool call.
 fn text_of(choice: &Json, ends: bool) -> Option<&str> {
     let delta = &choice["delta"];
     if delta.is_object() {

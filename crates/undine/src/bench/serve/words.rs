@@ -1,4 +1,5 @@
-//! Words for prompts when there is no tokenizer to take them from: frequent ones, a token each to most models.
+//! Words for prompts when there is no tokenizer to take them from: frequent ones, a token each to most
+//! models.
 
 /// Separated by blanks.
 pub const WORDS: &str = "

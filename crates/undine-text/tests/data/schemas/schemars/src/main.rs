@@ -135,7 +135,8 @@ fn instances(name: &str) -> (Value, Value) {
 fn main() {
     for (from, schemas) in [(new::FROM, new::all()), (before::FROM, before::all())] {
         for (name, schema) in schemas {
-            // The order of properties is the library's own: the instances that could not come in it are left to the other library.
+            // The order of properties is the library's own: the instances that could not come in it are left
+            // to the other library.
             let (valid, invalid) = instances(name);
             println!("{}", json!({"from": from, "name": name, "schema": schema, "valid": valid, "invalid": invalid}));
         }
