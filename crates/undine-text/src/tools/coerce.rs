@@ -1,7 +1,8 @@
 //! Values as written, turned into the JSON that the declared schema expects.
 //!
-//! A value whose kind the schema allows stays as it is; nothing is changed that is not wrong. Otherwise, in
-//! this order:
+//! A value that the schema allows stays as it is ([`super::fits`]); nothing is changed that is not wrong. Where
+//! there are alternatives, the first that allows what it would make of the value is meant. Otherwise, in this
+//! order:
 //! - where text is declared, anything but null becomes the text exactly as written (`007` stays `007`);
 //! - where an integer or a number is declared, text that is one becomes it, and `5.0` becomes the integer 5;
 //! - where a boolean is declared, text that spells one, 0 and 1 become it;
@@ -14,6 +15,7 @@
 
 use serde_json::Value as Json;
 
+use super::fits::{Effort, fits, is_match};
 use super::literal::{Literal, Scanner, Value};
 use super::number;
 use crate::exact;
@@ -37,7 +39,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_name(name: &str) -> Option<Self> {
+    /// Of the word in `type`.
+    pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "null" => Kind::Null,
             "boolean" => Kind::Boolean,
@@ -66,7 +69,8 @@ impl Kind {
         }
     }
 
-    fn of_literal(value: &Literal) -> Self {
+    /// Of a value as written.
+    pub fn of_literal(value: &Literal) -> Self {
         match value {
             Literal::Null => Kind::Null,
             Literal::Bool(_) => Kind::Boolean,
@@ -109,7 +113,18 @@ impl<'a> Schema<'a> {
         kinds.contains(&Kind::Integer) && !kinds.contains(&Kind::Number)
     }
 
-    fn at(self, node: Option<&'a Json>) -> Self {
+    /// The schema itself.
+    pub fn node(self) -> Option<&'a Json> {
+        self.node
+    }
+
+    /// What a reference in it means.
+    pub fn target(self, reference: &str) -> Option<&'a Json> {
+        self.root.pointer(reference.strip_prefix('#')?)
+    }
+
+    /// Another part of the same whole.
+    pub fn at(self, node: Option<&'a Json>) -> Self {
         Self { root: self.root, node }
     }
 
@@ -117,28 +132,29 @@ impl<'a> Schema<'a> {
         let mut node = self.node?;
         for _ in 0..SCHEMA_DEPTH_MAX {
             let Some(reference) = node.get("$ref").and_then(Json::as_str) else { return Some(node) };
-            node = self.root.pointer(reference.strip_prefix('#')?)?;
+            node = self.target(reference)?;
         }
         None
     }
 
     fn property(self, name: &str) -> Self {
-        let node =
-            self.find(&|node| node.get("properties").and_then(|properties| properties.get(name))).or_else(
-                || self.find(&|node| node.get("additionalProperties").filter(|extra| extra.is_object())),
-            );
-        self.at(node)
+        let named = |node: &'a Json| property_of(node, name).filter(|property| property.is_object());
+        self.at(self.find(&named))
+    }
+
+    /// The schema of a property, without looking into other parts of the schema.
+    pub fn own_property(self, name: &str) -> Self {
+        self.at(self.node.and_then(|node| property_of(node, name)))
     }
 
     fn item(self, index: usize) -> Self {
-        let node = self.find(&|node| {
-            let prefix = node.get("prefixItems").and_then(Json::as_array);
-            prefix
-                .and_then(|prefix| prefix.get(index))
-                .or_else(|| node.get("items"))
-                .filter(|item| item.is_object())
-        });
-        self.at(node)
+        let item = |node: &'a Json| item_of(node, index).filter(|item| item.is_object());
+        self.at(self.find(&item))
+    }
+
+    /// The schema of an item, without looking into other parts of the schema.
+    pub fn own_item(self, index: usize) -> Self {
+        self.at(self.node.and_then(|node| item_of(node, index)))
     }
 
     /// What `get` finds first in the schema or one of its alternatives.
@@ -209,6 +225,23 @@ impl<'a> Seen<'a> {
     }
 }
 
+fn property_of<'a>(node: &'a Json, name: &str) -> Option<&'a Json> {
+    let declared = node.get("properties").and_then(|properties| properties.get(name));
+    let by_pattern = || {
+        let patterns = node.get("patternProperties")?.as_object()?;
+        let mut patterns = patterns.iter();
+        patterns.find(|(pattern, _)| is_match(pattern, name) == Some(true)).map(|(_, schema)| schema)
+    };
+    declared.or_else(by_pattern).or_else(|| node.get("additionalProperties"))
+}
+
+fn item_of(node: &Json, index: usize) -> Option<&Json> {
+    let nth = |name: &str| node.get(name).and_then(Json::as_array).and_then(|items| items.get(index));
+    // Drafts before 2020-12 list the first items in `items`.
+    let rest = |name: &str| node.get(name).filter(|items| !items.is_array());
+    nth("prefixItems").or_else(|| nth("items")).or_else(|| rest("items")).or_else(|| rest("additionalItems"))
+}
+
 fn alternatives(node: &Json) -> impl Iterator<Item = &Json> {
     ["anyOf", "oneOf"].into_iter().filter_map(|key| node.get(key)).filter_map(Json::as_array).flatten()
 }
@@ -219,27 +252,51 @@ fn conjuncts(node: &Json) -> impl Iterator<Item = &Json> {
 
 /// Appends a value as compact JSON.
 pub fn push_json(value: &Value, schema: Schema<'_>, out: &mut String) {
+    push_fitted(value, schema, &Effort::new(), out);
+}
+
+fn push_fitted(value: &Value, schema: Schema<'_>, effort: &Effort, out: &mut String) {
+    if schema.node.is_some() && fits(value, schema, effort) {
+        return push_as_is(value, Schema::any(), effort, out);
+    }
+    if let Some(made) = by_alternative(value, schema, effort) {
+        return out.push_str(&made);
+    }
     let kinds = schema.kinds();
     let kind = Kind::of_literal(&value.literal);
-    let fits =
+    let is_allowed =
         kinds.is_empty() || kinds.contains(&kind) || (kind == Kind::Integer && kinds.contains(&Kind::Number));
-    if fits {
-        return push_as_is(value, schema, out);
+    if is_allowed {
+        return push_as_is(value, schema, effort, out);
     }
     if kinds.contains(&Kind::String) && kind != Kind::Null {
         return push_string(&value.text, out);
     }
     if let Some(converted) = convert(value, &kinds) {
-        return push_json(&converted, schema, out);
+        return push_fitted(&converted, schema, effort, out);
     }
     // A list of lists would need to know how deep the value belongs.
     let item = schema.item(0);
     if kinds.contains(&Kind::Array) && kind != Kind::Null && !item.kinds().contains(&Kind::Array) {
         out.push('[');
-        push_json(value, item, out);
+        push_fitted(value, item, effort, out);
         return out.push(']');
     }
-    push_as_is(value, schema, out);
+    push_as_is(value, schema, effort, out);
+}
+
+/// What the first alternative that allows it makes of the value.
+fn by_alternative(value: &Value, schema: Schema<'_>, effort: &Effort) -> Option<String> {
+    let node = schema.resolved()?;
+    alternatives(node).find_map(|part| {
+        effort.try_one(|| {
+            let part = schema.at(Some(part));
+            let mut made = String::new();
+            push_fitted(value, part, effort, &mut made);
+            let read = Scanner::new(&made, &[]).value().ok()?;
+            (fits(&read, part, effort) && fits(&read, schema, effort)).then_some(made)
+        })
+    })
 }
 
 /// A value of a kind the schema allows, from one of a kind it does not.
@@ -265,7 +322,7 @@ fn convert(value: &Value, kinds: &[Kind]) -> Option<Value> {
     Some(Value { literal, text: value.text.clone() })
 }
 
-fn push_as_is(value: &Value, schema: Schema<'_>, out: &mut String) {
+fn push_as_is(value: &Value, schema: Schema<'_>, effort: &Effort, out: &mut String) {
     match &value.literal {
         Literal::Null => out.push_str("null"),
         Literal::Bool(true) => out.push_str("true"),
@@ -281,7 +338,7 @@ fn push_as_is(value: &Value, schema: Schema<'_>, out: &mut String) {
                 if index > 0 {
                     out.push(',');
                 }
-                push_json(value, schema.item(index), out);
+                push_fitted(value, schema.item(index), effort, out);
             }
             out.push(']');
         }
@@ -293,7 +350,7 @@ fn push_as_is(value: &Value, schema: Schema<'_>, out: &mut String) {
                 }
                 push_string(key, out);
                 out.push(':');
-                push_json(value, schema.property(key), out);
+                push_fitted(value, schema.property(key), effort, out);
             }
             out.push('}');
         }

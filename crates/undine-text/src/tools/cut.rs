@@ -1,6 +1,7 @@
 //! Calls of a text that ends in the middle: what is open is closed, after the last part that is whole.
 
 use super::call::{Call, Within, attempt};
+use super::literal::{Literal, Scanner, Value};
 
 /// Places to cut a text at that are tried.
 const TRIES_MAX: usize = 64;
@@ -21,6 +22,8 @@ pub enum Open {
 pub struct Cut {
     pub calls: Vec<Call>,
     pub open: Open,
+    /// What closes the last argument in JSON, if that is a list or an object that was open.
+    pub closers: String,
 }
 
 /// A place at which the text could be cut, and what closes it there.
@@ -28,15 +31,41 @@ struct Candidate {
     end: usize,
     closers: String,
     open: Open,
+    /// Brackets among the closers that close the list and the call.
+    around: usize,
+}
+
+impl Candidate {
+    /// The closers of what is within the last argument, as JSON has them.
+    fn inner(&self) -> String {
+        let inner = self.closers.chars().count().saturating_sub(self.around);
+        let in_json = |closer| match closer {
+            ')' => ']',
+            '\'' => '"',
+            other => other,
+        };
+        self.closers.chars().take(inner).map(in_json).collect()
+    }
+}
+
+/// The longest beginning of a list or an object that can be closed, and what closes it in JSON.
+pub fn read_value(text: &str) -> Option<(Value, String)> {
+    candidates(text, Within::Item).into_iter().rev().take(TRIES_MAX).find_map(|candidate| {
+        let closed = format!("{}{}", &text[..candidate.end], candidate.closers);
+        let mut scanner = Scanner::new(&closed, &[]);
+        let value = scanner.value().ok().filter(|_| scanner.rest().is_empty())?;
+        let is_deep = matches!(value.literal, Literal::List(_) | Literal::Dict(_));
+        is_deep.then(|| (value, Candidate { around: 0, ..candidate }.inner()))
+    })
 }
 
 /// Reads the longest beginning that can be closed, if its last call has a name that is known.
 pub fn read(text: &str, within: Within, knows: impl Fn(&str) -> bool) -> Option<Cut> {
     candidates(text, within).into_iter().rev().take(TRIES_MAX).find_map(|candidate| {
-        let Candidate { end, closers, open } = candidate;
+        let Candidate { end, ref closers, open, .. } = candidate;
         let calls = attempt(&format!("{}{closers}", &text[..end]), within, &[]).0?;
         let is_known = calls.last().is_some_and(|call| open == Open::Nothing || knows(&call.name));
-        is_known.then_some(Cut { calls, open })
+        is_known.then(|| Cut { calls, open, closers: candidate.inner() })
     })
 }
 
@@ -46,6 +75,9 @@ fn candidates(text: &str, within: Within) -> Vec<Candidate> {
     let mut closers: Vec<char> = if within == Within::Arguments { vec![')'] } else { Vec::new() };
     // Brackets that are open when nothing but the list is.
     let of_list = usize::from(within == Within::List && text.trim_start().starts_with('['));
+    // Deeper brackets are part of a value.
+    let is_json = within != Within::Arguments && text.trim_start_matches(['[', ' ', '\n']).starts_with('{');
+    let around = of_list + if is_json { 2 } else { 1 };
     let mut string: Option<(char, usize)> = None;
     let mut escape = None;
     for (at, character) in text.char_indices() {
@@ -67,24 +99,32 @@ fn candidates(text: &str, within: Within) -> Vec<Candidate> {
                     '[' => ']',
                     _ => '}',
                 });
-                found.push(Candidate { end: at + 1, closers: closing(&closers), open: state(&closers) });
+                found.push(Candidate {
+                    end: at + 1,
+                    closers: closing(&closers),
+                    open: state(&closers),
+                    around,
+                });
             }
-            ',' => found.push(Candidate { end: at, closers: closing(&closers), open: state(&closers) }),
+            ',' => {
+                found.push(Candidate { end: at, closers: closing(&closers), open: state(&closers), around })
+            }
             ')' | ']' | '}' => {
                 closers.pop();
-                found.push(Candidate { end: at + 1, closers: closing(&closers), open: state(&closers) });
+                found.push(Candidate {
+                    end: at + 1,
+                    closers: closing(&closers),
+                    open: state(&closers),
+                    around,
+                });
             }
             _ => {}
         }
     }
     if let Some((quote, _)) = string {
         let end = escape.unwrap_or(text.len());
-        // Deeper text is part of a value that is no text.
-        let is_json =
-            within != Within::Arguments && text.trim_start_matches(['[', ' ', '\n']).starts_with('{');
-        let depth = of_list + if is_json { 2 } else { 1 };
-        let open = if closers.len() == depth { Open::Text } else { Open::Call };
-        found.push(Candidate { end, closers: format!("{quote}{}", closing(&closers)), open });
+        let open = if closers.len() == around { Open::Text } else { Open::Call };
+        found.push(Candidate { end, closers: format!("{quote}{}", closing(&closers)), open, around });
     }
     found
 }

@@ -126,6 +126,21 @@ impl Emitter {
         out.arguments(call.index.unwrap_or(0), &json);
     }
 
+    /// Puts out an argument that was cut, without what would close it.
+    pub fn open_argument(&mut self, name: &str, value: &Value, closers: &str, out: &mut Pieces<'_>) {
+        self.announce(out);
+        let mut whole = String::new();
+        coerce::push_json(value, self.schema(name), &mut whole);
+        let Some(call) = &self.call else { return };
+        let mut json = String::from(if call.names.is_empty() { "{" } else { "," });
+        coerce::push_string(name, &mut json);
+        json.push(':');
+        // The last of them may close what holds the arguments.
+        let open = (0..=closers.len()).rev().find_map(|count| whole.strip_suffix(closers.get(..count)?));
+        json.push_str(open.unwrap_or(&whole));
+        out.arguments(call.index.unwrap_or(0), &json);
+    }
+
     /// Ends the call.
     pub fn close(&mut self, out: &mut Pieces<'_>) {
         self.announce(out);

@@ -7,6 +7,7 @@ mod call;
 mod coerce;
 mod cut;
 mod emit;
+mod fits;
 mod lexer;
 mod literal;
 mod number;

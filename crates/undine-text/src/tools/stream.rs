@@ -177,7 +177,12 @@ impl CallStream {
                 self.commit(out);
                 self.emitter.cut(out);
             }
-            State::ArgumentValue(_) => self.emitter.cut(out),
+            State::ArgumentValue(value) => {
+                if let Some((open, closers)) = cut::read_value(&self.text[value.value..]) {
+                    self.emitter.open_argument(&value.name, &open, &closers, out);
+                }
+                self.emitter.cut(out);
+            }
             State::Held { from, within } => self.cut_held(from, within, out),
         }
     }
@@ -195,8 +200,9 @@ impl CallStream {
         self.pending = None;
         let emitter = &self.emitter;
         let read = cut::read(&self.text[from..], within, |name| name.is_empty() || emitter.knows(name));
-        let named = read.and_then(|read| Some((self.name_arguments(read.calls, within)?, read.open)));
-        let Some((named, open)) = named.filter(|(named, _)| !named.is_empty()) else {
+        let named =
+            read.and_then(|read| Some((self.name_arguments(read.calls, within)?, read.open, read.closers)));
+        let Some((named, open, closers)) = named.filter(|(named, ..)| !named.is_empty()) else {
             // The beginning of a call may be out.
             if within == Within::Arguments {
                 self.emitter.cut(out);
@@ -212,7 +218,11 @@ impl CallStream {
             // The one that was open may have been left out.
             let whole = arguments.len().saturating_sub(usize::from(is_cut && open == Open::Text));
             for (at, (name, value)) in arguments.iter().enumerate() {
+                let is_last = is_cut && at + 1 == arguments.len();
                 match &value.literal {
+                    Literal::List(_) | Literal::Dict(_) if is_last => {
+                        self.emitter.open_argument(name, value, &closers, out);
+                    }
                     Literal::String(text) if at >= whole && self.emitter.keeps_text(name) => {
                         self.emitter.show_rest(name, text, out);
                     }

@@ -197,7 +197,7 @@ fn parse_cut(text: &str, format: ToolFormat) -> Outcome {
 #[test]
 fn an_answer_that_is_cut_in_a_call_has_the_call_so_far() {
     type Calls = &'static [(&'static str, &'static str)];
-    let table: [(&str, &str, Calls); 31] = [
+    let table: [(&str, &str, Calls); 37] = [
         ("<|tool_call_start|>", "", &[]),
         ("<|tool_call_start|>[", "", &[]),
         ("<|tool_call_start|>[Calendar.cre", "", &[]),
@@ -210,7 +210,21 @@ fn an_answer_that_is_cut_in_a_call_has_the_call_so_far() {
         ("<|tool_call_start|>[f(a=\"one\"), g(", "", &[("f", "{\"a\":\"one\"}"), ("g", "")]),
         ("<|tool_call_start|>[f(a=\"one\"), ", "", &[("f", "{\"a\":\"one\"}")]),
         ("<|tool_call_start|>[f(a=\"one\")]<|tool_call_end|>[f(a=\"o", "", &[("f", "{\"a\":\"one\"}")]),
-        ("<|tool_call_start|>[f(tags=[\"a\", \"b", "", &[("f", "")]),
+        ("<|tool_call_start|>[f(tags=[\"a\", \"b", "", &[("f", "{\"tags\":[\"a\",\"b")]),
+        ("<|tool_call_start|>[f(tags=['a', ", "", &[("f", "{\"tags\":[\"a\"")]),
+        ("<|tool_call_start|>[f(tags=[", "", &[("f", "{\"tags\":[")]),
+        ("<|tool_call_start|>[f(opts={\"deep\": 1, \"mo", "", &[("f", "{\"opts\":{\"deep\":1")]),
+        ("<|tool_call_start|>[f(b=2, opts={\"x\": [1, (2, 3", "", &[("f", "{\"b\":2,\"opts\":{\"x\":[1,[2")]),
+        (
+            "<|tool_call_start|>[f({\"a\": \"x\", \"tags\": [\"p\", \"q",
+            "",
+            &[("f", "{\"a\":\"x\",\"tags\":[\"p\",\"q")],
+        ),
+        (
+            "<|tool_call_start|>[{\"name\": \"f\", \"arguments\": {\"opts\": {\"deep\": 1, ",
+            "",
+            &[("f", "{\"opts\":{\"deep\":1")],
+        ),
         ("<|tool_call_start|>[f(\"by place", "", &[("f", "{\"a\":\"by place")]),
         ("<|tool_call_start|>[f(\"by place\", 3", "", &[("f", "{\"a\":\"by place\"")]),
         ("<|tool_call_start|>[{\"name\": \"f\", \"arguments\": {\"a\": \"x y", "", &[("f", "{\"a\":\"x y")]),
@@ -456,5 +470,59 @@ proptest! {
             let is_object = serde_json::from_str::<Json>(json).is_ok_and(|json| json.is_object());
             prop_assert_eq!(is_object, !whole.aborted.contains(&index), "{}", json);
         }
+    }
+}
+
+/// What an alternative that was not meant would make of a value is not what was written.
+#[test]
+fn arguments_that_fit_their_schema_stay_as_they_are() {
+    let op = |op: &str, value: Json| json!({"type": "object", "properties": {"op": {"const": op}, "value": value}, "required": ["op", "value"]});
+    let (texts, number) =
+        (json!({"enum": ["007", "42"]}), json!({"type": "number", "minimum": 1, "maximum": 9}));
+    let pair = json!({"type": "array", "items": {"enum": ["1", "a"]}, "minItems": 2, "maxItems": 2});
+    let three = json!({"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 3});
+    let by_pattern = json!({"type": "object", "patternProperties": {"^a$": {"enum": ["1"]}}, "additionalProperties": {"type": "integer"}});
+    let tree = json!({"type": "string", "anyOf": [{"$ref": "#/properties/x"}]});
+    for (schema, written, expected) in [
+        (
+            json!({"anyOf": [op("gt", number.clone()), op("eq", texts.clone())]}),
+            r#"{"op": "eq", "value": "007"}"#,
+            r#"{"op":"eq","value":"007"}"#,
+        ),
+        (
+            json!({"oneOf": [op("eq", texts.clone()), op("gt", number.clone())]}),
+            r#"{"op": "gt", "value": 9.00}"#,
+            r#"{"op":"gt","value":9.00}"#,
+        ),
+        (
+            json!({"anyOf": [op("eq", json!({"type": "string", "pattern": "^[0-9]{3}$"})), op("gt", number.clone())]}),
+            r#"{"op": "eq", "value": "009"}"#,
+            r#"{"op":"eq","value":"009"}"#,
+        ),
+        (
+            json!({"anyOf": [op("eq", json!({"type": "array"})), op("gt", number.clone())]}),
+            r#"{"op": "gt", "value": 9}"#,
+            r#"{"op":"gt","value":9}"#,
+        ),
+        (json!({"anyOf": [three, pair]}), r#"["a", "1"]"#, r#"["a","1"]"#),
+        (by_pattern.clone(), r#"{"a": "1"}"#, r#"{"a":"1"}"#),
+        // What does not fit is made fit, by the alternative that can.
+        (by_pattern, r#"{"a": "1", "b": "2"}"#, r#"{"a":"1","b":2}"#),
+        (
+            json!({"anyOf": [op("eq", texts), op("gt", number)]}),
+            r#"{"op": "gt", "value": "3"}"#,
+            r#"{"op":"gt","value":3}"#,
+        ),
+        // Alternatives that lead to themselves come to an end.
+        (tree, "7", "\"7\""),
+    ] {
+        let tool = json!({"type": "function", "function": {"name": "h", "parameters": {"type": "object", "properties": {"x": schema}}}});
+        let text = format!("<|tool_call_start|>[h(x={written})]<|tool_call_end|>");
+        let mut parser = ToolParser::new(Arc::new(ToolSet::new(&[tool]).unwrap()), ToolFormat::Lfm2);
+        let mut pieces = Vec::new();
+        parser.push(&text, &mut pieces);
+        parser.finish(&mut pieces);
+        let found = join(pieces);
+        assert_eq!(found.calls, [("h".to_owned(), format!("{{\"x\":{expected}}}"))], "{written}");
     }
 }
