@@ -1,6 +1,6 @@
-//! The form of an answer in the words of llama.cpp, SGLang, Ollama, TGI, Anthropic and the Responses API. Each
-//! counts as a form of its own, so that two of them are refused as two of this dialect's are, and errors name
-//! the field that was sent.
+//! The form of an answer in the words of llama.cpp, SGLang, Ollama, TGI, Anthropic and the Responses API.
+//! Each counts as a form of its own, so that two of them are refused as two of this dialect's are, and errors
+//! name the field that was sent.
 
 use serde_json::Value;
 use undine_text::grammar::AnswerFormat;

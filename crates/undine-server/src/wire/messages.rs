@@ -126,7 +126,7 @@ fn read_message(fields: &mut Fields, mut reading: Reading<'_>) -> ApiResult<Valu
         }
     }
     let past = reading.past.unwrap_or_default();
-    let thoughts = read_thoughts(fields)?.or(past.thoughts);
+    let thoughts = read_thoughts(fields)?.or(past.thoughts.filter(|thoughts| !thoughts.is_empty()));
     if let Some(thoughts) = thoughts {
         message.extend(THOUGHTS.map(|name| (name.to_owned(), thoughts.as_str().into())));
     }
