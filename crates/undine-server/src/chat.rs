@@ -13,7 +13,7 @@ use crate::generation::{CallDelta, Choice, Delta, Finish, Generation, Plan, Read
 use crate::images::{self, Images};
 use crate::logprobs::{ChatLogprobs, TokenTexts};
 use crate::preparing::Lane;
-use crate::prompt::{self, Prompt, Wanted};
+use crate::prompt::{self, Asked, Prompt, Wanted};
 use crate::remarks::Remarks;
 use crate::render;
 use crate::routes::response_id;
@@ -109,7 +109,8 @@ fn draft(
     let model = ready.served_name(common.model.as_deref())?;
     let rendered = render::render(ready, &origin.cache_root, &request.conversation, &images, cancel)?;
     let mut prompt = rendered.into_prompt(ready, common.add_special_tokens, &images)?;
-    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, request.max_tokens)?;
+    let asked = request.max_tokens.map(|tokens| Asked { tokens, path: &common.sent.max_tokens });
+    let max_tokens = prompt::room_for_answer(ready, "messages", &prompt, asked)?;
     let answering = rules::of_chat(ready, &request, prompt.starts_in)?;
     prompt.forbidden.extend(answering.forbidden);
     Ok(Draft { origin, request, model, prompt, answering, max_tokens, images })

@@ -12,7 +12,7 @@ use undine_text::{Cancel, SpecialText, ToolFormat};
 use crate::generation::{Choice, Delta, Generation, Plan, Reading, special_text};
 use crate::logprobs::{LegacyLogprobs, Offsets, TokenTexts};
 use crate::preparing::Lane;
-use crate::prompt::{self, Wanted};
+use crate::prompt::{self, Asked, Wanted};
 use crate::remarks::Remarks;
 use crate::routes::response_id;
 use crate::rules;
@@ -111,7 +111,8 @@ fn prepare(
         let path = if single { "prompt".to_owned() } else { format!("prompt[{i}]") };
         let prompt = prompt::from_input(ready, &path, &input, common.add_special_tokens)?;
         let max_tokens = if max_tokens_given {
-            prompt::room_for_answer(ready, &path, &prompt, Some(max_tokens))?
+            let asked = Asked { tokens: max_tokens, path: &common.sent.max_tokens };
+            prompt::room_for_answer(ready, &path, &prompt, Some(asked))?
         } else {
             prompt::room_for_answer(ready, &path, &prompt, None)?.min(max_tokens)
         };

@@ -11,6 +11,7 @@ use tower::ServiceExt;
 
 use crate::account::X_REQUEST_ID;
 use crate::engine_room::{self, EngineThread, Stop};
+use crate::remarks::{IGNORED_FIELDS, RELAXED_SCHEMAS};
 use crate::routes;
 use crate::serve::{ENGINE_STOP_TIMEOUT, Load, ServerConfig, ServerError, failure};
 use crate::state::{App, Status};
@@ -30,6 +31,8 @@ pub struct Answer {
     pub status: u16,
     /// The id under which the request is logged.
     pub request_id: String,
+    /// What of the request was not heeded: headers of this server, and their values.
+    pub remarks: Vec<(&'static str, String)>,
     /// JSON.
     pub body: Bytes,
 }
@@ -68,9 +71,14 @@ impl InProcess {
         let status = response.status().as_u16();
         let id = response.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
         let request_id = id.unwrap_or_default().to_owned();
+        let remark = |name: &'static str| {
+            let value = response.headers().get(name)?.to_str().ok()?;
+            Some((name, value.to_owned()))
+        };
+        let remarks = [IGNORED_FIELDS, RELAXED_SCHEMAS].into_iter().filter_map(remark).collect();
         // An answer is as long as the model's context lets it be, and only a stream can break off.
         let body = to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
-        Answer { status, request_id, body }
+        Answer { status, request_id, remarks, body }
     }
 
     /// Why nothing is answered any more, if so.

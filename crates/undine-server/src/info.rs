@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{Method, Uri};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use undine_core::TokenId;
 use undine_text::{Bos, ChatTemplate, SpecialText};
 
 use crate::prompt;
-use crate::routes;
 use crate::state::App;
 use crate::wire::error::{ApiError, ApiResult};
 
@@ -64,13 +62,10 @@ pub(crate) async fn server_info(State(app): State<Arc<App>>) -> ApiResult<Json<S
 
 /// The tokenizer in the words of `tokenizer_config.json`, as vLLM tells it and where the server was started
 /// to tell it.
-pub(crate) async fn tokenizer_info(
-    State(app): State<Arc<App>>,
-    method: Method,
-    uri: Uri,
-) -> ApiResult<Json<Value>> {
+pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>) -> ApiResult<Json<Value>> {
     if !app.config.tokenizer_info {
-        return Err(routes::unknown_route(method, uri).await);
+        let hint = "start the server with --enable-tokenizer-info-endpoint to have it";
+        return Err(ApiError::route_not_found("GET", "/tokenizer_info", hint));
     }
     let ready = app.ready()?;
     let tokenizer = prompt::tokenizer(&ready, "tokenizer_info")

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::wire::chat::{ChatRequest, Conversation};
     use crate::wire::completion::CompletionRequest;
-    use crate::wire::fields::{Fields, asked_fields};
+    use crate::wire::fields::{Fields, Strangers, asked_fields};
 
     #[test]
     fn every_route_is_in_the_document() {
@@ -119,7 +119,12 @@ mod tests {
         let completion = asked(|body| drop(CompletionRequest::parse(body)), &[json!({"prompt": "x"})]);
         assert_eq!(described("CompletionRequest"), completion);
         let conversation = asked(
-            |body| drop(Fields::parse(body).and_then(|mut fields| Conversation::read(&mut fields))),
+            |body| {
+                drop(
+                    Fields::parse(body)
+                        .and_then(|mut fields| Conversation::read(&mut fields, &mut Strangers::default())),
+                )
+            },
             &[json!({"messages": message})],
         );
         let tokenize = described("TokenizeRequest");

@@ -157,12 +157,19 @@ pub(crate) fn check_sequences(ready: &Ready, prompts: usize, choices: u32) -> Ap
     Err(ApiError::field(param, message))
 }
 
+/// How long the client wants an answer to be, and the field that says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) tokens: u32,
+    pub(crate) path: &'a str,
+}
+
 /// How many tokens an answer may have: what was asked for, if it fits, else what is left of the context.
 pub(crate) fn room_for_answer(
     ready: &Ready,
     path: &str,
     prompt: &Prompt,
-    asked: Option<u32>,
+    asked: Option<Asked<'_>>,
 ) -> ApiResult<u32> {
     let context = ready.max_model_len;
     let images = match prompt.image_tokens {
@@ -171,20 +178,27 @@ pub(crate) fn room_for_answer(
     };
     let prompt = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
     let left = context.saturating_sub(prompt);
-    let asked_sum = u64::from(prompt) + u64::from(asked.unwrap_or(1));
+    let asked_sum = u64::from(prompt) + u64::from(asked.map_or(1, |asked| asked.tokens));
     if asked_sum <= u64::from(context) {
-        return Ok(asked.unwrap_or(left));
+        return Ok(asked.map_or(left, |asked| asked.tokens));
     }
-    let message = match asked {
-        Some(asked) if left > 0 && asked > 0 => format!(
-            "you requested {asked_sum} tokens: the prompt has {prompt}{images} and max_tokens is {asked}; \
-             ask for at most {left} or shorten the prompt"
-        ),
-        _ => {
-            format!("the prompt has {prompt} tokens{images}, which leaves no room for an answer; shorten it")
+    match asked {
+        Some(Asked { tokens, path: field }) if left > 0 && tokens > 0 => {
+            let message = format!(
+                "you requested {asked_sum} tokens: the prompt has {prompt}{images} and {field} is {tokens}; \
+                 ask for at most {left} or shorten the prompt"
+            );
+            // No prompt is short enough for some answers.
+            let blamed = if tokens > context { field } else { path };
+            Err(ApiError::context_length(blamed, context, &message))
         }
-    };
-    Err(ApiError::context_length(path, context, &message))
+        _ => {
+            let message = format!(
+                "the prompt has {prompt} tokens{images}, which leaves no room for an answer; shorten it"
+            );
+            Err(ApiError::context_length(path, context, &message))
+        }
+    }
 }
 
 /// The sequences of all choices of a prompt, each with a seed of its own.
@@ -242,10 +256,11 @@ fn stop_rules(
     let stop = &common.stop;
     if stop.min_tokens > max_tokens {
         let message = format!(
-            "expected at most max_tokens, which is {max_tokens} here, found {}; raise max_tokens",
-            stop.min_tokens
+            "expected at most {most}, which is {max_tokens} here, found {}; raise {most}",
+            stop.min_tokens,
+            most = common.sent.max_tokens
         );
-        return Err(ApiError::field("min_tokens", message));
+        return Err(ApiError::field(&common.sent.min_tokens, message));
     }
     if let Some(token) = stop.tokens.iter().find(|&&token| token >= ready.vocab) {
         let message = format!("expected token ids below {}, found {token}", ready.vocab);

@@ -8,7 +8,7 @@ use undine_text::grammar::CompiledRules;
 pub(crate) const IGNORED_FIELDS: &str = "x-undine-ignored-fields";
 /// Names places in schemas that are not enforced.
 pub(crate) const RELAXED_SCHEMAS: &str = "x-undine-relaxed-schemas";
-/// Longest value of such a header: what comes after is for the log.
+/// Longest value of such a header but for its end, which says how many more names there are.
 const VALUE_BYTES_MAX: usize = 1024;
 
 /// What was not heeded.
@@ -30,15 +30,35 @@ impl Remarks {
             if names.is_empty() {
                 continue;
             }
-            let mut value = names.join(", ").escape_default().to_string();
-            // It is ASCII now.
-            value.truncate(VALUE_BYTES_MAX);
+            let value = listed(names);
             if let Ok(value) = HeaderValue::try_from(value) {
                 response.headers_mut().insert(HeaderName::from_static(header), value);
             }
         }
         response
     }
+}
+
+/// As many of the names as there is room for, and how many more there are.
+fn listed(names: &[String]) -> String {
+    let mut value = String::new();
+    for (i, name) in names.iter().enumerate() {
+        let comma = if i == 0 { "" } else { ", " };
+        let name = name.escape_default();
+        let before = value.len();
+        value.push_str(comma);
+        value.extend(name);
+        if value.len() > VALUE_BYTES_MAX {
+            // It is ASCII. Of one name that is too long the beginning is told.
+            value.truncate(if i == 0 { VALUE_BYTES_MAX } else { before });
+            let more = names.len() - i.max(1);
+            if more > 0 {
+                value.push_str(&format!(", and {more} more"));
+            }
+            break;
+        }
+    }
+    value
 }
 
 #[cfg(test)]
@@ -56,7 +76,10 @@ mod tests {
         let response = remarks.on(Response::new(Body::empty()));
         let value = |name: &str| response.headers()[name].to_str().unwrap();
         assert_eq!(value(IGNORED_FIELDS), "mirostat, t\\u{e9}");
-        assert!(value(RELAXED_SCHEMAS).starts_with("f: properties.tags.uniqueItems, xxx"));
+        assert_eq!(value(RELAXED_SCHEMAS), "f: properties.tags.uniqueItems, and 1 more");
+        let long = listed(&["x".repeat(5000), "y".to_owned()]);
+        assert_eq!((long.len(), &long[VALUE_BYTES_MAX..]), (VALUE_BYTES_MAX + 12, ", and 1 more"));
+        assert_eq!(listed(&["a".to_owned(), "and 3 more".to_owned()]), "a, and 3 more");
         assert!(Remarks::default().on(Response::new(Body::empty())).headers().is_empty());
     }
 }

@@ -48,10 +48,18 @@ pub(crate) fn table() -> Vec<Route> {
     ]
 }
 
+/// OpenAI's routes without `/v1`, which many clients leave out of the address that they are given.
+fn short_table() -> Vec<Route> {
+    let short = |(path, methods, handlers): Route| Some((path.strip_prefix("/v1")?, methods, handlers));
+    table().into_iter().filter_map(short).collect()
+}
+
 /// All routes, and what every request passes through.
 pub(crate) fn router(app: Arc<App>) -> Result<Router, CorsError> {
-    let routes =
-        table().into_iter().fold(Router::new(), |router, (path, _, handlers)| router.route(path, handlers));
+    let routes = table()
+        .into_iter()
+        .chain(short_table())
+        .fold(Router::new(), |router, (path, _, handlers)| router.route(path, handlers));
     dress(routes, app)
 }
 
@@ -255,8 +263,37 @@ async fn completions(post: Post) -> ApiResult<Response> {
     completion::answer(post.app, post.ready, post.caller, post.body, &post.request_id).await
 }
 
-pub(crate) async fn unknown_route(method: Method, uri: Uri) -> ApiError {
-    ApiError::route_not_found(method.as_str(), &crate::wire::fields::excerpt(uri.path()))
+async fn unknown_route(method: Method, uri: Uri) -> ApiError {
+    let path = uri.path();
+    ApiError::route_not_found(method.as_str(), &crate::wire::fields::excerpt(path), &route_hint(path))
+}
+
+/// What to do about a path that nobody serves.
+fn route_hint(path: &str) -> String {
+    const CHAT: &str = "POST /v1/chat/completions";
+    /// How alike two paths are at least that differ by a slip.
+    const ALIKE_MIN: f64 = 0.9;
+    let last = path.trim_end_matches('/').trim_start_matches("/v1");
+    match last {
+        "" => return format!("this is a server for programs: {CHAT}; GET /openapi.json lists its routes"),
+        "/api/chat" | "/api/generate" | "/api/tags" | "/api/show" | "/api/version" | "/api/ps" => {
+            return format!("Ollama's own API is not served; its OpenAI-compatible one is: {CHAT}");
+        }
+        "/embeddings" | "/api/embed" | "/api/embeddings" | "/embed" | "/rerank" | "/score" | "/pooling" => {
+            return "this server generates text and computes no embeddings; ask one with an embedding model"
+                .to_owned();
+        }
+        "/responses" | "/messages" | "/generate" | "/completion" | "/infill" | "/chat" | "/invocations" => {
+            return format!("this API is not served; use {CHAT}, or POST /v1/completions for raw text");
+        }
+        _ => {}
+    }
+    let known = table().into_iter().map(|(known, _, _)| known).filter(|known| !known.contains('{'));
+    let scored = known.map(|known| (strsim::jaro_winkler(known, path), known));
+    match scored.max_by(|one, other| one.0.total_cmp(&other.0)) {
+        Some((alike, known)) if alike >= ALIKE_MIN => format!("did you mean {known}?"),
+        _ => "GET /openapi.json lists those there are".to_owned(),
+    }
 }
 
 async fn unknown_method(method: Method, uri: Uri) -> ApiError {

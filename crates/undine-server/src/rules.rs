@@ -35,6 +35,8 @@ pub(crate) struct Restriction {
     rules: AnswerRules,
     /// The field that names the format.
     format_path: String,
+    /// Where the schemas of the tools are, by the tools' names.
+    schema_paths: Vec<(String, String)>,
 }
 
 /// How a chat's answers are made and read.
@@ -89,8 +91,11 @@ pub(crate) fn of_chat(ready: &Ready, request: &ChatRequest, starts_in: StartsIn)
     let bounded = budget.is_some() && reasoning != ReasoningRules::None;
     if common.format.is_some() || tools.is_some() || bounded {
         let (format, format_path) = format_of(common.format.as_ref());
-        answering.restriction =
-            Some(Restriction { rules: AnswerRules { format, tools, reasoning }, format_path });
+        answering.restriction = Some(Restriction {
+            rules: AnswerRules { format, tools, reasoning },
+            format_path,
+            schema_paths: schema_paths(conversation),
+        });
     }
     Ok(answering)
 }
@@ -107,7 +112,12 @@ fn thinks(ready: &Ready, conversation: &Conversation) -> bool {
 pub(crate) fn of_completion(format: Option<&Format>) -> Option<Restriction> {
     let (format, format_path) = format_of(Some(format?));
     let rules = AnswerRules { format, tools: None, reasoning: ReasoningRules::None };
-    Some(Restriction { rules, format_path })
+    Some(Restriction { rules, format_path, schema_paths: Vec::new() })
+}
+
+fn schema_paths(conversation: &Conversation) -> Vec<(String, String)> {
+    let name = |tool: &Value| tool["function"]["name"].as_str().unwrap_or_default().to_owned();
+    conversation.tools.iter().map(name).zip(conversation.schema_paths.iter().cloned()).collect()
 }
 
 fn format_of(format: Option<&Format>) -> (AnswerFormat, String) {
@@ -208,8 +218,15 @@ impl Restriction {
         let fault =
             self.rules.tools.as_ref().filter(|_| is_of_rules).and_then(|tools| alone(Some(tools.clone())));
         match fault {
-            Some(error) => ApiError::text("tools", &error),
+            Some(error) => ApiError::text(self.tool_path(&error), &error),
             None => ApiError::text(self.path(), error),
         }
+    }
+
+    /// The schema that an error speaks of: it names the tool.
+    fn tool_path(&self, error: &TextError) -> &str {
+        let text = error.to_string();
+        let is_named = |name: &String| text.contains(&format!("the tool {name:?}"));
+        self.schema_paths.iter().find(|(name, _)| is_named(name)).map_or("tools", |(_, path)| path)
     }
 }

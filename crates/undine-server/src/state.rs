@@ -139,7 +139,7 @@ impl Ready {
 
     /// Refuses more log-probabilities than this server gives.
     pub(crate) fn check_logprobs(&self, param: &str, asked: Option<u32>) -> ApiResult<()> {
-        let most = self.model.requests.logprobs_max;
+        let most = self.model.requests.logprobs_max.min(undine_engine::LOGPROBS_MAX);
         match asked {
             Some(asked) if asked > most => Err(ApiError::field(
                 param,

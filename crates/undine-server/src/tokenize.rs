@@ -16,7 +16,7 @@ use crate::state::Ready;
 use crate::wire::chat::Conversation;
 use crate::wire::common::{TokenNames, read_token_list};
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::fields::Fields;
+use crate::wire::fields::{Fields, Strangers};
 use crate::{prompt, render};
 
 /// Most tokens `/detokenize` takes; more than any context.
@@ -117,7 +117,11 @@ impl Asked {
         let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
         let text = match fields.string("prompt")? {
             Some(text) => Text::Plain(text),
-            None if fields.has("messages") => Text::Conversation(Box::new(Conversation::read(&mut fields)?)),
+            None if fields.has("messages") => {
+                // No answer depends on them; the request for one names them.
+                let mut strangers = Strangers::default();
+                Text::Conversation(Box::new(Conversation::read(&mut fields, &mut strangers)?))
+            }
             None => return Err(ApiError::field("prompt", "missing; expected `prompt` or `messages`")),
         };
         fields.finish()?;

@@ -17,7 +17,8 @@ use serde_json::Value;
 use undine_core::{CacheRoot, TokenId};
 use undine_text::exact;
 
-use crate::wire::messages::{THOUGHTS, as_text};
+use crate::wire::calls::as_text;
+use crate::wire::messages::THOUGHTS;
 
 /// Most answers kept; the one used longest ago goes first.
 const TURNS_MAX: usize = 1024;

@@ -26,6 +26,22 @@ pub(crate) fn decode(uri: &str) -> Result<Vec<u8>, MediaError> {
     if !parameters.any(|parameter| parameter.eq_ignore_ascii_case("base64")) {
         return Err(wrong("only base64 is read"));
     }
+    decode_base64(data)
+}
+
+/// Whether a text that is no URL is base64 of an image: it begins as the formats that are read do.
+pub(crate) fn is_bare(text: &str) -> bool {
+    /// PNG, JPEG, GIF, WebP, BMP.
+    const BEGINNINGS: [&str; 5] = ["iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk"];
+    let is_base64 = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=') || byte.is_ascii_whitespace()
+    };
+    BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) && text.bytes().all(is_base64)
+}
+
+/// The bytes of base64.
+pub(crate) fn decode_base64(data: &str) -> Result<Vec<u8>, MediaError> {
+    let wrong = |message: &str| MediaError::DataUri(message.to_owned());
     // Three bytes of four characters; white space makes it a little less.
     if data.len() / 4 * 3 > IMAGE_BYTES_MAX.saturating_mul(2) {
         return Err(MediaError::Bytes);

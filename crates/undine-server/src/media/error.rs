@@ -10,7 +10,7 @@ use crate::media::fetch::REDIRECTS_MAX;
 /// asked.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub(crate) enum MediaError {
-    #[error("expected a data: URI or an http:// or https:// URL: {0}")]
+    #[error("expected a data: URI, base64 of an image, or an http:// or https:// URL: {0}")]
     Url(String),
     #[error("expected a data: URI or an http:// or https:// URL, found the scheme {0:?}")]
     Scheme(String),

@@ -89,6 +89,8 @@ pub(crate) struct Media {
 enum Source<'a> {
     /// What follows `data:`.
     Inline(&'a str),
+    /// Base64 without anything before it, as many clients send it.
+    Bare(&'a str),
     File(Url),
     Network(Url),
 }
@@ -134,7 +136,7 @@ impl Media {
                 let place = self.fetching.get(origin.tenant).await;
                 Some((self.fetcher()?.fetch(url).await?, place))
             }
-            Source::Inline(_) | Source::File(_) => None,
+            Source::Inline(_) | Source::Bare(_) | Source::File(_) => None,
         };
         let place = self.decoding.get(origin.tenant).await;
         let work = move || {
@@ -158,6 +160,7 @@ impl Media {
     fn read(&self, source: Source<'_>) -> Result<Vec<u8>, MediaError> {
         match (source, &self.config.folder) {
             (Source::Inline(uri), _) => data_uri::decode(uri),
+            (Source::Bare(data), _) => data_uri::decode_base64(data),
             (Source::File(url), Some(folder)) => folder.read(&url),
             (Source::File(_), None) => Err(MediaError::FilesOff),
             (Source::Network(url), _) => Err(MediaError::Url(url.to_string())),
@@ -194,6 +197,9 @@ impl<'a> Source<'a> {
             && scheme.eq_ignore_ascii_case("data")
         {
             return Ok(Self::Inline(rest));
+        }
+        if data_uri::is_bare(text) {
+            return Ok(Self::Bare(text));
         }
         let url = Url::parse(text).map_err(|error| MediaError::Url(error.to_string()))?;
         match url.scheme() {
@@ -235,7 +241,11 @@ mod tests {
             ("ftp://a.example/x", "error url"),
             ("javascript:alert(1)", "error url"),
             ("/a/b.png", "error url"),
-            ("iVBORw0KGgo", "error url"),
+            ("iVBORw0KGgo", "bare iVBORw0KGgo"),
+            (" /9j/4AAQSkZJ\nRg==", "bare /9j/4AAQSkZJ\nRg=="),
+            ("/9j/photo.jpg", "error url"),
+            ("Qk.png", "error url"),
+            ("AAAA", "error url"),
             ("http://", "error url"),
             ("http://[::1", "error url"),
             ("", "error url"),
@@ -243,6 +253,7 @@ mod tests {
             let found = match Source::of(text) {
                 Ok(Source::Inline(rest)) => format!("inline {rest}"),
                 Ok(Source::Network(url)) => format!("network {url}"),
+                Ok(Source::Bare(data)) => format!("bare {data}"),
                 Ok(Source::File(url)) => format!("file {url}"),
                 Err(error) => format!("error {}", error.reason()),
             };

@@ -3,15 +3,15 @@
 use serde_json::{Map, Value};
 
 use crate::preparing::Lane;
-use crate::wire::common::{Common, TOP_LOGPROBS_MAX};
+use crate::wire::common::Common;
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::fields::Fields;
+use crate::wire::fields::{Fields, Strangers};
 use crate::wire::foreign;
 use crate::wire::image_options::ImageOptions;
 use crate::wire::messages::{Messages, read_messages};
 use crate::wire::parts::ImagePart;
 use crate::wire::thinking::{Thinking, read_thinking};
-use crate::wire::tools::{Calling, read_calling, read_tools};
+use crate::wire::tools::{Calling, Tools, read_calling, read_tools};
 
 /// Largest accepted `chat_template_kwargs`, in entries.
 const KWARGS_MAX: usize = 64;
@@ -38,6 +38,8 @@ pub(crate) struct Conversation {
     /// Shown even if `tool_choice` is `none`, as in vLLM: the prompt stays what it was in other turns, and so
     /// does the prefix cache.
     pub(crate) tools: Vec<Value>,
+    /// Where the client wrote the schema of each.
+    pub(crate) schema_paths: Vec<String>,
     pub(crate) kwargs: Map<String, Value>,
     /// A template to use instead of the model's.
     pub(crate) template: Option<String>,
@@ -73,11 +75,12 @@ const REFUSED: &[(&str, &str)] = &[
 const IGNORED: &[&str] = &["verbosity", "chat_template_content_format", "media_io_kwargs"];
 
 impl Conversation {
-    /// Reads what `/v1/chat/completions` and `/tokenize` have in common.
-    pub(crate) fn read(fields: &mut Fields) -> ApiResult<Self> {
-        let Messages { list: messages, images } = read_messages(fields)?;
+    /// Reads what `/v1/chat/completions` and `/tokenize` have in common. What nobody knows of messages and
+    /// tools goes to `strangers`.
+    pub(crate) fn read(fields: &mut Fields, strangers: &mut Strangers) -> ApiResult<Self> {
+        let Messages { list: messages, images, open } = read_messages(fields, strangers)?;
         let image_options = ImageOptions::read(fields)?;
-        let tools = read_tools(fields)?;
+        let Tools { list: tools, schema_paths } = read_tools(fields, strangers)?;
         let mut kwargs = fields.object("chat_template_kwargs")?.unwrap_or_default();
         if kwargs.len() > KWARGS_MAX {
             let message = format!("expected at most {KWARGS_MAX} entries, found {}", kwargs.len());
@@ -95,8 +98,19 @@ impl Conversation {
             kwargs.insert("documents".to_owned(), documents);
         }
         let split = foreign::splits_reasoning(fields);
-        let end = read_end(fields, &messages)?;
-        Ok(Self { messages, images, image_options, tools, kwargs, template, thinking, split, end })
+        let end = read_end(fields, &messages, open)?;
+        Ok(Self {
+            messages,
+            images,
+            image_options,
+            tools,
+            schema_paths,
+            kwargs,
+            template,
+            thinking,
+            split,
+            end,
+        })
     }
 
     /// Where it is rendered, if it came in a body of so many bytes.
@@ -105,26 +119,24 @@ impl Conversation {
     }
 }
 
-fn read_end(fields: &mut Fields, messages: &[Value]) -> ApiResult<PromptEnd> {
+/// `open` is the last message's own field that says it is to be continued.
+fn read_end(fields: &mut Fields, messages: &[Value], open: Option<String>) -> ApiResult<PromptEnd> {
     let add = fields.boolean("add_generation_prompt")?;
     let continue_final = fields.boolean("continue_final_message")?.unwrap_or(false);
-    match (add, continue_final) {
-        (Some(true), true) => Err(ApiError::field(
-            "continue_final_message",
-            "cannot be combined with `add_generation_prompt: true`; choose one",
-        )),
-        (_, true) => {
+    let path = if continue_final { Some("continue_final_message".to_owned()) } else { open };
+    match (add, path) {
+        (Some(true), Some(path)) => {
+            Err(ApiError::field(path, "cannot be combined with `add_generation_prompt: true`; choose one"))
+        }
+        (_, Some(path)) => {
             let text = messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
             if text.trim().is_empty() {
-                return Err(ApiError::field(
-                    "continue_final_message",
-                    "expected the last message to have text",
-                ));
+                return Err(ApiError::field(path, "expected the last message to have text"));
             }
             Ok(PromptEnd::OpenFinalMessage)
         }
-        (Some(false), false) => Ok(PromptEnd::Closed),
-        (_, false) => Ok(PromptEnd::GenerationPrompt),
+        (Some(false), None) => Ok(PromptEnd::Closed),
+        (_, None) => Ok(PromptEnd::GenerationPrompt),
     }
 }
 
@@ -132,21 +144,23 @@ impl ChatRequest {
     /// Parses and checks a body.
     pub(crate) fn parse(body: &[u8]) -> ApiResult<Self> {
         let mut fields = Fields::parse(body)?;
-        foreign::translate_chat(&mut fields)?;
+        let mut strangers = Strangers::default();
+        foreign::translate_chat(&mut fields, &mut strangers)?;
         let mut common = Common::read(&mut fields)?;
-        let conversation = Conversation::read(&mut fields)?;
+        let conversation = Conversation::read(&mut fields, &mut strangers)?;
         let calling = read_calling(&mut fields, &conversation.tools)?;
         let max_tokens = match fields.limit("max_completion_tokens", 1..=u32::MAX)? {
             // The older name is overruled, as in OpenAI's and vLLM's servers.
             Some(max) => {
                 fields.ignore(&["max_tokens"]);
+                common.sent.max_tokens = fields.path("max_completion_tokens");
                 Some(max)
             }
             None => fields.limit("max_tokens", 1..=u32::MAX)?,
         };
         let max_tokens = max_tokens.filter(|&most| most < u32::MAX);
         let wanted = fields.boolean("logprobs")?.unwrap_or(false);
-        let logprobs = match fields.count("top_logprobs", 0..=TOP_LOGPROBS_MAX)? {
+        let logprobs = match fields.count("top_logprobs", 0..=u32::MAX)? {
             Some(1..) if !wanted => {
                 return Err(ApiError::field("top_logprobs", "only allowed when `logprobs` is true"));
             }
@@ -160,7 +174,8 @@ impl ChatRequest {
         }
         fields.refuse(REFUSED)?;
         fields.ignore(IGNORED);
-        common.ignored = fields.rest();
+        fields.leave(&mut strangers);
+        common.ignored = strangers.told();
         Ok(Self { common, conversation, calling, max_tokens, logprobs, include_reasoning })
     }
 }

@@ -20,9 +20,6 @@ pub(crate) const STOP_STRING_BYTES_MAX: usize = 1024;
 pub(crate) const STOP_TOKENS_MAX: usize = 1024;
 /// Most entries of `logit_bias`.
 pub(crate) const LOGIT_BIAS_MAX: usize = 1024;
-/// Most alternatives beside a token (`top_logprobs`, `logprobs`, `prompt_logprobs`); a server may allow
-/// fewer.
-pub(crate) const TOP_LOGPROBS_MAX: u32 = undine_engine::LOGPROBS_MAX;
 /// Largest accepted repetition penalty.
 const REPETITION_PENALTY_MAX: f64 = 10.0;
 /// Longest `request_id` or `user` style identifier in bytes.
@@ -82,6 +79,14 @@ pub(crate) struct Common {
     pub(crate) priority: i64,
     /// Fields of the body that nobody knows.
     pub(crate) ignored: Vec<String>,
+    pub(crate) sent: Sent,
+}
+
+/// What the client calls fields that are checked later.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) max_tokens: String,
+    pub(crate) min_tokens: String,
 }
 
 /// Sampling fields as given; what is absent comes from the model's defaults.
@@ -144,7 +149,7 @@ const IGNORED: &[&str] = &[
 impl Common {
     /// Reads the shared fields and refuses those that are known and not built.
     pub(crate) fn read(fields: &mut Fields) -> ApiResult<Self> {
-        foreign::translate(fields);
+        foreign::translate(fields)?;
         let common = Self {
             model: fields.string("model")?,
             stream: read_stream(fields)?,
@@ -152,7 +157,7 @@ impl Common {
             sampling: SamplingFields::read(fields)?,
             stop: StopFields::read(fields)?,
             logit_bias: read_logit_bias(fields)?,
-            prompt_logprobs: fields.count("prompt_logprobs", 0..=TOP_LOGPROBS_MAX)?,
+            prompt_logprobs: fields.count("prompt_logprobs", 0..=u32::MAX)?,
             special: match fields.boolean("skip_special_tokens")?.unwrap_or(true) {
                 true => SpecialTokensWanted::Skip,
                 false => SpecialTokensWanted::Keep,
@@ -167,6 +172,7 @@ impl Common {
             cache_salt: read_cache_salt(fields)?,
             priority: fields.integer("priority", i64::MIN..=i64::MAX)?.unwrap_or(0),
             ignored: Vec::new(),
+            sent: Sent { max_tokens: fields.path("max_tokens"), min_tokens: fields.path("min_tokens") },
         };
         if let Some(best_of) = fields.count("best_of", 1..=CHOICES_MAX)?
             && best_of != common.choices
@@ -293,19 +299,20 @@ fn read_cache_salt(fields: &mut Fields) -> ApiResult<Option<Arc<str>>> {
 }
 
 fn read_stop_strings(fields: &mut Fields) -> ApiResult<Vec<String>> {
+    let path = fields.path("stop");
     let list = match fields.take("stop") {
         None => return Ok(Vec::new()),
         Some(text @ Value::String(_)) => vec![text],
         Some(Value::Array(list)) => list,
-        Some(other) => return Err(mismatch("stop", "a string or a list of strings", &other)),
+        Some(other) => return Err(mismatch(&path, "a string or a list of strings", &other)),
     };
     if list.len() > STOP_STRINGS_MAX {
         let message = format!("expected at most {STOP_STRINGS_MAX} strings, found {}", list.len());
-        return Err(ApiError::field("stop", message));
+        return Err(ApiError::field(path, message));
     }
     let mut strings = Vec::with_capacity(list.len());
     for (i, value) in list.into_iter().enumerate() {
-        let path = format!("stop[{i}]");
+        let path = format!("{path}[{i}]");
         match value {
             Value::String(text) if text.is_empty() => {
                 return Err(ApiError::field(
@@ -325,21 +332,19 @@ fn read_stop_strings(fields: &mut Fields) -> ApiResult<Vec<String>> {
 }
 
 fn read_logit_bias(fields: &mut Fields) -> ApiResult<Vec<(TokenId, f32)>> {
+    let own = fields.path("logit_bias");
     let Some(map) = fields.object("logit_bias")? else { return Ok(Vec::new()) };
     if map.len() > LOGIT_BIAS_MAX {
         let message = format!("expected at most {LOGIT_BIAS_MAX} entries, found {}", map.len());
-        return Err(ApiError::field("logit_bias", message));
+        return Err(ApiError::field(own, message));
     }
     let mut biases = Vec::with_capacity(map.len());
     for (key, value) in map {
         let token: TokenId = key.parse().map_err(|_| {
             let key = crate::wire::fields::excerpt(&key);
-            ApiError::field(
-                "logit_bias",
-                format!("expected token ids as keys, such as \"17\", found {key:?}"),
-            )
+            ApiError::field(&own, format!("expected token ids as keys, such as \"17\", found {key:?}"))
         })?;
-        let path = format!("logit_bias.{token}");
+        let path = format!("{own}.{token}");
         let bias = value.as_f64().ok_or_else(|| mismatch(&path, "a number", &value))?;
         if !(-100.0..=100.0).contains(&bias) {
             return Err(ApiError::field(path, format!("expected a number from -100 to 100, found {bias}")));

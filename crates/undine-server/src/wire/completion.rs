@@ -3,9 +3,9 @@
 use serde_json::Value;
 use undine_core::TokenId;
 
-use crate::wire::common::{Common, TOP_LOGPROBS_MAX, token_ids};
+use crate::wire::common::{Common, token_ids};
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::fields::{Fields, describe, mismatch};
+use crate::wire::fields::{Fields, Strangers, describe, mismatch};
 
 /// Most prompts of one request.
 pub(crate) const PROMPTS_MAX: usize = 1024;
@@ -48,9 +48,11 @@ impl CompletionRequest {
         let prompts = read_prompts(&mut fields)?;
         let max_tokens = fields.limit("max_tokens", 0..=u32::MAX)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
-        let logprobs = fields.count("logprobs", 0..=TOP_LOGPROBS_MAX)?;
+        let logprobs = fields.count("logprobs", 0..=u32::MAX)?;
         fields.refuse(REFUSED)?;
-        common.ignored = fields.rest();
+        let mut strangers = Strangers::default();
+        fields.leave(&mut strangers);
+        common.ignored = strangers.told();
         Ok(Self {
             common,
             prompts,

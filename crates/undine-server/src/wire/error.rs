@@ -109,8 +109,8 @@ impl ApiError {
     }
 
     /// 404 for a path that is not served.
-    pub(crate) fn route_not_found(method: &str, path: &str) -> Self {
-        let message = format!("no such route: {method} {path}; GET /openapi.json lists those there are");
+    pub(crate) fn route_not_found(method: &str, path: &str, hint: &str) -> Self {
+        let message = format!("no such route: {method} {path}; {hint}");
         Self::new(StatusCode::NOT_FOUND, Some("route_not_found"), message)
     }
 

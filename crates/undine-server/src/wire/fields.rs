@@ -10,7 +10,7 @@ use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::weight;
 
 /// Fields of a body that reach prompts and grammars, where numbers keep all their digits.
-const EXACT: [&str; 8] = [
+const EXACT: [&str; 12] = [
     "messages",
     "tools",
     "documents",
@@ -19,6 +19,10 @@ const EXACT: [&str; 8] = [
     "structured_outputs",
     "guided_json",
     "json_schema",
+    "grammar",
+    "format",
+    "output_format",
+    "text",
 ];
 /// Longest excerpt of a wrong value that an error repeats, in characters.
 const EXCERPT_CHARS: usize = 40;
@@ -30,6 +34,33 @@ pub(crate) struct Fields {
     map: Map<String, Value>,
     /// Path of the object with a trailing dot, empty for the body.
     prefix: String,
+    /// Fields that stand here in place of those of another dialect, and what these were called.
+    renamed: Vec<(String, String)>,
+}
+
+/// Fields within a body that nobody knows: the first by their paths, the others by their number.
+#[derive(Default)]
+pub(crate) struct Strangers {
+    named: Vec<String>,
+    more: usize,
+}
+
+impl Strangers {
+    pub(crate) fn add(&mut self, path: String) {
+        if self.named.len() < REST_MAX {
+            self.named.push(path);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// All of them, the last entry saying how many more there are than are named.
+    pub(crate) fn told(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.named.push(format!("and {} more", self.more));
+        }
+        self.named
+    }
 }
 
 impl Fields {
@@ -39,7 +70,7 @@ impl Fields {
         let value: Value = exact::from_body(body, &EXACT)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))?;
         match value {
-            Value::Object(map) => Ok(Self { map, prefix: String::new() }),
+            Value::Object(map) => Ok(Self { map, prefix: String::new(), renamed: Vec::new() }),
             other => Err(ApiError::bad_request(format!(
                 "expected the body to be a JSON object, found {}",
                 describe(&other)
@@ -50,14 +81,17 @@ impl Fields {
     /// The object at `path`, which is not the body.
     pub(crate) fn nested(path: &str, value: Value) -> ApiResult<Self> {
         match value {
-            Value::Object(map) => Ok(Self { map, prefix: format!("{path}.") }),
+            Value::Object(map) => Ok(Self { map, prefix: format!("{path}."), renamed: Vec::new() }),
             other => Err(mismatch(path, "an object", &other)),
         }
     }
 
-    /// Full path of a field of this object.
+    /// Full path of a field of this object, as the client wrote it.
     pub(crate) fn path(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        match self.renamed.iter().find(|(own, _)| own == name) {
+            Some((_, sent)) => sent.clone(),
+            None => format!("{}{name}", self.prefix),
+        }
     }
 
     /// Whether there is such a field.
@@ -162,10 +196,30 @@ impl Fields {
         self.map.get(name).is_some_and(fits).then(|| self.take_foreign(name)).flatten()
     }
 
-    /// Puts a value in the place of a field, if that says nothing yet.
-    pub(crate) fn give(&mut self, name: &str, value: Value) {
-        if self.map.get(name).is_none_or(Value::is_null) {
-            self.map.insert(name.to_owned(), value);
+    /// Puts the value of `sent`, a field of another dialect, in the place of a field, if that says nothing
+    /// yet. Errors name `sent` then. Two fields of other dialects that say different things are an error.
+    pub(crate) fn give(&mut self, name: &str, sent: &str, value: Value) -> ApiResult<()> {
+        match self.map.get(name).filter(|value| !value.is_null()) {
+            None => {
+                self.renamed.retain(|(own, _)| own != name);
+                self.renamed.push((name.to_owned(), sent.to_owned()));
+                self.map.insert(name.to_owned(), value);
+                Ok(())
+            }
+            Some(there) if self.renamed.iter().any(|(own, _)| own == name) && !is_same(there, &value) => {
+                let message = format!("says something else than `{}`; send one of the two", self.path(name));
+                Err(ApiError::field(sent, message))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Drops fields that have these values, which say no more than their absence.
+    pub(crate) fn drop_neutral(&mut self, neutral: &[(&str, f64)]) {
+        for (name, number) in neutral {
+            if self.map.get(*name).is_some_and(|value| value.as_f64() == Some(*number)) {
+                self.map.shift_remove(*name);
+            }
         }
     }
 
@@ -194,13 +248,14 @@ impl Fields {
     /// Takes note of a field that is known, for [`asked_fields`].
     #[cfg(test)]
     fn note(&self, name: &str) {
-        ASKED.with_borrow_mut(|asked| asked.push(self.path(name)));
+        ASKED.with_borrow_mut(|asked| asked.push(format!("{}{name}", self.prefix)));
     }
 
-    /// The names of what was not read and says something.
-    pub(crate) fn rest(self) -> Vec<String> {
-        let says_something = |(name, value): (&String, &Value)| (!is_neutral(value)).then(|| excerpt(name));
-        self.map.iter().filter_map(says_something).take(REST_MAX).collect()
+    /// Leaves what was not read and says something to `strangers`.
+    pub(crate) fn leave(self, strangers: &mut Strangers) {
+        for (name, _) in self.map.iter().filter(|(_, value)| !is_neutral(value)) {
+            strangers.add(self.path(&excerpt(name)));
+        }
     }
 
     /// Refuses whatever was not read.
@@ -220,8 +275,13 @@ pub(crate) fn unknown(path: &str) -> ApiError {
     }
 }
 
+/// Whether two values say the same: 5 is 5.0.
+fn is_same(one: &Value, other: &Value) -> bool {
+    one == other || one.as_f64().is_some_and(|number| other.as_f64() == Some(number))
+}
+
 /// Whether a value says no more than an absent one.
-fn is_neutral(value: &Value) -> bool {
+pub(crate) fn is_neutral(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Number(number) => number.as_f64() == Some(0.0),
@@ -259,7 +319,9 @@ pub(crate) fn integer(path: &str, value: &Value, range: RangeInclusive<i64>) -> 
     match number {
         Some(number) if (low..=high).contains(&number) => Ok(number),
         _ if value.is_number() => {
-            Err(ApiError::field(path, format!("expected a whole number from {low} to {high}, found {value}")))
+            // A limit that is none is not told: a narrower one is known elsewhere, or there is none at all.
+            let to = if high >= i64::from(u32::MAX) { "on".to_owned() } else { format!("to {high}") };
+            Err(ApiError::field(path, format!("expected a whole number from {low} {to}, found {value}")))
         }
         _ => Err(mismatch(path, "a whole number", value)),
     }

@@ -8,6 +8,7 @@ use undine_text::tools::Strictness;
 
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::{Fields, describe, mismatch};
+use crate::wire::foreign_format::read_foreign;
 
 /// Most texts of a choice.
 const CHOICE_TEXTS_MAX: usize = 4096;
@@ -35,7 +36,9 @@ pub(crate) struct Format {
 
 /// Reads the one format of a request, if it has one.
 pub(crate) fn read_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
-    let mut found: Vec<Format> = read_response_format(fields)?.into_iter().collect();
+    const FORM: &str = "response_format";
+    let form = fields.take(FORM).map(|value| read_form(FORM, value)).transpose()?;
+    let mut found: Vec<Format> = form.flatten().into_iter().collect();
     if let Some(value) = fields.take("structured_outputs") {
         let mut inner = Fields::nested("structured_outputs", value)?;
         inner.ignore(STRUCTURED_IGNORED);
@@ -50,6 +53,7 @@ pub(crate) fn read_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
     }
     found.extend(read_kinds(fields, "guided_", &KINDS[..4])?);
     fields.ignore(IGNORED);
+    found.extend(read_foreign(fields)?);
     match found.as_slice() {
         [] | [_] => Ok(found.pop()),
         [first, second, ..] => {
@@ -59,33 +63,32 @@ pub(crate) fn read_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
     }
 }
 
-fn read_response_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
-    const PATH: &str = "response_format";
-    let Some(value) = fields.take(PATH) else { return Ok(None) };
+/// Reads what stands in `response_format`, or in another server's field of the same meaning at `path`.
+pub(crate) fn read_form(path: &str, value: Value) -> ApiResult<Option<Format>> {
     if is_schema(&value) {
-        let rule = schema_of(PATH, value, Strictness::BestEffort)?;
-        return Ok(Some(Format { rule, path: PATH.to_owned() }));
+        let rule = schema_of(path, value, Strictness::BestEffort)?;
+        return Ok(Some(Format { rule, path: path.to_owned() }));
     }
-    let mut format = Fields::nested(PATH, value)?;
+    let mut format = Fields::nested(path, value)?;
     let kind = format.string("type")?;
     let format_of = |rule, path: &str| Some(Format { rule, path: path.to_owned() });
     let rule = match kind.as_deref() {
         Some("text") => None,
         // As llama-server and others have it.
         Some("json_object") if format.has("schema") => Some(read_json_schema(&mut format)?),
-        Some("json_object") => format_of(AnswerFormat::JsonObject, PATH),
+        Some("json_object") => format_of(AnswerFormat::JsonObject, path),
         Some("json_schema") => Some(read_json_schema(&mut format)?),
         None if format.has("schema") || format.has("json_schema") => Some(read_json_schema(&mut format)?),
         Some("structural_tag") => {
             let advice = "use type \"json_schema\" or `structured_outputs`";
-            return Err(ApiError::unsupported("response_format.type", advice));
+            return Err(ApiError::unsupported(&format.path("type"), advice));
         }
         other => {
             let found = other.map_or("nothing".to_owned(), |kind| describe(&kind.into()));
             let message = format!(
                 "expected \"text\", \"json_object\", \"json_schema\" or a JSON schema, found {found}"
             );
-            return Err(ApiError::field("response_format.type", message));
+            return Err(ApiError::field(format.path("type"), message));
         }
     };
     format.finish()?;
@@ -93,18 +96,20 @@ fn read_response_format(fields: &mut Fields) -> ApiResult<Option<Format>> {
 }
 
 /// `{"json_schema": {"schema": …, "strict": …}}`, the same without the inner object, as in the Responses API,
-/// or with the schema in place of it.
+/// or with the schema in place of it. `strict` may stand beside any of them.
 fn read_json_schema(format: &mut Fields) -> ApiResult<Format> {
-    const PATH: &str = "response_format.json_schema";
-    let (path, schema, strict) = match format.take("json_schema") {
-        Some(schema) if is_schema(&schema) => (PATH.to_owned(), Some(schema), None),
+    let own = format.path("json_schema");
+    let inner = format.take("json_schema");
+    let outer_strict = format.boolean("strict")?;
+    let (path, schema, strict) = match inner {
+        Some(schema) if is_schema(&schema) => (own, Some(schema), None),
         inner => {
             let mut nested = None;
             let fields = match inner {
-                Some(inner) => nested.insert(Fields::nested(PATH, inner)?),
+                Some(inner) => nested.insert(Fields::nested(&own, inner)?),
                 None => &mut *format,
             };
-            let path = if fields.has("schema") { fields.path("schema") } else { format!("{PATH}.schema") };
+            let path = if fields.has("schema") { fields.path("schema") } else { format!("{own}.schema") };
             let schema = fields.take("schema");
             let strict = fields.boolean("strict")?;
             fields.ignore(&["name", "description"]);
@@ -114,13 +119,15 @@ fn read_json_schema(format: &mut Fields) -> ApiResult<Format> {
             (path, schema, strict)
         }
     };
+    format.ignore(&["name", "description"]);
     let schema = schema.ok_or_else(|| ApiError::field(&path, "missing; expected a JSON schema"))?;
-    let strictness = if strict == Some(true) { Strictness::Strict } else { Strictness::BestEffort };
+    let strict = strict.or(outer_strict) == Some(true);
+    let strictness = if strict { Strictness::Strict } else { Strictness::BestEffort };
     Ok(Format { rule: schema_of(&path, schema, strictness)?, path })
 }
 
 /// Whether a value is a JSON schema, and not an object that has one.
-fn is_schema(value: &Value) -> bool {
+pub(crate) fn is_schema(value: &Value) -> bool {
     const TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
     const KEYWORDS: [&str; 10] =
         ["properties", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "enum", "const", "items"];
@@ -156,8 +163,9 @@ fn read_kinds(fields: &mut Fields, prefix: &str, kinds: &[&str]) -> ApiResult<Ve
     Ok(found)
 }
 
-/// A schema as an object, as `true` or `false`, or as the text of one.
-fn schema_of(path: &str, value: Value, strictness: Strictness) -> ApiResult<AnswerFormat> {
+/// A schema as an object, as `true` or `false`, or as the text of one. `"strict": true` within it is heeded:
+/// no schema has such a keyword, and whoever writes it there means the same.
+pub(crate) fn schema_of(path: &str, value: Value, strictness: Strictness) -> ApiResult<AnswerFormat> {
     let value = match value {
         Value::String(text) => exact::from_str(&text).map_err(|error| {
             ApiError::field(path, format!("expected a JSON schema, found text that is not JSON: {error}"))
@@ -165,9 +173,18 @@ fn schema_of(path: &str, value: Value, strictness: Strictness) -> ApiResult<Answ
         value => value,
     };
     match value {
-        Value::Object(_) | Value::Bool(_) => {
-            Ok(AnswerFormat::JsonSchema(without_strangers(value), strictness))
+        Value::Object(mut schema) => {
+            let strictness = match schema.get("strict") {
+                Some(Value::Bool(strict)) => {
+                    let within = if *strict { Strictness::Strict } else { strictness };
+                    schema.shift_remove("strict");
+                    within
+                }
+                _ => strictness,
+            };
+            Ok(AnswerFormat::JsonSchema(without_strangers(Value::Object(schema)), strictness))
         }
+        Value::Bool(_) => Ok(AnswerFormat::JsonSchema(value, strictness)),
         other => Err(mismatch(path, "a JSON schema", &other)),
     }
 }

@@ -43,10 +43,10 @@ impl Detail {
     /// OpenAI's words for it.
     pub(crate) fn read(fields: &mut Fields) -> ApiResult<Self> {
         match fields.string("detail")?.as_deref() {
-            None | Some("auto" | "high") => Ok(Self::Full),
+            None | Some("auto" | "high" | "original") => Ok(Self::Full),
             Some("low") => Ok(Self::Low),
             Some(other) => {
-                let message = format!("expected low, high or auto, found {:?}", excerpt(other));
+                let message = format!("expected low, high, original or auto, found {:?}", excerpt(other));
                 Err(ApiError::field(fields.path("detail"), message))
             }
         }

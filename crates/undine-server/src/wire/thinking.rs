@@ -60,6 +60,7 @@ pub(crate) fn read_thinking(fields: &mut Fields, kwargs: &mut Map<String, Value>
 }
 
 fn read_effort(fields: &mut Fields, kwargs: &mut Map<String, Value>) -> ApiResult<Option<Thinking>> {
+    let path = fields.path("reasoning_effort");
     let Some(effort) = fields.string("reasoning_effort")? else { return Ok(None) };
     let thinking = match effort.as_str() {
         "none" => Thinking::Off,
@@ -69,7 +70,7 @@ fn read_effort(fields: &mut Fields, kwargs: &mut Map<String, Value>) -> ApiResul
         "high" | "xhigh" | "max" => Thinking::Unlimited,
         other => {
             let message = format!("expected none, minimal, low, medium or high, found {:?}", excerpt(other));
-            return Err(ApiError::field("reasoning_effort", message));
+            return Err(ApiError::field(path, message));
         }
     };
     // As in vLLM a template may look at it, too.

@@ -6,6 +6,9 @@ use undine_text::json_dumps;
 /// Kinds of parts that a content may have.
 const PARTS: [&str; 6] = ["text", "input_text", "output_text", "refusal", "image_url", "input_image"];
 
+/// What a part of the type image has; without one of them it is a result like any other.
+const IMAGE: [&str; 5] = ["image", "url", "source", "data", "base64"];
+
 /// The content of a message of a tool: text and parts as they are, anything else as JSON text. A tool that
 /// gave nothing gave `null`.
 pub(crate) fn read(content: Option<Value>) -> Value {
@@ -23,6 +26,9 @@ fn is_part(value: &Value) -> bool {
     match value {
         Value::String(_) => true,
         Value::Object(part) => match part.get("type") {
+            Some(Value::String(kind)) if kind == "image" => {
+                IMAGE.iter().any(|field| part.contains_key(*field))
+            }
             Some(kind) => kind.as_str().is_some_and(|kind| PARTS.contains(&kind)),
             None => part.contains_key("image_url"),
         },
@@ -50,6 +56,8 @@ mod tests {
             (json!([{"type": "house", "price": 3}]), json!("[{\"type\": \"house\", \"price\": 3}]")),
             (json!([]), json!("[]")),
             (json!([{"type": "text", "text": "a"}, "b"]), json!([{"type": "text", "text": "a"}, "b"])),
+            (json!({"type": "image", "size": 3}), json!("{\"type\": \"image\", \"size\": 3}")),
+            (json!([{"type": "image", "data": "AA"}]), json!([{"type": "image", "data": "AA"}])),
             (json!({"type": "text", "text": "a"}), json!([{"type": "text", "text": "a"}])),
         ] {
             assert_eq!(read(Some(given.clone())), want, "{given}");

@@ -75,6 +75,14 @@ fn shared_cases() -> Vec<Case> {
         ("guided_grammar", json!({"guided_grammar": "start: nothing"})),
         ("guided_regex", json!({"guided_regex": "a", "response_format": {"type": "json_object"}})),
         ("bad_words", json!({"bad_words": ["x"]})),
+        ("repeat_penalty", json!({"repeat_penalty": -3})),
+        ("n_predict", json!({"n_predict": -2})),
+        ("min_new_tokens", json!({"min_new_tokens": 9, "n_predict": 8})),
+        ("grammar", json!({"grammar": "root ::= \"a"})),
+        ("json_schema", json!({"json_schema": {"type": "objekt"}})),
+        ("regex", json!({"regex": "a", "grammar": "root ::= \"a\""})),
+        ("json_schema", json!({"json_schema": {"type": "object"}, "regex": "a"})),
+        ("prompt_logprobs", json!({"prompt_logprobs": -1})),
         ("temprature", json!({"temprature": 1})),
         ("model", json!({"model": 3})),
         ("skip_special_tokens", json!({"skip_special_tokens": 0})),
@@ -95,6 +103,8 @@ fn completion_cases() -> Vec<Case> {
         ("suffix", json!({"suffix": "x"})),
         ("thinking_token_budget", json!({"thinking_token_budget": 5})),
         ("logprobs", json!({"logprobs": 21})),
+        ("logprobs", json!({"logprobs": -1})),
+        ("max_tokens", json!({"max_tokens": 9000})),
         ("echo", json!({"echo": 1})),
         ("messages", json!({"messages": [{"role": "user", "content": "x"}]})),
     ]
@@ -136,7 +146,7 @@ fn chat_cases() -> Vec<Case> {
         ),
         ("tools[1].function.name", json!({"tools": [tool("f"), tool("f")]})),
         (
-            "tools",
+            "tools[0].function.parameters",
             json!({"tools": [{"type": "function", "function":
                 {"name": "f", "strict": true, "parameters": {"type": "object", "properties": {"x": {"type": "strung"}}}}}]}),
         ),
@@ -150,6 +160,22 @@ fn chat_cases() -> Vec<Case> {
         ("chat_template", json!({"chat_template": "{{ messages }}"})),
         ("chat_template_kwargs.messages", json!({"chat_template_kwargs": {"messages": []}})),
         ("continue_final_message", json!({"continue_final_message": true, "add_generation_prompt": true})),
+        ("messages[0].prefix", json!({"messages": [{"role": "assistant", "content": "", "prefix": true}]})),
+        ("messages[0].foo", json!({"messages": [{"role": "user", "content": "x", "foo": 1}]})),
+        (
+            "messages[0].images[0]",
+            json!({"messages": [{"role": "user", "content": "x", "images": ["iVBORw0KGgo"]}]}),
+        ),
+        ("tools[0].foo", json!({"tools": [{"type": "function", "function": {"name": "f"}, "foo": 1}]})),
+        ("max_completion_tokens", json!({"max_completion_tokens": 9000})),
+        ("thinking.type", json!({"thinking": {"type": "foo"}})),
+        ("reasoning.effort", json!({"reasoning": {"effort": "huge"}})),
+        ("enable_thinking", json!({"enable_thinking": "no"})),
+        (
+            "tools[1].input_schema",
+            json!({"tools": [tool("g"), {"name": "f", "strict": true, "input_schema":
+                {"type": "object", "properties": {"x": {"type": "strung"}}}}]}),
+        ),
         ("modalities", json!({"modalities": ["text", "audio"]})),
         ("prompt", json!({"prompt": "x"})),
     ]
@@ -370,7 +396,8 @@ fn what_is_to_be_tokenized_is_named() {
 /// As in vLLM it is told only where the server was started to tell it.
 #[test]
 fn the_tokenizer_is_told_on_demand() {
-    assert_eq!(get(Setup::default().start().address, "/tokenizer_info").status, 404);
+    let (status, _, _, message) = error(&get(Setup::default().start().address, "/tokenizer_info"));
+    assert!(status == 404 && message.contains("--enable-tokenizer-info-endpoint"), "{message}");
     let config = ServerConfig { tokenizer_info: true, ..ServerConfig::default() };
     let server = Setup { config, ..Setup::default() }.start();
     let info = get(server.address, "/tokenizer_info").json();

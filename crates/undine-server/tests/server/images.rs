@@ -23,6 +23,11 @@ fn image(name: &str) -> Value {
     json!({"type": "image_url", "image_url": {"url": data_uri(name)}})
 }
 
+/// Base64 with nothing before it.
+fn bare(name: &str) -> String {
+    data_uri(name).split_once(',').expect("a data URI").1.to_owned()
+}
+
 fn low(name: &str) -> Value {
     json!({"type": "image_url", "image_url": {"url": data_uri(name), "detail": "low"}})
 }
@@ -82,6 +87,14 @@ fn images_stand_where_their_parts_are() {
         ),
         (json!([{"image_url": data_uri(SMALL.0)}]), small.clone()),
         (json!([{"type": "input_image", "image_url": data_uri(SMALL.0)}]), small.clone()),
+        (json!([{"type": "image", "image": data_uri(SMALL.0)}, text("What?")]), format!("{small}What?")),
+        (json!([{"type": "image", "url": bare(SMALL.0)}]), small.clone()),
+        (json!([{"type": "image_url", "image_url": {"url": bare(SMALL.0)}}]), small.clone()),
+        (
+            json!([{"type": "image", "source":
+                {"type": "base64", "media_type": "image/png", "data": bare(SMALL.0)}}]),
+            small.clone(),
+        ),
     ] {
         let body = json!({"messages": user(content)});
         let prompt = prompt_of(&server, &body);
@@ -89,6 +102,11 @@ fn images_stand_where_their_parts_are() {
         let tokenized = ask(server.address, "/tokenize", &body);
         assert_eq!(ids(&tokenized["tokens"]), prompt, "/tokenize says the same");
     }
+    // As Ollama's clients send them.
+    let messages =
+        json!([{"role": "user", "content": "What?", "images": [bare(SMALL.0), data_uri(SQUARE.0)]}]);
+    let prompt = prompt_of(&server, &json!({"messages": messages}));
+    assert_eq!(shown(&prompt), around(&format!("{small}{square}What?")));
     // In every role, and in several turns.
     let messages = json!([
         {"role": "system", "content": [text("s"), image(SMALL.0)]},

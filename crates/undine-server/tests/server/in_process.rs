@@ -44,6 +44,8 @@ fn requests_pass_the_same_checks_as_from_a_connection() {
             assert_eq!(json.pointer(pointer), Some(&expected), "{json}");
             assert!(!answer.request_id.is_empty());
         }
+        let answer = api.post(PATH, json!({"prompt": "x", "top_a": 2}).to_string().into_bytes()).await;
+        assert_eq!(answer.remarks, [("x-undine-ignored-fields", "top_a".to_owned())]);
         assert_eq!(api.failure(), None);
         api.stop().await;
     });

@@ -5,6 +5,7 @@ mod answers;
 mod chat;
 mod completions;
 mod connections;
+mod dialects;
 mod errors;
 mod images;
 mod in_process;

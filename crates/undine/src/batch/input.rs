@@ -21,6 +21,8 @@ const REQUESTS_MAX: u64 = 20_000_000;
 const CUSTOM_ID_BYTES_MAX: usize = 512;
 /// Most wrong lines that are told.
 const MISTAKES_SHOWN_MAX: usize = 10;
+/// What editors of Windows put before a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Where requests may go.
 const URLS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
 
@@ -58,6 +60,10 @@ struct Row {
 impl Request {
     /// Reads a line; the error says what is wrong with it.
     fn parse(line: &[u8]) -> Result<Self, String> {
+        // A list of the right values would be read as their fields, which nobody means.
+        if line.trim_ascii().starts_with(b"[") {
+            return Err("expected an object with custom_id, method, url and body, found a list".to_owned());
+        }
         let row: Row = serde_json::from_slice(&exact::marked(line)).map_err(|error| {
             // The place within the line; the number of the line is the caller's.
             let text = error.to_string();
@@ -115,12 +121,19 @@ impl<R: Read> Lines<R> {
         Self { reader: BufReader::new(reader), line: Vec::new(), number: 0 }
     }
 
-    /// The next line with its newline; empty at the end. A line beyond the limit is an error of its own kind.
+    /// The next line with its newline and without a byte order mark; empty at the end. A line beyond the limit is an error of its own kind.
     fn next(&mut self) -> std::io::Result<&[u8]> {
         self.line.clear();
         self.number += 1;
         let limit = LINE_BYTES_MAX as u64 + 1;
         self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line)?;
+        if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+            self.line.drain(..BYTE_ORDER_MARK.len());
+            // The end of the file is an empty line.
+            if self.line.is_empty() {
+                self.line.push(b'\n');
+            }
+        }
         if self.line.len() > LINE_BYTES_MAX {
             let message = format!("line {}: expected at most {LINE_BYTES_MAX} bytes", self.number);
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
@@ -269,11 +282,26 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_a_request() {
+        let text = format!("\u{feff}{}\n{}\n", line("a"), line("b"));
+        assert_eq!(survey(&text).expect("no mistake").requests, 2);
+        let first = Requests::of(text.as_bytes()).next().expect("no mistake").expect("a request");
+        assert_eq!(first.custom_id, "a");
+        assert!(survey("\u{feff}").expect_err("nothing").contains("at least one"));
+        // Within the file it is a mistake.
+        assert!(survey(&format!("{}\n\u{feff}{}\n", line("a"), line("b"))).is_err());
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_lines() {
         let good = line("a");
         for (second, part) in [
             ("{", "EOF"),
             ("[]", "line 2: expected an object"),
+            (
+                " [\"b\",\"POST\",\"/v1/completions\",{\"prompt\":\"x\"}]",
+                "line 2: expected an object with custom_id, method, url and body, found a list",
+            ),
             ("{\"custom_id\": 5}", "expected a string at column"),
             ("{\"custom_id\":\"b\",\"method\":\"POST\",\"url\":\"/v1/completions\"}", "missing field `body`"),
             (&line(""), "custom_id: expected 1 to 512 bytes, found 0"),

@@ -107,11 +107,12 @@ impl Results {
         let outcome = if answer.status == STATUS_OK { Outcome::Answered } else { Outcome::Refused };
         let text = |text: &str| serde_json::Value::from(text).to_string();
         let mut line = format!(
-            "{{\"id\":{},\"custom_id\":{},\"response\":{{\"status_code\":{},\"request_id\":{},\"body\":",
+            "{{\"id\":{},\"custom_id\":{},\"response\":{{\"status_code\":{},\"request_id\":{},{}\"body\":",
             text(&format!("batch_req_{}", answer.request_id)),
             text(custom_id),
             answer.status,
-            text(&answer.request_id)
+            text(&answer.request_id),
+            headers(answer)
         )
         .into_bytes();
         // As the server wrote it: one line of JSON.
@@ -132,6 +133,16 @@ impl Results {
         self.output.sync_data()?;
         self.errors.as_ref().map_or(Ok(()), File::sync_data)
     }
+}
+
+/// What of the request was not heeded, as a server would tell it: nothing, or a field of the result with its
+/// comma.
+fn headers(answer: &Answer) -> String {
+    if answer.remarks.is_empty() {
+        return String::new();
+    }
+    let remarks = answer.remarks.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into()));
+    format!("\"headers\":{},", serde_json::Value::Object(remarks.collect()))
 }
 
 /// What became of a request.
@@ -245,7 +256,23 @@ mod tests {
     }
 
     fn answer(status: u16) -> Answer {
-        Answer { status, request_id: "r".to_owned(), body: "{\"x\":1}".into() }
+        Answer { status, request_id: "r".to_owned(), remarks: Vec::new(), body: "{\"x\":1}".into() }
+    }
+
+    #[test]
+    fn results_say_what_was_not_heeded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("results.jsonl");
+        let mut results = Results::resume(&path, &state()).expect("begins");
+        let remarks = vec![("x-undine-ignored-fields", "top_a, \"b\"".to_owned())];
+        results.append("a", &Answer { remarks, ..answer(200) }).expect("writes");
+        let line: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("text")).expect("one line of JSON");
+        let expected = serde_json::json!({"status_code": 200, "request_id": "r", "body": {"x": 1},
+            "headers": {"x-undine-ignored-fields": "top_a, \"b\""}});
+        assert_eq!(line["response"], expected);
+        drop(results);
+        assert!(Results::resume(&path, &state()).expect("resumes").has("a"));
     }
 
     #[test]

@@ -272,7 +272,11 @@ fn what_a_schema_of_a_tool_asks_too_much_is_left_out_and_named() {
             continue;
         };
         let error = strict.json()["error"].clone();
-        assert_eq!((strict.status, &error["param"]), (400, &json!("tools")), "{properties}");
+        assert_eq!(
+            (strict.status, &error["param"]),
+            (400, &json!("tools[0].function.parameters")),
+            "{properties}"
+        );
         for place in left_out.split(", ").filter_map(|place| place.strip_prefix("f: ")) {
             assert!(error["message"].as_str().unwrap().contains(place), "{error}");
         }

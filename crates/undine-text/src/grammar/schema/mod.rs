@@ -14,14 +14,17 @@ mod names;
 mod references;
 mod relax;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value as Json, json};
 
 pub use relax::{outline, relax};
 
-/// Most places that are named; how many more there are is not told.
+/// Most places that are named; after them it is said how many more there are.
 const LEFT_OUT_MAX: usize = 24;
+/// Most further places that are counted.
+const MORE_MAX: usize = 1 << 16;
 /// Longest place, in characters.
 const PLACE_CHARS: usize = 200;
 /// Where the definitions of a fitted schema are.
@@ -38,7 +41,11 @@ pub struct Fitted {
 
 /// What of a schema is not enforced: places and keywords such as `properties.tags.uniqueItems`.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct LeftOut(pub Vec<String>);
+pub struct LeftOut(pub Vec<String>, More);
+
+/// The places beyond those that are named, by their hashes: one that is found twice counts once.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct More(HashSet<u64>);
 
 impl LeftOut {
     pub fn add(&mut self, place: &str, keyword: &str) {
@@ -52,9 +59,21 @@ impl LeftOut {
         if let Some((end, _)) = text.char_indices().nth(PLACE_CHARS) {
             text.truncate(end);
         }
-        if self.0.len() < LEFT_OUT_MAX && !self.0.contains(&text) {
-            self.0.push(text);
+        if self.0.contains(&text) {
+            return;
         }
+        if self.0.len() < LEFT_OUT_MAX {
+            self.0.push(text);
+            return;
+        }
+        let More(more) = &mut self.1;
+        if more.len() < MORE_MAX {
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            more.insert(hasher.finish());
+        }
+        self.0.truncate(LEFT_OUT_MAX);
+        self.0.push(format!("and {} more", more.len()));
     }
 }
 

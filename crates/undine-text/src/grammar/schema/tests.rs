@@ -144,5 +144,6 @@ fn places_are_anybodys_text_and_are_kept_short() {
     left_out.add(&format!("properties.a\u{1b}[2J{}", "x".repeat(5000)), "not");
     assert!(left_out.0[0].starts_with("properties.a?[2J") && left_out.0[0].chars().count() == PLACE_CHARS);
     (0..1000).for_each(|i| left_out.add(&i.to_string(), "not"));
-    assert_eq!(left_out.0.len(), LEFT_OUT_MAX);
+    (0..1000).for_each(|i| left_out.add(&i.to_string(), "not"));
+    assert_eq!((left_out.0.len(), left_out.0[LEFT_OUT_MAX].as_str()), (LEFT_OUT_MAX + 1, "and 977 more"));
 }
