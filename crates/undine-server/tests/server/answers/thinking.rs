@@ -113,7 +113,7 @@ fn whether_a_model_thinks_is_asked_of_the_template_in_use() {
     let script = encode("<think>hm</think><|tool_call_start|>[now()]<|tool_call_end|>");
     let setup = Setup::saying(&[script]);
     for (with_tools, reasoning) in [(Some(templates::LFM2_5_8B), json!("hm")), (None, Value::Null)] {
-        let setup = Setup { template: templates::LFM2_5, tool_template: with_tools, ..setup.clone() };
+        let setup = Setup { template: templates::LFM2, tool_template: with_tools, ..setup.clone() };
         let extra = json!({"tools": tools, "tool_choice": "required"});
         let message = &ask(setup.start().address, PATH, &body(&extra))["choices"][0]["message"];
         assert_eq!(message["reasoning"], reasoning, "{message}");
