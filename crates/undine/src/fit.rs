@@ -8,6 +8,7 @@ mod find;
 mod finetune;
 mod measure;
 mod memory;
+mod named;
 mod picture;
 mod report;
 mod speed;

@@ -82,13 +82,6 @@ pub fn name(model: &Path) -> Option<HubName> {
     }
 }
 
-/// The checkpoint that a name on the hub stands for: without its owner, and without `-GGUF`.
-pub fn checkpoint_name(model: &Path) -> Option<String> {
-    let name = name(model)?;
-    let name = name.repo.name();
-    Some(name.strip_suffix("-GGUF").unwrap_or(name).to_owned())
-}
-
 /// The environment's settings, with another folder for models.
 fn settings(download_dir: Option<&Path>) -> Result<Settings, Error> {
     Ok(Settings::from_env(download_dir)?)
