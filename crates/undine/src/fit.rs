@@ -12,6 +12,7 @@ mod named;
 mod picture;
 mod report;
 mod speed;
+mod spelling;
 mod subject;
 mod text;
 mod training_report;
@@ -62,7 +63,7 @@ pub fn run(args: &FitArgs) -> Result<(), Error> {
     // Asked about other devices, this one is left out unless it is to be measured.
     let here = match &measured {
         Some(measured) => devices::here(Some(&measured.roofline)),
-        None if args.devices.is_empty() => devices::here(Some(&Roofline::probe(load.threads)?)),
+        None if find::wants_here(&args.devices) => devices::here(Some(&Roofline::probe(load.threads)?)),
         None => None,
     };
     let picture = args.svg.as_ref().map(|path| (path, picture::draw(&subject, load, here.as_ref())));

@@ -5,6 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::devices::{self, Device};
+use super::find;
 use super::finetune::{self, Experts, Training, TrainingDemand};
 use super::subject::Subject;
 use super::text::Table;
@@ -46,7 +47,7 @@ pub fn run(subject: &Subject, method: Finetune, listed: Vec<Device>, args: &FitA
         experts,
     };
     let demand = TrainingDemand::new(&subject.config, subject.parameters, &training)?;
-    let here = if args.devices.is_empty() { devices::here(None) } else { None };
+    let here = if find::wants_here(&args.devices) { devices::here(None) } else { None };
     let fit = |device: Device| {
         let runs = Mark::new(demand.total_bytes, &device, None);
         TrainingFit { fits: runs != Mark::No, runs, device }
