@@ -10,8 +10,9 @@ mod show;
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use undine_hub::{Beginning, Cache, Hub, HubName, ModelName, Next, PullRequest, Settings, Token};
+use undine_hub::{Access, Beginning, Cache, Hub, HubName, ModelName, Next, PullRequest, Settings, Token};
 
 use crate::args_hub::HubArgs;
 use crate::doctor::system::free_bytes;
@@ -22,6 +23,14 @@ pub use list::{run_list, run_models};
 pub use pull::run as run_pull;
 pub use remove::run as run_rm;
 pub use show::run as run_show;
+
+/// Whether `--offline` was given, which every command takes and none of them reads.
+static IS_OFFLINE: AtomicBool = AtomicBool::new(false);
+
+/// Forbids the network for the rest of the process, as HF_HUB_OFFLINE=1 does.
+pub fn stay_offline() {
+    IS_OFFLINE.store(true, Ordering::Relaxed);
+}
 
 /// The file or folder that MODEL means. What is not in the cache is fetched first, with progress on standard
 /// error.
@@ -82,9 +91,13 @@ pub fn name(model: &Path) -> Option<HubName> {
     }
 }
 
-/// The environment's settings, with another folder for models.
+/// The environment's settings, and `--offline`, with another folder for models.
 fn settings(download_dir: Option<&Path>) -> Result<Settings, Error> {
-    Ok(Settings::from_env(download_dir)?)
+    let settings = Settings::from_env(download_dir)?;
+    Ok(match IS_OFFLINE.load(Ordering::Relaxed) {
+        true => Settings { access: Access::Offline, ..settings },
+        false => settings,
+    })
 }
 
 /// The cache of the environment.
