@@ -72,13 +72,13 @@ pub fn run(args: &FitArgs) -> Result<(), Error> {
     if let Some((path, picture)) = picture {
         std::fs::write(path, picture).map_err(|source| Error::file(path, source))?;
     }
-    let mut out = shown::stdout();
+    let mut out = shown::paper();
     match (args.json, args.markdown) {
         (true, _) => {
             let json = serde_json::to_string_pretty(&report).expect("numbers and texts are JSON");
-            writeln!(out, "{json}")?;
+            writeln!(shown::stdout(), "{json}")?;
         }
-        (_, true) => text::markdown(&mut out, &report)?,
+        (_, true) => text::markdown(&mut shown::stdout(), &report)?,
         _ if args.verbose => text::formulas(&mut out, &report)?,
         _ => text::terminal(&mut out, &report)?,
     }

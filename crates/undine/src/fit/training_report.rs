@@ -80,10 +80,10 @@ pub fn run(subject: &Subject, method: Finetune, listed: Vec<Device>, args: &FitA
 }
 
 fn write(report: &TrainingReport, args: &FitArgs) -> Result<(), Error> {
-    let mut out = shown::stdout();
+    let mut out = shown::paper();
     if args.json {
         let json = serde_json::to_string_pretty(report).expect("numbers and texts are JSON");
-        writeln!(out, "{json}")?;
+        writeln!(shown::stdout(), "{json}")?;
         return Ok(());
     }
     writeln!(out, "{}", report.verdict)?;
@@ -113,6 +113,7 @@ fn write(report: &TrainingReport, args: &FitArgs) -> Result<(), Error> {
     let table = Table {
         head: ["device", "runs", "for models"].map(str::to_owned).to_vec(),
         rows: report.devices.iter().map(row).collect(),
+        main: 2,
     };
     match args.markdown {
         true => table.write_markdown(&mut out)?,
