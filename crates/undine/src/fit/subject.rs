@@ -122,6 +122,9 @@ impl Subject {
     /// Finds the model: a path first, else a shape's name; without one the demo model.
     pub fn find(model: Option<&str>, mix: Option<Mix>) -> Result<Self, Error> {
         let Some(name) = model else { return Self::of_checkpoint(None, mix) };
+        // `model.gguf:latest`, for who comes from Ollama.
+        let plain = name.strip_suffix(":latest").filter(|plain| Path::new(plain).exists());
+        let name = plain.unwrap_or(name);
         let path = Path::new(name);
         let is_folder_without_weights = path.join("config.json").is_file() && !has_weights(path);
         if path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))

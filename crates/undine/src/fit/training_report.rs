@@ -15,6 +15,9 @@ use crate::error::Error;
 use crate::format::{Bytes, grouped};
 use crate::shown;
 
+/// Every matrix, as a target.
+const ALL_LINEAR: &str = "all-linear";
+
 /// What is said.
 #[derive(Serialize)]
 struct TrainingReport {
@@ -43,7 +46,13 @@ pub fn run(subject: &Subject, method: Finetune, listed: Vec<Device>, args: &FitA
         method,
         rank: args.rank,
         tokens: args.tokens.into(),
-        targets: args.targets.clone(),
+        // As PEFT calls what is the default here.
+        targets: args
+            .targets
+            .iter()
+            .filter(|target| !target.eq_ignore_ascii_case(ALL_LINEAR))
+            .cloned()
+            .collect(),
         experts,
     };
     let demand = TrainingDemand::new(&subject.config, subject.parameters, &training)?;

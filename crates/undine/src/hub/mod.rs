@@ -41,11 +41,11 @@ pub fn locate(model: &Path) -> Result<Cow<'_, Path>, Error> {
 /// The same with the flags of `undine serve`.
 pub fn locate_with<'a>(model: &'a Path, args: &HubArgs) -> Result<Cow<'a, Path>, Error> {
     let name = match ModelName::parse(model)? {
-        ModelName::Path(_) => {
+        ModelName::Path(path) => {
             if args.revision.is_some() || args.download_dir.is_some() {
                 tracing::warn!("--revision and --download-dir have no effect: the model is a path");
             }
-            return Ok(Cow::Borrowed(model));
+            return Ok(if path == model { Cow::Borrowed(model) } else { Cow::Owned(path) });
         }
         ModelName::Hub(name) => name,
     };
