@@ -445,7 +445,7 @@ mod tests {
             ("Snapdragon X2 Elite", "Snapdragon X2 Elite Extreme"),
             ("0x H100", "no such device"),
             ("9999999999x H100", "no such device"),
-            ("8x", "no such device"),
+            ("8x voodoo", "no such device"),
             ("", "found none"),
             (" , ,", "found none"),
         ] {
