@@ -42,8 +42,8 @@ impl Table {
         self.all().map(|row| row[column].chars().count()).max().unwrap_or(0)
     }
 
-    /// Those of its columns that fit: the first two, the main one, then the last ones; a first one that is too wide even
-    /// so is cut.
+    /// Those of its columns that fit: the first two, the main one, then the last ones. A first one that is
+    /// too wide even so is cut.
     fn within(&self, columns: usize) -> Self {
         let count = self.head.len();
         let first = count.min(FIRST_COLUMNS);
