@@ -95,7 +95,7 @@ pub enum Error {
     )]
     NoCache,
     /// It would have to be fetched, and the network must not be used.
-    #[error("{name} is not in the cache at {}, and {} forbids to fetch it", cache.display(), OFFLINE)]
+    #[error("{name} is not in the cache at {}, and --offline or {} forbids to fetch it", cache.display(), OFFLINE)]
     Offline {
         /// The model.
         name: String,

@@ -25,6 +25,8 @@ const PREFIXES: [&str; 7] = [
     "hf://models/",
     "hf://",
 ];
+/// Where Ollama's own models are.
+const OLLAMA: [&str; 3] = ["ollama.com/", "www.ollama.com/", "registry.ollama.ai/"];
 /// The branch of a name that has none.
 pub const REVISION_DEFAULT: &str = "main";
 
@@ -154,6 +156,20 @@ impl HubName {
                 "expected a name without blanks, control characters and backslashes",
             ));
         }
+        if let Some(name) = of_ollama(text) {
+            let sizes = short_names::sizes_of(name);
+            let instead = match short_names::find(name).and_then(Result::ok) {
+                Some(known) => short_names::of_repo(&known.repo).unwrap_or(known.repo.as_str()).to_owned(),
+                None if sizes.is_empty() => "what `undine models` lists".to_owned(),
+                None => sizes.join(", "),
+            };
+            return Err(Error::name(
+                text,
+                format!(
+                    "this is a name of Ollama's registry, and undine fetches from Hugging Face; expected {instead}"
+                ),
+            ));
+        }
         let rest = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix));
         if rest.is_none() && text.contains("://") {
             return Err(Error::name(text, "expected a link to huggingface.co or hf.co"));
@@ -182,6 +198,11 @@ impl ModelName {
             return Ok(Self::Path(text.to_owned()));
         }
         let name = text.to_string_lossy();
+        // As people write who come from Ollama.
+        let plain = name.strip_suffix(":latest").map(Path::new).filter(|plain| plain.exists());
+        if let Some(plain) = plain {
+            return Ok(Self::Path(plain.to_owned()));
+        }
         if looks_like_path(text) {
             let nearest = near_files(text);
             return Err(Error::NoFileHere { path: text.to_owned(), nearest });
@@ -195,6 +216,13 @@ impl ModelName {
             other => other,
         })
     }
+}
+
+/// A model's name on Ollama's site or in its registry.
+fn of_ollama(text: &str) -> Option<&str> {
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let rest = OLLAMA.iter().find_map(|host| text.strip_prefix(host))?;
+    Some(rest.strip_prefix("library/").unwrap_or(rest))
 }
 
 /// What nobody would call a repository.
@@ -322,6 +350,28 @@ mod tests {
             // What is printed is understood again.
             assert_eq!(HubName::parse(&name.to_string()).expect("parses"), name, "{text}");
         }
+    }
+
+    #[test]
+    fn names_of_ollamas_registry_are_told_from_repositories() {
+        for (text, part) in [
+            ("ollama.com/library/lfm2.5", "lfm2.5:1.2b"),
+            ("https://ollama.com/library/lfm2:24b", "lfm2:24b-a2b"),
+            ("registry.ollama.ai/library/lfm2:24b", "lfm2:24b-a2b"),
+            ("ollama.com/somebody/model", "undine models"),
+        ] {
+            let error = HubName::parse(text).expect_err(text).to_string();
+            assert!(error.contains("Ollama's registry") && error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_tag_is_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("only.gguf");
+        std::fs::write(&file, "").expect("writes");
+        let tagged = std::path::PathBuf::from(format!("{}:latest", file.display()));
+        assert_eq!(ModelName::parse(&tagged).expect("is there"), ModelName::Path(file));
     }
 
     #[test]

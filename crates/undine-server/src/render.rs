@@ -5,7 +5,8 @@ use undine_core::{CacheRoot, TokenId};
 use undine_image::prompt::Encoded;
 use undine_text::stream::{THINK_END, THINK_START};
 use undine_text::{
-    Bos, Cancel, ChatInput, ChatTemplate, SpecialText, TemplateTraits, Tokenizer, ends_in_think,
+    Bos, Cancel, ChatInput, ChatTemplate, SpecialText, TemplateTraits, Tokenizer, answer_at_once,
+    ends_in_think, is_thinking_off,
 };
 
 use crate::generation::StartsIn;
@@ -19,10 +20,7 @@ use crate::wire::chat::{Conversation, PromptEnd};
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::messages::THOUGHTS;
 use crate::wire::parts;
-use crate::wire::thinking::{Thinking, is_switched_off};
-
-/// Ends a thought that the prompt has begun.
-const CLOSING: &str = "\n\n</think>\n\n";
+use crate::wire::thinking::Thinking;
 
 /// A conversation as the model's text.
 pub(crate) struct Rendered {
@@ -38,7 +36,7 @@ pub(crate) struct Rendered {
 /// How long an answer may think, whoever decided it.
 pub(crate) fn thinking(ready: &Ready, wanted: Thinking) -> Thinking {
     let model = &ready.model;
-    if wanted == Thinking::Default && is_switched_off(&model.requests.template_kwargs) {
+    if wanted == Thinking::Default && is_thinking_off(&model.requests.template_kwargs) {
         return Thinking::Off;
     }
     match (wanted, model.answers.reasoning_budget) {
@@ -151,23 +149,6 @@ fn request_template(
     let template = template.map_err(|error| ApiError::text("chat_template", &error))?;
     let variables = ready.model.template.as_ref().map(|template| template.variables().clone());
     Ok(Some(template.with_variables(variables.unwrap_or_default())))
-}
-
-/// Makes a model answer without thinking, whatever its template knows of that: closes the thought in the
-/// prompt, or, if nothing shows that the model thinks, returns what it may not say.
-fn answer_at_once(tokenizer: &Tokenizer, traits: TemplateTraits, text: &mut String) -> Vec<TokenId> {
-    if ends_in_think(text) {
-        text.truncate(text.trim_end().len());
-        text.push_str(CLOSING);
-    } else if traits.enable_thinking {
-        // The template has been told.
-    } else if traits.thoughts {
-        text.push_str(THINK_START);
-        text.push_str(CLOSING);
-    } else {
-        return tokenizer.token_id(THINK_START).into_iter().collect();
-    }
-    Vec::new()
 }
 
 /// A message as the model wrote it, if it did, and with everything in it that the template would pass over.

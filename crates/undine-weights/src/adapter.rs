@@ -11,7 +11,7 @@ pub(crate) const CONFIG: &str = "adapter_config.json";
 /// What the weights of an adapter are called.
 const WEIGHTS: [&str; 2] = ["adapter_model.", "adapters.safetensors"];
 /// Parts of the names of tensors that only a model with an adapter in it has.
-const TENSORS: [&str; 13] = [
+const TENSORS: [&str; 22] = [
     ".lora_A.",
     ".lora_B.",
     ".lora_a",
@@ -23,8 +23,17 @@ const TENSORS: [&str; 13] = [
     ".lora_up.",
     ".base_layer.",
     ".modules_to_save.",
-    ".hada_w1_a",
+    ".hada_w",
     ".ia3_l",
+    ".oft_r",
+    ".oft_R",
+    ".boft_",
+    ".lokr_w",
+    ".vera_lambda",
+    ".randlora_",
+    ".ln_tuning_layers",
+    "prompt_embeddings",
+    "prompt_encoder",
 ];
 /// What to do.
 const MERGE: &str = "Undine runs whole models, so merge it first: python -c \"from peft import AutoPeftModelForCausalLM \

@@ -22,6 +22,42 @@ const SNAPSHOTS: &str = "snapshots";
 const NOT_SAFE: &str =
     "save the model with safetensors (`save_pretrained` in transformers does), or take its GGUF";
 
+/// What to do about a picture.
+const PICTURE: &str = "a picture and no model: show it to a vision model with --image, as in `undine run MODEL \
+    --image FILE \"What is this?\"`";
+const DOCUMENT: &str = "a document and no model: save it as text, which `undine run MODEL -f FILE` takes";
+const PROGRAM: &str = "a program and no model: expected a GGUF file, a folder or a name";
+const SOUND: &str = "sound or a film and no model: models here take text and pictures";
+/// How files that people have lying about begin, `?` being any byte, and what to say.
+const KINDS: [(&[u8], &str); 26] = [
+    (b"\x89PNG\r\n\x1a\n", PICTURE),
+    (b"\xff\xd8\xff", PICTURE),
+    (b"GIF8", PICTURE),
+    (b"RIFF????WEBP", PICTURE),
+    (b"II*\0", PICTURE),
+    (b"MM\0*", PICTURE),
+    (b"BM??\0?\0\0\0\0", PICTURE),
+    (b"BM???\0\0\0\0\0", PICTURE),
+    (b"\0\0\x01\0", PICTURE),
+    (b"????ftypavif", PICTURE),
+    (b"????ftyphei", PICTURE),
+    (b"????ftypmif1", PICTURE),
+    (b"qoif", PICTURE),
+    (b"8BPS", PICTURE),
+    (b"%PDF-", DOCUMENT),
+    (b"\xd0\xcf\x11\xe0", DOCUMENT),
+    (b"\x7fELF", PROGRAM),
+    (b"MZ", PROGRAM),
+    (b"\xcf\xfa\xed\xfe", PROGRAM),
+    (b"\xca\xfe\xba\xbe", PROGRAM),
+    (b"#!", PROGRAM),
+    (b"RIFF????WAVE", SOUND),
+    (b"ID3", SOUND),
+    (b"OggS", SOUND),
+    (b"fLaC", SOUND),
+    (b"????ftyp", SOUND),
+];
+
 /// What a path means.
 #[derive(PartialEq, Debug)]
 pub(crate) enum Place {
@@ -188,14 +224,46 @@ fn what_it_is(head: &[u8], name: &str) -> Option<String> {
         "a safetensors file: its name must end in .safetensors, with config.json beside it"
     } else if [&b"lmgg"[..], b"fmgg", b"tjgg"].iter().any(|magic| head.starts_with(magic)) {
         "a file of the formats before GGUF: convert the model again"
+    } else if head.starts_with(b"{\\rtf") {
+        DOCUMENT
     } else if lower.starts_with('{') {
         "a JSON file and no model: give the GGUF file, or the folder with config.json and model.safetensors"
     } else if name.contains("imatrix") {
         "an importance matrix by its name: it is for `undine quantize --imatrix`, beside the model"
-    } else {
+    } else if let Some((_, what)) = KINDS.iter().find(|(signature, _)| has(head, signature)) {
+        what
+    } else if is_text(head) {
+        "a text file and no model: `undine run MODEL -f FILE` makes its text the prompt, MODEL being a GGUF file, a folder \
+         or a name"
+    } else if head.len() < MAGIC.len() || name.to_ascii_lowercase().ends_with(".gguf") {
+        // The beginning of a download, or what is left of a file.
         return None;
+    } else {
+        "no model: expected a GGUF file, which begins with the letters GGUF, or a folder with config.json and \
+         model.safetensors"
     };
     Some(known.to_owned())
+}
+
+/// Whether a file begins like this, with `?` for any byte.
+fn has(head: &[u8], signature: &[u8]) -> bool {
+    head.len() >= signature.len()
+        && signature.iter().zip(head).all(|(&expected, &found)| expected == b'?' || expected == found)
+}
+
+/// Whether bytes are the beginning of a text.
+fn is_text(head: &[u8]) -> bool {
+    let is_cut = |error: &std::str::Utf8Error| error.error_len().is_none() && error.valid_up_to() > 0;
+    let is_printed = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\u{c}' | '\u{1b}');
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(error) if is_cut(&error) => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).expect("valid up to there")
+        }
+        // UTF-16, as some editors write it.
+        Err(_) => return head.len() > 2 && (head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff")),
+    };
+    !text.is_empty() && text.chars().all(is_printed)
 }
 
 /// What the `FROM` of a Modelfile names.
@@ -231,9 +299,34 @@ mod tests {
             (b"tjgg\x03", "ggml-model.bin", Some("before GGUF")),
             (b"\x02\0\0\0", "imatrix.dat", Some("importance matrix")),
             (b"{\"schemaVersion\": 2}", "manifest", Some("JSON file")),
-            (b"from", "a", None),
+            (b"from", "a", Some("text file")),
             (b"", "a", None),
             (b"\xff\xfe", "a", None),
+            (
+                b"\x89PNG\r\n\x1a\n\0\0",
+                "cat.png",
+                Some("a picture and no model: show it to a vision model with --image"),
+            ),
+            (b"\x89PNG\r\n\x1a\n\0\0", "cat.gguf", Some("picture")),
+            (b"\xff\xd8\xff\xe0\0\x10JFIF", "cat.jpg", Some("picture")),
+            (b"GIF89a", "a.gif", Some("picture")),
+            (b"RIFF\x10\0\0\0WEBPVP8 ", "a.webp", Some("picture")),
+            (b"BM\x36\x10\0\0\0\0\0\0\x36\0", "a.bmp", Some("picture")),
+            (b"\0\0\0\x1cftypavif\0", "a.avif", Some("picture")),
+            (b"\0\0\0\x1cftypheic\0", "a.heic", Some("picture")),
+            (b"RIFF\x10\0\0\0WAVEfmt ", "a.wav", Some("sound")),
+            (b"\0\0\0\x1cftypisom\0", "a.mp4", Some("film")),
+            (b"%PDF-1.7\n\xe2", "a.pdf", Some("document")),
+            (b"{\\rtf1\\ansi", "a.rtf", Some("document")),
+            (b"\x7fELF\x02\x01", "undine", Some("program")),
+            (b"#!/bin/sh\n", "run.sh", Some("program")),
+            (b"Buy milk.\n", "note.txt", Some("a text file and no model: `undine run MODEL -f FILE`")),
+            ("Gr\u{fc}\u{df}e".as_bytes(), "note.txt", Some("text file")),
+            (b"abc\xc3", "note.txt", Some("text file")),
+            (b"\xff\xfeH\0i\0", "note.txt", Some("text file")),
+            (b"\x01\x02\x03\x04\x05", "a.bin", Some("no model: expected a GGUF file")),
+            (b"\x01\x02\x03\x04\x05", "a.gguf", None),
+            (b"\0\0\0\0\0", "a.gguf", None),
         ] {
             let found = what_it_is(head, name);
             match expected {

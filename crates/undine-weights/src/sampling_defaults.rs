@@ -36,6 +36,40 @@ const MIN_P: Range = Range { holds: |x| (0.0..=1.0).contains(&x), words: "a numb
 const PENALTY: Range = Range { holds: |x| (0.1..=10.0).contains(&x), words: "a number from 0.1 to 10" };
 const TOP_K: &str = "a whole number, 0 or -1 for all tokens";
 
+/// Whether a value changes answers.
+type Changes = fn(&Json) -> bool;
+
+/// What a generation_config.json may say that is not done here, and with which values it would change
+/// answers.
+const CHANGES: [(&str, Changes); 16] = [
+    ("num_beams", |value| json_number(value).is_some_and(|beams| beams > 1.0)),
+    ("num_beam_groups", |value| json_number(value).is_some_and(|groups| groups > 1.0)),
+    ("penalty_alpha", |value| json_number(value).is_some_and(|alpha| alpha > 0.0)),
+    ("typical_p", |value| json_number(value).is_some_and(|p| p < 1.0)),
+    ("epsilon_cutoff", |value| json_number(value).is_some_and(|cutoff| cutoff > 0.0)),
+    ("eta_cutoff", |value| json_number(value).is_some_and(|cutoff| cutoff > 0.0)),
+    ("no_repeat_ngram_size", |value| json_number(value).is_some_and(|size| size > 0.0)),
+    ("bad_words_ids", is_filled),
+    ("suppress_tokens", is_filled),
+    ("begin_suppress_tokens", is_filled),
+    ("force_words_ids", is_filled),
+    ("sequence_bias", is_filled),
+    ("stop_strings", is_filled),
+    ("max_new_tokens", |value| json_number(value).is_some_and(|tokens| tokens > 0.0)),
+    ("min_new_tokens", |value| json_number(value).is_some_and(|tokens| tokens > 0.0)),
+    ("guidance_scale", |value| json_number(value).is_some_and(|scale| scale != 1.0)),
+];
+
+/// Whether there is something in a list, a table or a text.
+fn is_filled(value: &Json) -> bool {
+    match value {
+        Json::Array(list) => !list.is_empty(),
+        Json::Object(map) => !map.is_empty(),
+        Json::String(text) => !text.is_empty(),
+        _ => false,
+    }
+}
+
 /// A value as it stands in a file.
 struct Found {
     number: Option<f64>,
@@ -85,7 +119,24 @@ pub(crate) fn of_generation_config(file: &str, config: &Json, repairs: &mut Vec<
         let integer = json_integer(value).map(|integer| integer as u64);
         Some((name.to_owned(), Found { number: json_number(value), integer, shown: shorten(value) }))
     };
-    read(file, find, repairs)
+    let mut found = read(file, find, repairs);
+    // Beams would choose, too, but what is then said is the most likely text as well.
+    if config.get("do_sample") == Some(&Json::Bool(false)) {
+        found.temperature = Some(0.0);
+    }
+    let ignored: Vec<&str> = CHANGES
+        .iter()
+        .filter(|(name, changes)| config.get(name).is_some_and(changes))
+        .map(|(name, _)| *name)
+        .collect();
+    if !ignored.is_empty() {
+        repairs.push(format!(
+            "{file}: {} would change answers and has no effect here: tokens are chosen by temperature, top_k, top_p, min_p \
+             and penalties; --stop and --max-tokens, or a request's stop and max_tokens, end answers.",
+            ignored.join(", ")
+        ));
+    }
+    found
 }
 
 /// Those of a GGUF file's metadata.
@@ -157,5 +208,37 @@ mod tests {
         }
         assert_eq!(one("top_k", json!(-1)).0.top_k, Some(0));
         assert_eq!(one("temperature", json!("0.3")).0.temperature, Some(0.3));
+    }
+
+    #[test]
+    fn what_is_not_done_is_named_in_one_line_and_greedy_is_greedy() {
+        let of = |config: Json| {
+            let mut repairs = Vec::new();
+            let found = of_generation_config("generation_config.json", &config, &mut repairs);
+            (found.temperature, repairs)
+        };
+        assert_eq!(of(json!({"do_sample": false, "temperature": 0.7})), (Some(0.0), Vec::new()));
+        assert_eq!(of(json!({"do_sample": true, "temperature": 0.5})), (Some(0.5), Vec::new()));
+        let neutral = json!({
+            "num_beams": 1, "typical_p": 1.0, "no_repeat_ngram_size": 0, "bad_words_ids": null, "suppress_tokens": [],
+            "stop_strings": null, "penalty_alpha": null, "guidance_scale": 1, "max_new_tokens": null,
+        });
+        assert_eq!(of(neutral), (None, Vec::new()));
+        let (_, lines) = of(json!({
+            "num_beams": 4, "bad_words_ids": [[1]], "suppress_tokens": [7], "no_repeat_ngram_size": 3, "typical_p": 0.9,
+            "stop_strings": ["END"], "max_new_tokens": 64,
+        }));
+        let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
+        for name in [
+            "num_beams",
+            "bad_words_ids",
+            "suppress_tokens",
+            "no_repeat_ngram_size",
+            "typical_p",
+            "stop_strings",
+            "max_new_tokens",
+        ] {
+            assert!(line.contains(name), "{name}: {line}");
+        }
     }
 }

@@ -51,7 +51,7 @@ pub fn answer(
         prompt: prompt.tokens,
         images: prompt.images,
         sampling: settings.for_answer(),
-        logit_bias: Vec::new(),
+        logit_bias: prompt.forbidden.iter().map(|&token| (token, f32::NEG_INFINITY)).collect(),
         stop: StopRules {
             eos_tokens: text.eos.clone(),
             ..StopRules::after(settings.max_tokens.unwrap_or(room).min(room))

@@ -32,10 +32,10 @@ pub struct FitArgs {
     #[arg(long, visible_alias = "device", value_name = "NAMES", num_args = 0..=1, default_missing_value = "all")]
     pub devices: Vec<String>,
     /// Order of the devices [default: that of the list].
-    #[arg(long, value_enum, value_name = "KEY")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "KEY")]
     pub sort: Option<Sort>,
     /// Size fine-tuning instead of running.
-    #[arg(long, value_enum, value_name = "METHOD", conflicts_with_all = ["measure", "price", "svg", "users"])]
+    #[arg(long, value_enum, ignore_case = true, value_name = "METHOD", conflicts_with_all = ["measure", "price", "svg", "users"])]
     pub finetune: Option<Finetune>,
     /// Rank of adapters.
     #[arg(long, requires = "finetune", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=RANK_MAX))]
@@ -146,12 +146,16 @@ pub struct Price {
     pub per_hour: f64,
 }
 
+/// What may stand behind a price.
+const PER_HOUR: [&str; 6] = ["/h", "/hr", "/hour", "/hrs", "per hour", "an hour"];
+
 impl FromStr for Price {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = text.trim().trim_start_matches(['$', '€', '£']);
-        let number = number.strip_suffix("/h").or_else(|| number.strip_suffix("/hour")).unwrap_or(number);
+        let number = number.trim_start();
+        let number = PER_HOUR.iter().find_map(|end| number.strip_suffix(end)).unwrap_or(number);
         match number.trim().parse::<f64>() {
             Ok(per_hour) if per_hour.is_finite() && per_hour > 0.0 => Ok(Self { per_hour }),
             _ => Err("expected an amount above 0 per hour, such as 0.72/h".to_owned()),
@@ -168,6 +172,8 @@ mod tests {
         for (text, expected) in [
             ("0.72/h", Some(0.72)),
             ("$2/hour", Some(2.0)),
+            ("$0.5/hr", Some(0.5)),
+            ("$ 3 per hour", Some(3.0)),
             ("1", Some(1.0)),
             ("0/h", None),
             ("free", None),

@@ -128,7 +128,7 @@ impl Chat {
             // A path looks like a command.
             other => match self.without_pictures(line) {
                 Ok(Some(rest)) => self.follow(command::parse(&rest)),
-                Ok(None) => self.follow(other),
+                Ok(None) => refuse_file(line).and_then(|()| self.follow(other)),
                 Err(error) => Err(error),
             },
         };
@@ -373,6 +373,20 @@ impl Chat {
 }
 
 const CONTEXT_FULL: &str = "(the context is full; /clear starts a new conversation)";
+
+/// Tells a path of a file, typed or dropped as the whole line, from something to say.
+fn refuse_file(text: &str) -> Result<(), Error> {
+    let path = dragged::path(text.trim());
+    let is_path = !text.trim_start().starts_with(command::FENCE) && text.contains(['/', '.']);
+    match is_path && path.is_file() {
+        true => Err(Error::refused(format!(
+            "{} is a file: /read {} gives its text to the model. Within \"\"\" its name would be sent",
+            path.display(),
+            path.display()
+        ))),
+        false => Ok(()),
+    }
+}
 
 /// A message in short.
 fn excerpt(message: &Message) -> String {

@@ -8,9 +8,11 @@ mod find;
 mod finetune;
 mod measure;
 mod memory;
+mod named;
 mod picture;
 mod report;
 mod speed;
+mod spelling;
 mod subject;
 mod text;
 mod training_report;
@@ -61,7 +63,7 @@ pub fn run(args: &FitArgs) -> Result<(), Error> {
     // Asked about other devices, this one is left out unless it is to be measured.
     let here = match &measured {
         Some(measured) => devices::here(Some(&measured.roofline)),
-        None if args.devices.is_empty() => devices::here(Some(&Roofline::probe(load.threads)?)),
+        None if find::wants_here(&args.devices) => devices::here(Some(&Roofline::probe(load.threads)?)),
         None => None,
     };
     let picture = args.svg.as_ref().map(|path| (path, picture::draw(&subject, load, here.as_ref())));
@@ -70,13 +72,13 @@ pub fn run(args: &FitArgs) -> Result<(), Error> {
     if let Some((path, picture)) = picture {
         std::fs::write(path, picture).map_err(|source| Error::file(path, source))?;
     }
-    let mut out = shown::stdout();
+    let mut out = shown::paper();
     match (args.json, args.markdown) {
         (true, _) => {
             let json = serde_json::to_string_pretty(&report).expect("numbers and texts are JSON");
-            writeln!(out, "{json}")?;
+            writeln!(shown::stdout(), "{json}")?;
         }
-        (_, true) => text::markdown(&mut out, &report)?,
+        (_, true) => text::markdown(&mut shown::stdout(), &report)?,
         _ if args.verbose => text::formulas(&mut out, &report)?,
         _ => text::terminal(&mut out, &report)?,
     }

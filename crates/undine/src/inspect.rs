@@ -15,6 +15,7 @@ use crate::args::InspectArgs;
 use crate::error::Error;
 use crate::format::{Bytes, grouped};
 use crate::open;
+use crate::output;
 use crate::shown;
 use crate::template::{self, Origin};
 
@@ -41,13 +42,13 @@ pub fn parameters(checkpoint: &Checkpoint) -> u64 {
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<(), Error> {
     let checkpoint = open::open(args.model.as_deref())?;
-    let mut out = shown::stdout();
+    let mut out = shown::paper();
     if args.json {
         let mut json = describe(&checkpoint, args.model.as_deref());
         if args.tensors {
             json["tensors"] = tensors_json(&checkpoint);
         }
-        writeln!(out, "{}", serde_json::to_string_pretty(&json).expect("a JSON value is JSON"))?;
+        writeln!(shown::stdout(), "{}", serde_json::to_string_pretty(&json).expect("a JSON value is JSON"))?;
         return Ok(());
     }
     print(&mut out, &checkpoint, args.model.as_deref())?;
@@ -267,14 +268,20 @@ fn template_row(json: &Json) -> String {
     }
 }
 
+/// Columns that the table of types takes with all it says.
+const TYPES_COLUMNS: usize = 54;
+
 fn print_types(out: &mut impl Write, checkpoint: &Checkpoint) -> Result<(), Error> {
-    writeln!(out, "\n{:<8} {:>8} {:>16} {:>12} {:>6}", "type", "tensors", "parameters", "size", "share")?;
+    let is_narrow = output::columns().is_some_and(|columns| columns < TYPES_COLUMNS);
+    let of_parameters = |text: &str| if is_narrow { String::new() } else { format!(" {text:>16}") };
+    let head = of_parameters("parameters");
+    writeln!(out, "\n{:<8} {:>8}{head} {:>12} {:>6}", "type", "tensors", "size", "share")?;
     let types = types(checkpoint);
     let all: u64 = types.values().map(|total| total.bytes).sum();
     for (dtype, total) in types {
         let share = 100.0 * total.bytes as f64 / all.max(1) as f64;
-        let (parameters, size) = (grouped(total.parameters), Bytes(total.bytes));
-        writeln!(out, "{dtype:<8} {:>8} {parameters:>16} {size:>12} {share:>5.1}%", total.tensors)?;
+        let (parameters, size) = (of_parameters(&grouped(total.parameters)), Bytes(total.bytes));
+        writeln!(out, "{dtype:<8} {:>8}{parameters} {size:>12} {share:>5.1}%", total.tensors)?;
     }
     Ok(())
 }

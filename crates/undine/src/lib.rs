@@ -77,6 +77,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{FromArgMatches, Parser};
+use undine_hub::Access;
 
 use crate::args::{Cli, Command};
 use crate::error::Error;
@@ -108,7 +109,10 @@ fn run() -> Result<(), Error> {
     let words: Vec<OsString> = std::env::args_os().collect();
     #[cfg(unix)]
     let words = hidden_words::reveal(words)?;
-    let Rewritten { words, mut notes } = foreign::rewrite(words)?;
+    let Rewritten { words, mut notes, access } = foreign::rewrite(words)?;
+    if access == Access::Offline {
+        hub::stay_offline();
+    }
     let command = words.get(1).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     notes.extend(foreign::unheard(&command, names));

@@ -8,7 +8,10 @@ use std::thread::JoinHandle;
 
 use serde_json::Value as Json;
 use undine_core::{PromptImage, TokenId};
-use undine_text::{ChatInput, ChatTemplate, Reasoning, Tokenizer, ends_in_think};
+use undine_text::{
+    ChatInput, ChatTemplate, Reasoning, THINKING_SWITCHES, Tokenizer, answer_at_once, ends_in_think,
+    is_thinking_off,
+};
 use undine_weights::Checkpoint;
 
 use crate::error::Error;
@@ -113,6 +116,8 @@ pub struct Prompt {
     pub images: Vec<PromptImage>,
     /// Whether the answer may reason, or has already begun to.
     pub reasoning: Reasoning,
+    /// What the answer may not contain.
+    pub forbidden: Vec<TokenId>,
 }
 
 /// The checkpoint's tokenizer, if it has one.
@@ -164,7 +169,7 @@ impl ModelText {
             Some(pictures) => pictures.encode(text, &self.tokenizer)?,
             None => (self.tokenizer.encode(text, self.tokenizer.default_bos()), Vec::new()),
         };
-        Ok(Prompt { tokens, images, reasoning })
+        Ok(Prompt { tokens, images, reasoning, forbidden: Vec::new() })
     }
 
     /// Renders messages, or `None` for a model without a template.
@@ -174,10 +179,20 @@ impl ModelText {
         kwargs: &serde_json::Map<String, Json>,
     ) -> Result<Option<Prompt>, Error> {
         let Some(template) = &self.template else { return Ok(None) };
-        let input = ChatInput { messages, tools: None, add_generation_prompt: true, kwargs };
-        let text = template.render(&input)?;
+        let mut kwargs = kwargs.clone();
+        let is_off = is_thinking_off(&kwargs);
+        if is_off {
+            // Whichever of its names was used.
+            kwargs.entry(THINKING_SWITCHES[0]).or_insert(Json::Bool(false));
+        }
+        let input = ChatInput { messages, tools: None, add_generation_prompt: true, kwargs: &kwargs };
+        let mut text = template.render(&input)?;
+        let forbidden = match is_off {
+            true => answer_at_once(&self.tokenizer, template.traits(), &mut text),
+            false => Vec::new(),
+        };
         let reasoning = if ends_in_think(&text) { Reasoning::SplitStartInside } else { Reasoning::Split };
-        self.prompt(&text, reasoning).map(Some)
+        Ok(Some(Prompt { forbidden, ..self.prompt(&text, reasoning)? }))
     }
 
     /// A text to be continued as it is, but for placeholders of pictures.

@@ -14,7 +14,7 @@ use crate::format::{Bytes, grouped};
 use crate::recode::{Existing, check_place, mmproj_path, write};
 use crate::shown::{self, say};
 use crate::target::{self, Goal};
-use crate::{calibrate, hub, interrupt, memory};
+use crate::{calibrate, hub, interrupt, memory, output};
 
 /// One file to write.
 struct Job {
@@ -118,14 +118,23 @@ fn bits_per_weight(job: &Job) -> f64 {
     8.0 * job.plan.bytes(&job.source) as f64 / values(&job.source) as f64
 }
 
+/// Columns of what stands beside a tensor's name, where there is room for it.
+const BESIDE_COLUMNS: usize = 50;
+
 /// A line for each tensor and a total.
 fn report(job: &Job) -> Result<(), Error> {
-    let mut out = shown::stdout();
+    let mut out = shown::paper();
     let tensors = job.source.tensors();
     let names: Vec<String> = tensors.iter().map(|tensor| shown::line(&tensor.name)).collect();
     let width = names.iter().map(String::len).max().unwrap_or(0);
+    let is_narrow = output::columns().is_some_and(|columns| columns < width + BESIDE_COLUMNS);
     for ((tensor, name), recoding) in tensors.iter().zip(names).zip(&job.plan.recodings) {
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        if is_narrow {
+            let size = Bytes(tensor.bytes_as(recoding.dtype).unwrap_or(0));
+            writeln!(out, "{name}: {} -> {}, {size}", tensor.dtype(), recoding.dtype)?;
+            continue;
+        }
         writeln!(
             out,
             "{name:width$}  {:>18}  {:>6} -> {:<6}  {:>10}",

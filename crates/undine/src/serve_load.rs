@@ -132,7 +132,7 @@ impl LoadPlan {
                 },
                 image_cache_bytes: args.vision.image_cache_memory_bytes,
             },
-            chat_template: template.map(|path| text_file::read(path, TEMPLATE_BYTES_MAX)).transpose()?,
+            chat_template: template.map(read_template).transpose()?,
             executor: args.executor.clone(),
             answers: answer_options(&args.answers),
             requests: RequestDefaults {
@@ -245,6 +245,24 @@ fn vision(checkpoint: Arc<Checkpoint>, threads: usize) -> VisionFactory {
         let vision = session::vision(checkpoint, threads).map_err(|error| ExecutorError(error.chain()))?;
         Ok(vision.expect("the caller has seen the tower"))
     })
+}
+
+/// The chat template of the command line: a file, or, as vLLM takes it too, the template itself.
+fn read_template(given: &Path) -> Result<String, Error> {
+    let text = given.to_string_lossy();
+    if text.contains("{{") || text.contains("{%") {
+        return Ok(text.into_owned());
+    }
+    // llama.cpp has templates by name.
+    let is_name =
+        text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !text.ends_with(".jinja");
+    if is_name && !given.exists() {
+        return Err(Error::usage(format!(
+            "--chat-template {text}: expected a file with a Jinja template, or the template itself; none is known by a \
+             name, because a model brings its own, which is used without the flag"
+        )));
+    }
+    text_file::read(given, TEMPLATE_BYTES_MAX)
 }
 
 /// How images are cut, if the model takes any: as the checkpoint says, with the server's own options.

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, StdoutLock, Write};
 use std::panic::PanicHookInfo;
 
-use crate::wrap;
+use crate::{output, wrap};
 
 /// Characters of a text that has a line, or a part of one, to itself: some at the beginning, and some at the
 /// end.
@@ -149,6 +149,43 @@ pub(crate) use say;
 /// Standard output for tables and JSON.
 pub fn stdout() -> Escaping<StdoutLock<'static>> {
     Escaping(io::stdout().lock())
+}
+
+/// Standard output for people: on a terminal, lines are broken at blanks.
+pub fn paper() -> Paper<Escaping<StdoutLock<'static>>> {
+    Paper { out: stdout(), columns: output::columns(), line: Vec::new() }
+}
+
+/// Writes lines, broken where they would be wider than the terminal.
+pub struct Paper<W: Write> {
+    out: W,
+    /// `None` where there is no terminal: lines are left as they are.
+    columns: Option<usize>,
+    /// Of which the end has not come.
+    line: Vec<u8>,
+}
+
+impl<W: Write> Paper<W> {
+    fn write_lines(&mut self, end: usize) -> io::Result<()> {
+        let lines: Vec<u8> = self.line.drain(..end).collect();
+        let text = String::from_utf8_lossy(&lines);
+        self.out.write_all(wrap::wrapped(&text, self.columns).as_bytes())
+    }
+}
+
+impl<W: Write> Write for Paper<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if let Some(at) = self.line.iter().rposition(|&byte| byte == b'\n') {
+            self.write_lines(at + 1)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_lines(self.line.len())?;
+        self.out.flush()
+    }
 }
 
 /// Writes text with what must not be shown hidden; it may have lines and tabulators.

@@ -2,6 +2,7 @@
 //! `chat_template_kwargs.enable_thinking`.
 
 use serde_json::{Map, Value};
+use undine_text::{THINKING_SWITCHES, is_thinking_off};
 
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::{Fields, describe, excerpt};
@@ -12,14 +13,6 @@ pub(crate) const MINIMAL_EFFORT_TOKENS: u32 = 128;
 pub(crate) const LOW_EFFORT_TOKENS: u32 = 512;
 /// The same for "medium". "high" and above have no limit but `max_tokens`.
 pub(crate) const MEDIUM_EFFORT_TOKENS: u32 = 2048;
-
-/// The variables by which templates are told not to think, in the order of their fame.
-const SWITCHES: [&str; 2] = ["enable_thinking", "thinking"];
-
-/// Whether the arguments of a template say that the model shall not think.
-pub(crate) fn is_switched_off(kwargs: &Map<String, Value>) -> bool {
-    SWITCHES.iter().any(|name| kwargs.get(*name) == Some(&Value::Bool(false)))
-}
 
 /// How long a model may think.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +31,7 @@ pub(crate) enum Thinking {
 pub(crate) fn read_thinking(fields: &mut Fields, kwargs: &mut Map<String, Value>) -> ApiResult<Thinking> {
     let effort = read_effort(fields, kwargs)?;
     let budget = fields.integer("thinking_token_budget", -1..=i64::from(u32::MAX))?;
-    for name in SWITCHES {
+    for name in THINKING_SWITCHES {
         match kwargs.get(name) {
             None | Some(Value::Null | Value::Bool(_)) => {}
             Some(other) => {
@@ -47,7 +40,7 @@ pub(crate) fn read_thinking(fields: &mut Fields, kwargs: &mut Map<String, Value>
             }
         }
     }
-    if is_switched_off(kwargs) {
+    if is_thinking_off(kwargs) {
         return Ok(Thinking::Off);
     }
     Ok(match budget.map(u32::try_from) {

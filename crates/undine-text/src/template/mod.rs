@@ -7,6 +7,7 @@
 mod jinja;
 pub mod own;
 mod python_json;
+pub mod thinking;
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};

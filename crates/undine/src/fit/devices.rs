@@ -89,6 +89,31 @@ impl DevicePeaks {
     }
 }
 
+impl Device {
+    /// So many of it, as if the work were shared evenly.
+    pub fn times(&self, count: u32) -> Self {
+        if count == 1 {
+            return self.clone();
+        }
+        let times = f64::from(count);
+        Self {
+            name: format!("{count}x {}", self.name),
+            usable_bytes: self.usable_bytes * u64::from(count),
+            memory_bytes: self.memory_bytes * u64::from(count),
+            bytes_per_s: self.bytes_per_s.map(|bytes| bytes * times),
+            peaks: self.peaks.map(|peaks| DevicePeaks {
+                int8: peaks.int8 * times,
+                bf16: peaks.bf16 * times,
+                float: peaks.float * times,
+            }),
+            price: self.price.map(|price| price * times),
+            price_per_hour: self.price_per_hour.map(|price| price * times),
+            gigabytes: self.gigabytes * times,
+            ..self.clone()
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -196,27 +221,16 @@ impl Row {
     }
 
     fn several(&self, class: &str, one: &Device) -> Device {
-        let count = self.count.unwrap_or(1);
-        let times = f64::from(count);
-        let of = if count == 1 { one.name.clone() } else { format!("{count}x {}", one.name) };
+        let all = one.times(self.count.unwrap_or(1));
         Device {
-            name: format!("{} ({of})", self.name),
+            name: format!("{} ({})", self.name, all.name),
             class: class.to_owned(),
-            usable_bytes: one.usable_bytes * u64::from(count),
-            memory_bytes: one.memory_bytes * u64::from(count),
-            bytes_per_s: one.bytes_per_s.map(|bytes| bytes * times),
-            peaks: one.peaks.map(|peaks| DevicePeaks {
-                int8: peaks.int8 * times,
-                bf16: peaks.bf16 * times,
-                float: peaks.float * times,
-            }),
             price: self.price,
             price_per_hour: self.per_hour,
             shown: self.shown,
-            gigabytes: one.gigabytes * times,
             names: [self.name.clone()].into_iter().chain(self.also.iter().cloned()).collect(),
             source: format!("{}; {}", self.source, one.source),
-            kind: one.kind,
+            ..all
         }
     }
 }

@@ -4,46 +4,12 @@
 //! A name is cut into words where letters and digits meet, makers' names are left out, and what is left must
 //! occur in one of a device's names in the same order. A size of memory, or a number that is the device's,
 //! chooses among sizes. If some device has exactly that name, devices whose names only contain it are not
-//! meant: `4060` is not an RTX 4060 Ti.
+//! meant: `4060` is not an RTX 4060 Ti. Words at the end that make another device of it are never guessed.
 
-use super::devices::{Device, all};
+use super::devices::{Device, Kind, all};
+use super::spelling::{LAPTOP, counted, gigabytes_of, words};
 use crate::error::Error;
 
-/// Words that say who made or sells something, and other filler.
-const FILLER: [&str; 28] = [
-    "nvidia",
-    "geforce",
-    "rtx",
-    "gtx",
-    "amd",
-    "radeon",
-    "rx",
-    "instinct",
-    "intel",
-    "arc",
-    "apple",
-    "qualcomm",
-    "samsung",
-    "google",
-    "gpu",
-    "laptop",
-    "copilot",
-    "pc",
-    "developer",
-    "kit",
-    "inch",
-    "chip",
-    "ram",
-    "unified",
-    "memory",
-    "2024",
-    "2025",
-    "2026",
-];
-/// Screens of laptops and tablets, which their names may or may not say.
-const SCREENS: [&str; 7] = ["11", "13", "14", "15", "16", "24", "27"];
-/// What has such a screen.
-const WITH_SCREEN: [&str; 5] = ["macbook", "ipad", "pad", "imac", "zbook"];
 /// Class of what is not a device, but an offer to rent some.
 const OFFERS: &str = "cloud";
 /// All there are.
@@ -55,10 +21,49 @@ const SUGGESTED_MAX: usize = 4;
 /// Given as examples where nothing is alike.
 const EXAMPLES: &str = "RTX 4090, M4 Max 64GB, Raspberry Pi 5, A100 80GB, iPhone 16 Pro";
 
+/// Words for this machine, without blanks.
+const HERE: [&str; 12] = [
+    "here",
+    "this",
+    "thismachine",
+    "thiscomputer",
+    "thispc",
+    "thislaptop",
+    "mymachine",
+    "mycomputer",
+    "mypc",
+    "mylaptop",
+    "localhost",
+    "cpu",
+];
+/// Words at the end of a name that make another device of it: an iPhone 15 is no iPhone 15 Pro.
+const VARIANTS: [&str; 13] =
+    ["pro", "max", "ultra", "plus", "ti", "super", "xt", "xtx", "gre", "extreme", "air", "mini", "fe"];
+/// Kinds of a card's memory.
+const MEMORIES: [&str; 2] = ["hbm", "gddr"];
+
 /// A name as it is compared.
 struct Query {
     words: Vec<String>,
     gigabytes: Option<f64>,
+    place: Place,
+}
+
+/// Where a card is: those in laptops have the names of larger ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Laptop,
+    Anywhere,
+}
+
+impl Place {
+    /// What words say of it, and the others.
+    fn of(mut words: Vec<String>) -> (Vec<String>, Self) {
+        let count = words.len();
+        words.retain(|word| word != LAPTOP);
+        let place = if words.len() < count { Self::Laptop } else { Self::Anywhere };
+        (words, place)
+    }
 }
 
 /// How well a device fits a name.
@@ -80,12 +85,27 @@ pub fn find(wanted: &[String]) -> Result<Vec<Device>, Error> {
         return Ok(all().iter().filter(|device| device.shown).cloned().collect());
     }
     let mut found: Vec<Device> = Vec::new();
-    for name in wanted.iter().flat_map(|list| divided(list)) {
+    let names: Vec<String> = wanted.iter().flat_map(|list| divided(list)).collect();
+    if names.is_empty() {
+        return Err(Error::usage(format!(
+            "--devices: expected a name such as {EXAMPLES}, or `all`; found none"
+        )));
+    }
+    for name in names.into_iter().filter(|name| !is_here(name)) {
         let matching = named(&name).ok_or_else(|| unknown(&name))?;
         let new: Vec<Device> = matching.into_iter().filter(|device| !found.contains(device)).collect();
         found.extend(new);
     }
     Ok(found)
+}
+
+/// Whether this machine is among what is wanted; where nothing is, it is.
+pub fn wants_here(wanted: &[String]) -> bool {
+    wanted.is_empty() || wanted.iter().flat_map(|list| divided(list)).any(|name| is_here(&name))
+}
+
+fn is_here(name: &str) -> bool {
+    HERE.contains(&plain(name).as_str())
 }
 
 /// The parts between commas, but for those in parentheses.
@@ -110,21 +130,47 @@ fn divided(list: &str) -> Vec<String> {
 
 /// What a name means, or `None` if no device has it.
 fn named(name: &str) -> Option<Vec<Device>> {
-    let plain: String = name.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
+    let plain = plain(name);
     let class = plain.strip_suffix('s').unwrap_or(&plain);
     let of_class = |device: &&Device| plain == ALL || device.class == class || device.class == plain;
     let group: Vec<Device> = all().iter().filter(of_class).cloned().collect();
     if !group.is_empty() {
         return Some(group);
     }
+    let whole = matching(&Query::new(name));
+    if let Some((Match::Contained | Match::Exact, devices)) = whole {
+        return Some(devices);
+    }
+    let several = || {
+        let (count, one) = counted(name)?;
+        let devices = best(one)?;
+        Some(devices.into_iter().map(|device| device.times(count)).collect())
+    };
+    several().or_else(|| whole.map(|(_, devices)| devices)).or_else(|| best(name))
+}
+
+/// The devices of a name that says nothing of how many.
+fn best(name: &str) -> Option<Vec<Device>> {
     let query = Query::new(name);
+    let found = matching(&query).or_else(|| matching(&query.without_kind_of_memory()));
+    found.map(|(_, devices)| devices)
+}
+
+/// The devices that fit best.
+fn matching(query: &Query) -> Option<(Match, Vec<Device>)> {
     if query.words.is_empty() && query.gigabytes.is_none() {
         return None;
     }
     let matches: Vec<(Match, &Device)> =
         all().iter().filter_map(|device| query.fits(device).map(|fits| (fits, device))).collect();
     let best = matches.iter().map(|(fits, _)| *fits).max()?;
-    Some(matches.into_iter().filter(|(fits, _)| *fits == best).map(|(_, device)| device.clone()).collect())
+    let devices = matches.into_iter().filter(|(fits, _)| *fits == best).map(|(_, device)| device.clone());
+    Some((best, devices.collect()))
+}
+
+/// Letters and digits of a name.
+fn plain(name: &str) -> String {
+    name.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
 impl Query {
@@ -132,22 +178,50 @@ impl Query {
         let mut words = words(name);
         let gigabytes = words.iter().find_map(|word| gigabytes_of(word));
         words.retain(|word| gigabytes_of(word).is_none());
-        Self { words, gigabytes }
+        let (words, place) = Place::of(words);
+        Self { words, gigabytes, place }
+    }
+
+    /// `H100 80GB HBM3`: which kind of memory it is, few names say.
+    fn without_kind_of_memory(&self) -> Self {
+        let mut words: Vec<String> = Vec::new();
+        let mut is_kind = false;
+        for word in &self.words {
+            let is_number = word.chars().all(|c| c.is_ascii_digit());
+            let goes_on = is_kind && (is_number || word.len() == 1);
+            is_kind = goes_on || MEMORIES.contains(&word.as_str());
+            if !is_kind {
+                words.push(word.clone());
+            }
+        }
+        Self { words, ..*self }
     }
 
     fn fits(&self, device: &Device) -> Option<Match> {
         if self.gigabytes.is_some_and(|wanted| wanted != device.gigabytes) {
             return None;
         }
-        let fits = device.names.iter().filter_map(|name| self.fits_name(name, device.gigabytes)).max()?;
+        let fits = device
+            .names
+            .iter()
+            .filter_map(|name| self.fits_name(name, device.kind, device.gigabytes))
+            .max()?;
         Some(if fits == Match::Contained && device.class == OFFERS { Match::InOffer } else { fits })
     }
 
-    fn fits_name(&self, name: &str, gigabytes: f64) -> Option<Match> {
-        let known = words(name);
+    fn fits_name(&self, name: &str, kind: Kind, gigabytes: f64) -> Option<Match> {
+        let (known, place) = Place::of(words(name));
+        // A card's name in a laptop is another card.
+        if kind == Kind::Gpu && place != self.place {
+            return None;
+        }
         let kind = |words: &[&String]| {
-            let is_exact = words.len() == known.len();
-            is_in_order(words, &known).then_some(if is_exact { Match::Exact } else { Match::Contained })
+            let rest = behind(words, &known)?;
+            if words.len() == known.len() {
+                return Some(Match::Exact);
+            }
+            let is_other = rest.iter().any(|word| VARIANTS.contains(&word.as_str()));
+            (!is_other).then_some(Match::Contained)
         };
         let all: Vec<&String> = self.words.iter().collect();
         kind(&all).or_else(|| {
@@ -161,55 +235,25 @@ impl Query {
     }
 }
 
-/// `16gb` to 16.
-fn gigabytes_of(word: &str) -> Option<f64> {
-    word.strip_suffix("gb")?.parse().ok()
-}
-
-/// Whether `wanted` occurs in `known` in order, other words between them or not.
-fn is_in_order(wanted: &[&String], known: &[String]) -> bool {
-    let mut known = known.iter();
-    wanted.iter().all(|word| known.any(|other| other == *word))
-}
-
-/// The words of a name, in lower case, cut where letters and digits meet; sizes of memory are one word.
-fn words(name: &str) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    let mut before = None;
-    for c in name.to_lowercase().chars() {
-        let kind = (c.is_alphabetic(), c.is_numeric());
-        match (kind, before) {
-            ((false, false), _) => before = None,
-            (kind, Some(last)) if kind == last => words.last_mut().expect("one has begun").push(c),
-            (kind, _) => {
-                words.push(c.to_string());
-                before = Some(kind);
-            }
-        }
-    }
-    let has_screen = words.iter().any(|word| WITH_SCREEN.contains(&word.as_str()));
-    let mut joined: Vec<String> = Vec::new();
-    for word in words {
-        match joined.last_mut() {
-            Some(last) if (word == "gb" || word == "gib") && last.parse::<u32>().is_ok() => {
-                last.push_str("gb")
-            }
-            _ => joined.push(word),
-        }
-    }
-    let is_screen = |at: usize, word: &str| {
-        // The chip's number follows its letter: `M 4`.
-        has_screen && SCREENS.contains(&word) && at > 0
-    };
-    let kept =
-        joined.into_iter().enumerate().filter(|(at, word)| !is_screen(*at, word)).map(|(_, word)| word);
-    kept.filter(|word| !FILLER.contains(&word.as_str())).collect()
+/// What is left of `known` behind `wanted`, if that occurs in it in order, other words between them or not.
+fn behind<'a>(wanted: &[&String], known: &'a [String]) -> Option<&'a [String]> {
+    wanted.iter().try_fold(known, |rest, word| {
+        let at = rest.iter().position(|other| other == *word)?;
+        Some(&rest[at + 1..])
+    })
 }
 
 fn unknown(name: &str) -> Error {
     let wanted = words(name).join(" ");
+    let query = Query::new(name);
+    let meant: Vec<&String> = query.words.iter().collect();
     let score = |device: &Device| {
-        let of = |known: &String| strsim::jaro_winkler(&words(known).join(" "), &wanted);
+        let of = |known: &String| {
+            let known = words(known);
+            // The same with more words is what was meant, more often than not.
+            let is_longer = !meant.is_empty() && behind(&meant, &known).is_some();
+            strsim::jaro_winkler(&known.join(" "), &wanted) + if is_longer { 1.0 } else { 0.0 }
+        };
         device.names.iter().map(of).fold(0.0, f64::max)
     };
     let mut scored: Vec<(f64, &str)> =
@@ -299,6 +343,50 @@ mod tests {
             ("NVIDIA DGX A100 640GB", &["DGX A100 (8x A100 SXM 80GB)"]),
             ("g5.xlarge", &["AWS g5.xlarge (A10G 24GB)"]),
             ("Desktop DDR5-5600 64GB", &["Desktop DDR5-5600 64GB"]),
+            ("Server 8x DDR4-3200", &["Server 8x DDR4-3200 256GB"]),
+            // As nvidia-smi, clouds and schedulers print them.
+            ("NVIDIA A100-SXM4-80GB", &["A100 SXM 80GB"]),
+            ("NVIDIA A100-SXM4-40GB", &["A100 SXM 40GB"]),
+            ("NVIDIA A100 80GB PCIe", &["A100 PCIe 80GB"]),
+            ("NVIDIA A100-PCIE-40GB", &["A100 PCIe 40GB"]),
+            ("NVIDIA H100 80GB HBM3", &["H100 SXM 80GB"]),
+            ("H100 SXM5", &["H100 SXM 80GB"]),
+            ("NVIDIA H200", &["H200 141GB"]),
+            ("H200 SXM", &["H200 141GB"]),
+            ("H200 141GB HBM3e", &["H200 141GB"]),
+            ("H200 NVL", &["H200 NVL 141GB"]),
+            ("Tesla T4", &["T4 16GB"]),
+            ("Tesla V100-SXM2-16GB", &["V100 SXM 16GB"]),
+            ("Tesla V100-PCIE-32GB", &["V100 PCIe 32GB"]),
+            ("Tesla P40", &["P40 24GB"]),
+            ("NVIDIA GeForce GTX 1080 Ti", &["GTX 1080 Ti 11GB"]),
+            ("RTX 4090 24GB GDDR6X", &["RTX 4090 24GB"]),
+            ("NVIDIA RTX 6000 Ada Generation", &["RTX 6000 Ada 48GB"]),
+            ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", &["RTX PRO 6000 Blackwell 96GB"]),
+            ("NVIDIA RTX PRO 6000 Blackwell Server Edition", &["RTX PRO 6000 Blackwell 96GB"]),
+            ("AMD Instinct MI300X OAM", &["Instinct MI300X 192GB"]),
+            ("Standard_NC24ads_A100_v4", &["Azure NC24ads_A100_v4 (A100 PCIe 80GB)"]),
+            ("ml.g5.xlarge", &["AWS g5.xlarge (A10G 24GB)"]),
+            ("RTX 4080S", &["RTX 4080 SUPER 16GB"]),
+            ("4070TiS", &["RTX 4070 Ti SUPER 16GB"]),
+            ("8xH100 SXM", &["8x H100 SXM 80GB"]),
+            ("8x A100 SXM 80GB", &["8x A100 SXM 80GB"]),
+            ("2 x RTX 3090", &["2x RTX 3090 24GB"]),
+            ("2\u{d7}4090", &["2x RTX 4090 24GB"]),
+            ("RTX 4090 x2", &["2x RTX 4090 24GB"]),
+            ("T4:4", &["4x T4 16GB"]),
+            ("1x L4", &["L4 24GB"]),
+            ("RTX 4090 laptop", &["RTX 4090 Laptop 16GB"]),
+            ("NVIDIA GeForce RTX 4060 Laptop GPU", &["RTX 4060 Laptop 8GB"]),
+            ("laptop rtx 4070", &["RTX 4070 Laptop 8GB"]),
+            ("4080m", &["RTX 4080 Laptop 12GB"]),
+            ("5090 mobile", &["RTX 5090 Laptop 24GB"]),
+            ("RTX 4050", &["RTX 4050 Laptop 6GB"]),
+            ("iphone 15", &["iPhone 15 6GB"]),
+            ("Steam Deck", &["Steam Deck 16GB"]),
+            ("Intel N100", &["Intel N100 8GB", "Intel N100 16GB"]),
+            ("Ryzen 7 7840HS 64GB", &["Ryzen 7 7840HS 64GB"]),
+            ("arc b60", &["Arc Pro B60 24GB"]),
         ] {
             assert_eq!(names(wanted), expected, "{wanted}");
         }
@@ -316,6 +404,29 @@ mod tests {
     }
 
     #[test]
+    fn this_machine_is_named_in_words() {
+        for (wanted, is_here, others) in [
+            ("here", true, 0),
+            ("this machine, T4", true, 1),
+            ("CPU", true, 0),
+            ("localhost", true, 0),
+            ("T4", false, 1),
+        ] {
+            assert_eq!(wants_here(&[wanted.to_owned()]), is_here, "{wanted}");
+            assert_eq!(names(wanted).len(), others, "{wanted}");
+        }
+        assert!(wants_here(&[]));
+    }
+
+    #[test]
+    fn several_of_one_have_the_sum() {
+        let one = find(&["H100 SXM".to_owned()]).expect("known").remove(0);
+        let eight = find(&["8x H100 SXM".to_owned()]).expect("known").remove(0);
+        assert_eq!(eight.usable_bytes, 8 * one.usable_bytes);
+        assert_eq!(eight.bytes_per_s, one.bytes_per_s.map(|bytes| 8.0 * bytes));
+    }
+
+    #[test]
     fn near_misses_are_suggested() {
         for (wanted, part) in [
             ("RTX 4095", "RTX 4090 24GB"),
@@ -325,6 +436,18 @@ mod tests {
             ("M4 Max 100GB", "Apple M4 Max"),
             ("voodoo", "RTX 4090"),
             ("nvidia", "`all`"),
+            ("RTX 3060 8GB", "RTX 3060 12GB"),
+            ("Galaxy S24", "Galaxy S24 Ultra"),
+            ("GTX 1080", "GTX 1080 Ti"),
+            ("RX 7900", "RX 7900 XT"),
+            ("RTX 3080 laptop", "RTX 5080 Laptop"),
+            ("RX 7900M", "no such device"),
+            ("Snapdragon X2 Elite", "Snapdragon X2 Elite Extreme"),
+            ("0x H100", "no such device"),
+            ("9999999999x H100", "no such device"),
+            ("8x voodoo", "no such device"),
+            ("", "found none"),
+            (" , ,", "found none"),
         ] {
             let error = find(&[wanted.to_owned()]).expect_err(wanted).to_string();
             assert!(error.contains(part), "{wanted}: {error}");

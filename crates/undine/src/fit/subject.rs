@@ -11,11 +11,12 @@ use undine_quantize::Mix;
 use undine_weights::{Checkpoint, Weight};
 
 use super::memory::Tower;
+use super::named::Named;
 use crate::error::Error;
-use crate::synth::shapes::{self, MoeShape, Shape, SpecialLayout};
+use crate::synth::shapes::{MoeShape, Shape, SpecialLayout};
 use crate::synth::{plan, tensor_bytes, tower_config, tower_tensors};
 use crate::work::{self, Matrices, Part};
-use crate::{hub, inspect, open};
+use crate::{inspect, open};
 
 /// Quantization where neither the model nor the command line says one.
 const MIX_DEFAULT: Mix = Mix::Q4_K_M;
@@ -121,6 +122,9 @@ impl Subject {
     /// Finds the model: a path first, else a shape's name; without one the demo model.
     pub fn find(model: Option<&str>, mix: Option<Mix>) -> Result<Self, Error> {
         let Some(name) = model else { return Self::of_checkpoint(None, mix) };
+        // `model.gguf:latest`, for who comes from Ollama.
+        let plain = name.strip_suffix(":latest").filter(|plain| Path::new(plain).exists());
+        let name = plain.unwrap_or(name);
         let path = Path::new(name);
         let is_folder_without_weights = path.join("config.json").is_file() && !has_weights(path);
         if path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
@@ -139,17 +143,16 @@ impl Subject {
                  `undine synth --list` has; found no such file and no such name"
             ))
         };
-        // A name on the hub stands for a shape: nothing is fetched to be sized.
-        let checkpoint = hub::checkpoint_name(path);
-        let name = checkpoint.as_deref().unwrap_or(name);
-        let Some(shape) = shapes::find(name) else {
+        let Some(named) = Named::read(name) else {
             // A path to nothing is told what is near.
             let error = ModelName::parse(path)
                 .err()
                 .filter(|error| matches!(error, undine_hub::Error::NoFileHere { .. }));
             return Err(error.map_or_else(unknown, Error::from));
         };
-        let asked = name.rsplit('/').next().unwrap_or(name);
+        let mix = named.mix(mix)?;
+        let (shape, name) = (named.shape, named.checkpoint);
+        let asked = name.rsplit('/').next().unwrap_or(&name);
         let known = shape.names.iter().find(|known| {
             known.eq_ignore_ascii_case(asked) || known.eq_ignore_ascii_case(&format!("LFM2-{asked}"))
         });

@@ -8,6 +8,15 @@ use super::verdict::{WELL_SHARE, WELL_TOKENS_PER_S, rounded};
 use crate::args_fit::Sort;
 use crate::error::Error;
 use crate::format::{Bytes, grouped};
+use crate::output;
+use crate::wrap::COLUMNS_MIN;
+
+/// Columns of a table that a narrow terminal has too: what it is about, and the answer.
+const FIRST_COLUMNS: usize = 2;
+/// Between two columns.
+const GAP: &str = "  ";
+/// In the place of the end of a name.
+const DOTS: &str = "...";
 
 /// A table: its heading and rows, the first column to the left and the others to the right.
 pub struct Table {
@@ -15,23 +24,64 @@ pub struct Table {
     pub head: Vec<String>,
     /// As many cells each.
     pub rows: Vec<Vec<String>>,
+    /// The column that is left out last.
+    pub main: usize,
 }
 
 impl Table {
-    /// Writes it with columns under each other.
+    /// Writes it with columns under each other, as many as a terminal has room for.
     pub fn write(&self, out: &mut impl Write) -> Result<(), Error> {
-        let all = || [&self.head].into_iter().chain(&self.rows);
-        let widths: Vec<usize> = (0..self.head.len())
-            .map(|i| all().map(|row| row[i].chars().count()).max().unwrap_or(0))
-            .collect();
-        for row in all() {
+        self.write_within(out, output::columns())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Vec<String>> {
+        [&self.head].into_iter().chain(&self.rows)
+    }
+
+    fn width_of(&self, column: usize) -> usize {
+        self.all().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    }
+
+    /// Those of its columns that fit: the first two, the main one, then the last ones. A first one that is
+    /// too wide even so is cut.
+    fn within(&self, columns: usize) -> Self {
+        let count = self.head.len();
+        let first = count.min(FIRST_COLUMNS);
+        let width = |kept: &[usize]| -> usize { kept.iter().map(|&at| self.width_of(at) + GAP.len()).sum() };
+        let mut kept: Vec<usize> = (0..first).collect();
+        let mut behind: Vec<usize> = Vec::new();
+        let others = (first..count).rev().filter(|&at| at != self.main);
+        for at in std::iter::once(self.main).chain(others) {
+            if width(&kept) + width(&behind) + self.width_of(at) <= columns {
+                behind.push(at);
+            }
+        }
+        behind.sort_unstable();
+        kept.extend(behind);
+        let over = width(&kept).saturating_sub(GAP.len() + columns);
+        let name_chars = self.width_of(0).saturating_sub(over).max(DOTS.len() + 1);
+        let cut = |text: &String| match text.chars().count() > name_chars {
+            true => text.chars().take(name_chars - DOTS.len()).collect::<String>() + DOTS,
+            false => text.clone(),
+        };
+        let of = |row: &Vec<String>| -> Vec<String> {
+            kept.iter().map(|&at| if at == 0 { cut(&row[0]) } else { row[at].clone() }).collect()
+        };
+        Self { head: of(&self.head), rows: self.rows.iter().map(of).collect(), main: 0 }
+    }
+
+    fn write_within(&self, out: &mut impl Write, columns: Option<usize>) -> Result<(), Error> {
+        let narrow = columns.filter(|&columns| columns >= COLUMNS_MIN).map(|columns| self.within(columns));
+        let table = narrow.as_ref().unwrap_or(self);
+        let widths: Vec<usize> = (0..table.head.len()).map(|at| table.width_of(at)).collect();
+        for row in table.all() {
             let cells = row.iter().zip(&widths).enumerate();
             let text = |(i, (cell, &width)): (usize, (&String, &usize))| match i {
                 0 => format!("{cell:<width$}"),
                 _ => format!("{cell:>width$}"),
             };
             let texts: Vec<String> = cells.map(text).collect();
-            writeln!(out, "{}", texts.join("  ").trim_end())?;
+            writeln!(out, "{}", texts.join(GAP).trim_end())?;
         }
         Ok(())
     }
@@ -156,6 +206,7 @@ fn devices(report: &Report) -> Table {
     }
     head.push(format!("context for {}", report.users));
     head.push(format!("users at {}", grouped(report.context.into())));
+    let main = head.len();
     head.push("decode".to_owned());
     if report.users > 1 {
         head.push(format!("of {}", report.users));
@@ -168,7 +219,7 @@ fn devices(report: &Report) -> Table {
         head.push("price".to_owned());
     }
     let rows = report.devices.iter().map(|fit| row(report, fit)).collect();
-    Table { head, rows }
+    Table { head, rows, main }
 }
 
 /// Where something does not fit.
@@ -286,4 +337,35 @@ pub fn marks_line() -> String {
         "runs: well with at most {:.0}% of the memory for models and {WELL_TOKENS_PER_S:.0} tok/s or more, tight if it fits otherwise",
         100.0 * WELL_SHARE
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cells: [&str; 5]) -> Vec<String> {
+        cells.map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns() {
+        let head = row(["device", "runs", "for models", "decode", "prefill"]);
+        let table = Table {
+            head,
+            rows: vec![row(["Snapdragon 8 Elite", "well", "6.00 GiB", "<100", "unknown"])],
+            main: 3,
+        };
+        let written = |columns: Option<usize>| {
+            let mut out = Vec::new();
+            table.write_within(&mut out, columns).expect("memory takes all");
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(written(Some(100)), written(None));
+        assert_eq!(written(Some(40)), "device              runs  decode\nSnapdragon 8 Elite  well    <100\n");
+        assert_eq!(written(Some(20)), "device          runs\nSnapdragon ...  well\n");
+        for columns in COLUMNS_MIN..60 {
+            let text = written(Some(columns));
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::devices::{self, Device};
+use super::find;
 use super::finetune::{self, Experts, Training, TrainingDemand};
 use super::subject::Subject;
 use super::text::Table;
@@ -13,6 +14,9 @@ use crate::args_fit::{Finetune, FitArgs, Sort};
 use crate::error::Error;
 use crate::format::{Bytes, grouped};
 use crate::shown;
+
+/// Every matrix, as a target.
+const ALL_LINEAR: &str = "all-linear";
 
 /// What is said.
 #[derive(Serialize)]
@@ -42,11 +46,17 @@ pub fn run(subject: &Subject, method: Finetune, listed: Vec<Device>, args: &FitA
         method,
         rank: args.rank,
         tokens: args.tokens.into(),
-        targets: args.targets.clone(),
+        // As PEFT calls what is the default here.
+        targets: args
+            .targets
+            .iter()
+            .filter(|target| !target.eq_ignore_ascii_case(ALL_LINEAR))
+            .cloned()
+            .collect(),
         experts,
     };
     let demand = TrainingDemand::new(&subject.config, subject.parameters, &training)?;
-    let here = if args.devices.is_empty() { devices::here(None) } else { None };
+    let here = if find::wants_here(&args.devices) { devices::here(None) } else { None };
     let fit = |device: Device| {
         let runs = Mark::new(demand.total_bytes, &device, None);
         TrainingFit { fits: runs != Mark::No, runs, device }
@@ -79,10 +89,10 @@ pub fn run(subject: &Subject, method: Finetune, listed: Vec<Device>, args: &FitA
 }
 
 fn write(report: &TrainingReport, args: &FitArgs) -> Result<(), Error> {
-    let mut out = shown::stdout();
+    let mut out = shown::paper();
     if args.json {
         let json = serde_json::to_string_pretty(report).expect("numbers and texts are JSON");
-        writeln!(out, "{json}")?;
+        writeln!(shown::stdout(), "{json}")?;
         return Ok(());
     }
     writeln!(out, "{}", report.verdict)?;
@@ -112,6 +122,7 @@ fn write(report: &TrainingReport, args: &FitArgs) -> Result<(), Error> {
     let table = Table {
         head: ["device", "runs", "for models"].map(str::to_owned).to_vec(),
         rows: report.devices.iter().map(row).collect(),
+        main: 2,
     };
     match args.markdown {
         true => table.write_markdown(&mut out)?,

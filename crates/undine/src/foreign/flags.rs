@@ -1,8 +1,8 @@
-//! The flags of llama.cpp's programs and of Ollama.
+//! The flags of llama.cpp's programs, and the names of the model that other programs have.
 
-use super::Meaning::{Always, Judged, KvType, Model, Own, Read, RepoFile, Sampling, Unless, Words};
+use super::Meaning::{Always, Judged, KvType, Model, Offline, Own, Read, RepoFile, Sampling, Unless, Words};
 use super::Takes::{self, Nothing, OneOf, Value};
-use super::Verdict::{NoEffect, Only, Refused};
+use super::Verdict::{NoEffect, Refused};
 use super::{Meaning, Row, values};
 
 const RUN: &[&str] = &["run"];
@@ -12,10 +12,24 @@ const BENCH: &[&str] = &["bench"];
 const QUANTIZE: &[&str] = &["quantize"];
 const EVAL: &[&str] = &["eval", "calibrate"];
 const PULL: &[&str] = &["pull"];
-const SHOW: &[&str] = &["show"];
 /// Those that compute.
 const ENGINE: &[&str] =
     &["run", "serve", "batch", "bench", "bench-throughput", "bench-latency", "eval", "calibrate"];
+/// Those that may fetch a model.
+const HUB: &[&str] = &[
+    "run",
+    "serve",
+    "batch",
+    "inspect",
+    "bench",
+    "bench-throughput",
+    "bench-latency",
+    "eval",
+    "calibrate",
+    "quantize",
+    "convert",
+    "pull",
+];
 /// Those that take a model as their first argument.
 const MODEL: &[&str] = &[
     "run",
@@ -36,12 +50,12 @@ const SWITCH: Takes = OneOf(&["on", "off", "auto", "0", "1", "true", "false", "e
 const OFF: &[&str] = &["0", "off", "false", "none", "disabled", "-1", "auto", ""];
 
 const NO_GPU: &str = "there is no GPU backend; everything is computed on the CPU";
-const ONE_MACHINE: &str = "one process computes on this machine";
+pub(super) const ONE_MACHINE: &str = "one process computes on this machine";
 const NO_ADAPTERS: &str = "adapters are not applied at run time; merge them into the model first";
 const NO_DRAFT: &str = "nothing is speculated; answers are the same without";
 const OWN_ROPE: &str = "positions are as the model's own configuration has them";
 const OWN_METADATA: &str = "a model's metadata is used as it is; edit the file";
-const UNCONSTRAINED: &str =
+pub(super) const UNCONSTRAINED: &str =
     "`undine run` does not constrain answers; `undine serve` does, with response_format in a request";
 const FILTERS: &str = "tokens are chosen by temperature, top-k, top-p, min-p and the three penalties";
 const PAGES: &str = "memory is mapped and copied as --huge-pages says";
@@ -50,11 +64,15 @@ const BATCHES: &str = "prompts are computed in steps of a fixed size; the answer
 const FOUND: &str = "what has been computed is found again by itself";
 const NO_LOG: &str = "there is no log to set; --verbose prints numbers";
 const NO_PAGE: &str = "there is no page in the server; any client of OpenAI's interface works with it";
+const ONE_MODEL: &str = "a server has one model: `undine serve MODEL`, and another one on another port";
 const TOKEN: &str = "put the token into HF_TOKEN; a command line is no place for secrets";
-const NO_DAEMON: &str =
-    "no program stays in the background; a model leaves memory with the command that runs it";
 
-const fn row(on: &'static [&'static str], names: &'static str, takes: Takes, meaning: Meaning) -> Row {
+pub(super) const fn row(
+    on: &'static [&'static str],
+    names: &'static str,
+    takes: Takes,
+    meaning: Meaning,
+) -> Row {
     Row { on, names, takes, meaning }
 }
 
@@ -62,9 +80,8 @@ const fn row(on: &'static [&'static str], names: &'static str, takes: Takes, mea
 pub(super) const FLAGS: &[Row] = &[
     // Which model.
     row(MODEL, "-m", Value, Model),
-    row(RUN, "--model", Value, Model),
-    row(BENCH, "--model", Value, Model),
-    row(EVAL, "--model", Value, Model),
+    row(&["run", "bench", "eval", "calibrate", "inspect", "show", "fit", "pull"], "--model", Value, Model),
+    row(MODEL, "--model-path --model-id", Value, Model),
     row(&["bench-serve"], "-m", Value, Own("--model")),
     row(MODEL, "-hf -hfr --hf-repo", Value, Model),
     row(PULL, "-hf -hfr --hf-repo", Value, Model),
@@ -91,12 +108,7 @@ pub(super) const FLAGS: &[Row] = &[
     ),
     row(BOTH, "--lora-init-without-apply", Nothing, Judged(Refused(NO_ADAPTERS))),
     row(ENGINE, "--override-kv", Value, Judged(Refused(OWN_METADATA))),
-    row(
-        ENGINE,
-        "--offline",
-        Nothing,
-        Judged(NoEffect("set HF_HUB_OFFLINE=1; what is in the cache is never fetched again")),
-    ),
+    row(HUB, "--offline", Nothing, Offline),
     row(BOTH, "--check-tensors", Nothing, Always),
     row(
         BOTH,
@@ -167,9 +179,19 @@ pub(super) const FLAGS: &[Row] = &[
     row(BENCH, "-b --batch-size", Value, Judged(NoEffect(BATCHES))),
     row(BENCH, "-ub --ubatch-size", Value, Own("--ubatch")),
     // How much.
-    row(RUN, "-c --ctx-size --ctx --max-model-len --context-length", Value, Read(values::context)),
-    row(SERVE, "-c --ctx-size --ctx", Value, Read(values::context)),
-    row(RUN, "-n --predict --n-predict --num-predict --max-tokens", Value, Read(values::most_tokens)),
+    row(RUN, "-c --ctx-size --ctx --max-model-len --context-length --num-ctx", Value, Read(values::context)),
+    row(
+        SERVE,
+        "-c --ctx-size --ctx --context-length --num-ctx --max-seq-len --max-total-tokens",
+        Value,
+        Read(values::context),
+    ),
+    row(
+        RUN,
+        "-n --predict --n-predict --num-predict --max-tokens --max-new-tokens",
+        Value,
+        Read(values::most_tokens),
+    ),
     row(SERVE, "-n --predict --n-predict", Value, Unless(OFF, NoEffect("clients say max_tokens"))),
     row(SERVE, "-np --parallel", Value, Read(values::parallel)),
     row(
@@ -362,7 +384,7 @@ pub(super) const FLAGS: &[Row] = &[
     row(SERVE, "--ssl-cert-file", Value, Own("--ssl-certfile")),
     row(
         SERVE,
-        "-to --timeout --threads-http --sleep-idle-seconds --models-max",
+        "-to --timeout --threads-http",
         Value,
         Judged(NoEffect("connections and waiting are bounded; see --max-connections")),
     ),
@@ -386,13 +408,18 @@ pub(super) const FLAGS: &[Row] = &[
         Nothing,
         Judged(NoEffect("requests are always computed together")),
     ),
-    row(SERVE, "--webui --ui --models-autoload --no-models-autoload", Nothing, Judged(NoEffect(NO_PAGE))),
+    row(SERVE, "--webui --ui", Nothing, Judged(NoEffect(NO_PAGE))),
     row(SERVE, "--no-webui --no-ui", Nothing, Always),
+    row(SERVE, "--path --webui-config --webui-config-file", Value, Judged(NoEffect(NO_PAGE))),
+    row(SERVE, "--media-path", Value, Own("--allowed-local-media-path")),
+    row(SERVE, "--models-dir --models-preset", Value, Judged(Refused(ONE_MODEL))),
+    row(SERVE, "--models-max", Value, Judged(NoEffect(ONE_MODEL))),
+    row(SERVE, "--models-autoload --no-models-autoload", Nothing, Judged(NoEffect(ONE_MODEL))),
     row(
         SERVE,
-        "--path --webui-config --webui-config-file --models-dir --models-preset --media-path",
+        "--sleep-idle-seconds",
         Value,
-        Judged(NoEffect(NO_PAGE)),
+        Judged(NoEffect("a model stays in memory until its server ends")),
     ),
     row(
         SERVE,
@@ -458,38 +485,4 @@ pub(super) const FLAGS: &[Row] = &[
         Judged(Refused("--tensor-type PATTERN=TYPE chooses types; metadata and layers stay as they are")),
     ),
     row(QUANTIZE, "--keep-split", Nothing, Judged(NoEffect("one file is written"))),
-    // Ollama.
-    row(RUN, "--nowordwrap", Nothing, Words(&["--no-word-wrap"])),
-    row(RUN, "--hidethinking", Nothing, Words(&["--hide-thinking"])),
-    row(RUN, "--think", OneOf(&["true", "false", "high", "medium", "low", "on", "off"]), Read(values::think)),
-    row(RUN, "--format", Value, Judged(Refused(UNCONSTRAINED))),
-    row(RUN, "--keepalive --keep-alive", Value, Judged(NoEffect(NO_DAEMON))),
-    row(
-        &["run", "pull"],
-        "--insecure",
-        Nothing,
-        Judged(Refused("HF_ENDPOINT names another hub, http:// included")),
-    ),
-    row(RUN, "--dimensions", Value, Judged(Refused("models here generate text; there are no embeddings"))),
-    row(
-        RUN,
-        "--truncate --experimental --experimental-yolo",
-        Nothing,
-        Judged(NoEffect("it belongs to embeddings and agents of Ollama")),
-    ),
-    row(SHOW, "-v --verbose", Nothing, Judged(NoEffect("`undine inspect --tensors` lists every tensor"))),
-    row(
-        SHOW,
-        "--modelfile --parameters --system --template --license",
-        Nothing,
-        Judged(NoEffect("all there is to know is shown; there are no Modelfiles")),
-    ),
-    // vLLM on `run`.
-    row(
-        RUN,
-        "--trust-remote-code --enforce-eager",
-        Nothing,
-        Judged(NoEffect("a checkpoint's code is never run")),
-    ),
-    row(RUN, "--tensor-parallel-size -tp", Value, Judged(Only(&["1"], ONE_MACHINE))),
 ];

@@ -7,6 +7,7 @@
 mod commands;
 mod environment;
 mod flags;
+mod others;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -73,6 +74,10 @@ enum Meaning {
     Model,
     /// A file of the repository that is the model.
     RepoFile,
+    /// The file to write, which is the last argument here.
+    Out,
+    /// Nothing is fetched.
+    Offline,
     /// A sampling default of the server, under its name in a generation_config.json.
     Sampling(&'static str),
     /// The type of keys, or of values.

@@ -7,22 +7,26 @@ use std::vec::IntoIter;
 
 use clap::CommandFactory;
 use serde_json::{Map, Value as Json};
+use undine_hub::Access;
 use undine_quantize::Mix;
 
 use super::commands::{self, CommandMeaning};
-use super::flags::FLAGS;
+use super::flags;
+use super::others;
 use super::values;
 use super::{Meaning, Row, Takes};
 use crate::args::Cli;
 use crate::error::Error;
 
 /// A command line in this program's words.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rewritten {
     /// It.
     pub words: Vec<OsString>,
     /// What was meant and is not so, a sentence each.
     pub notes: Vec<String>,
+    /// Whether models may be fetched.
+    pub access: Access,
 }
 
 /// Commands that have commands.
@@ -37,11 +41,11 @@ const KV_TYPES: [&str; 3] = ["q8_0", "float16", "float32"];
 pub fn rewrite(words: Vec<OsString>) -> Result<Rewritten, Error> {
     let words = with_command(words)?;
     let Some(command) = words.get(1).and_then(|word| word.to_str()).map(str::to_owned) else {
-        return Ok(Rewritten { words, notes: Vec::new() });
+        return Ok(Rewritten { words, notes: Vec::new(), access: Access::Online });
     };
     let cli = Cli::command();
     let Some(mut parsed) = cli.find_subcommand(&command) else {
-        return Ok(Rewritten { words, notes: Vec::new() });
+        return Ok(Rewritten { words, notes: Vec::new(), access: Access::Online });
     };
     let (mut command, mut head) = (command, 2);
     if command == NESTED
@@ -66,7 +70,10 @@ pub fn rewrite(words: Vec<OsString>) -> Result<Rewritten, Error> {
         "quantize" => rest.extend(line.as_quantize()?),
         _ => rest.extend(line.words),
     }
-    Ok(Rewritten { words: rest, notes: line.notes })
+    // Last, as it is here, wherever its flag stood.
+    rest.extend(line.out);
+    let access = if line.is_offline { Access::Offline } else { Access::Online };
+    Ok(Rewritten { words: rest, notes: line.notes, access })
 }
 
 /// The words with a command of this program in the second place, if there is any in sight.
@@ -104,6 +111,8 @@ struct Line {
     notes: Vec<String>,
     model: Option<OsString>,
     repo_file: Option<String>,
+    out: Option<OsString>,
+    is_offline: bool,
     sampling: Map<String, Json>,
     kv_types: Vec<&'static str>,
 }
@@ -138,20 +147,24 @@ impl Pass<'_> {
                     self.line.words.push(word);
                 }
                 None => {
-                    let value = (value.is_none() && self.takes_value(name)).then(|| words.next()).flatten();
-                    self.line.words.push(word);
-                    self.line.words.extend(value);
+                    let own = self.own(name);
+                    let takes_value = own.is_some_and(|arg| arg.get_action().takes_values());
+                    let next = (value.is_none() && takes_value).then(|| words.next()).flatten();
+                    // In any of its spellings; what is unknown is shown as it was typed.
+                    let folded = own.is_some().then(|| with_hyphens(text)).filter(|_| name.starts_with("--"));
+                    self.line.words.push(folded.map_or(word, OsString::from));
+                    self.line.words.extend(next);
                 }
             }
         }
         Ok(self.line)
     }
 
-    /// Whether a flag of this program's own is followed by a value.
-    fn takes_value(&self, name: &str) -> bool {
-        let is_named = |arg: &clap::Arg| match name.strip_prefix("--") {
+    /// The flag of this program's own that has this name.
+    fn own(&self, name: &str) -> Option<&clap::Arg> {
+        let long = name.strip_prefix("--").map(with_hyphens);
+        let is_named = |arg: &&clap::Arg| match &long {
             Some(long) => {
-                let long = long.replace('_', "-");
                 arg.get_long().is_some_and(|known| known == long)
                     || arg.get_all_aliases().is_some_and(|known| known.contains(&long.as_str()))
             }
@@ -165,7 +178,7 @@ impl Pass<'_> {
                             .is_some_and(|known| known.iter().any(|c| Some(*c) == letter)))
             }
         };
-        self.parsed.get_arguments().any(|arg| is_named(arg) && arg.get_action().takes_values())
+        self.parsed.get_arguments().find(is_named)
     }
 
     /// Follows a row of the table.
@@ -203,6 +216,8 @@ impl Pass<'_> {
                 line.notes.extend(said.note);
             }
             Meaning::Model => line.model = Some(a_model(flag, value)?),
+            Meaning::Out => line.out = value,
+            Meaning::Offline => line.is_offline = true,
             Meaning::RepoFile => line.repo_file = Some(text),
             Meaning::Sampling(name) => {
                 let number = text.trim().parse::<f64>().ok().and_then(serde_json::Number::from_f64);
@@ -225,12 +240,18 @@ impl Pass<'_> {
     }
 }
 
+/// A word with hyphens in its flag's name, as Python's programs take both; its value stays.
+fn with_hyphens(word: &str) -> String {
+    let (name, value) = word.split_at(word.find('=').unwrap_or(word.len()));
+    name.replace('_', "-") + value
+}
+
 /// The row of a flag, however it is spelled.
 fn find(command: &str, name: &str) -> Option<&'static Row> {
-    let name = if name.starts_with("--") { name.replace('_', "-") } else { name.to_owned() };
+    let name = if name.starts_with("--") { with_hyphens(name) } else { name.to_owned() };
     let is_named =
         |row: &&Row| row.on.contains(&command) && row.names.split_whitespace().any(|known| known == name);
-    FLAGS.iter().find(is_named)
+    flags::FLAGS.iter().chain(others::FLAGS).find(is_named)
 }
 
 /// What stands after a flag that names a model: without one, another model would be taken.

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use undine_hub::Access;
+
 use super::{Rewritten, rewrite};
 
 /// What becomes of a command line.
@@ -38,11 +40,11 @@ fn shown(words: &[OsString]) -> String {
 fn check(lines: &[(&str, Becomes)]) {
     for (line, expected) in lines {
         match (rewrite(words(line)), expected) {
-            (Ok(Rewritten { words, notes }), Words(expected)) => {
+            (Ok(Rewritten { words, notes, .. }), Words(expected)) => {
                 assert_eq!(shown(&words), *expected, "{line}");
                 assert!(notes.is_empty(), "{line}: {notes:?}");
             }
-            (Ok(Rewritten { words, notes }), Noted(expected, parts)) => {
+            (Ok(Rewritten { words, notes, .. }), Noted(expected, parts)) => {
                 assert_eq!(shown(&words), *expected, "{line}");
                 assert_eq!(notes.len(), parts.len(), "{line}: {notes:?}");
                 for (note, part) in notes.iter().zip(*parts) {
@@ -323,4 +325,62 @@ fn lines_of_ollama_mean_what_they_mean_there_or_say_why_not() {
         ("undine dance", Words("undine dance")),
         ("undine", Words("undine")),
     ]);
+}
+
+#[test]
+fn flags_are_known_with_underscores() {
+    check(&[
+        (
+            "undine run m --top_p 0.9 --min_p=0.1 --top_k=5 --repetition_penalty 1.1 --show_thinking hi",
+            Words(
+                "undine run m --top-p 0.9 --min-p=0.1 --top-k=5 --repetition-penalty 1.1 --show-thinking hi",
+            ),
+        ),
+        ("undine run m -p --top_p", Words("undine run m -p --top_p")),
+        ("undine run m --stop=a_b --stop --c_d", Words("undine run m --stop=a_b --stop --c_d")),
+        ("undine run m --no_such_flag", Words("undine run m --no_such_flag")),
+        ("undine fit m --train_experts", Words("undine fit m --train-experts")),
+        ("undine pull a/b --cache_dir x_y", Words("undine pull a/b --cache-dir x_y")),
+        ("undine bench throughput m --input_len 8", Words("undine bench throughput m --input-len 8")),
+        ("undine run m -- --top_p", Words("undine run m -- --top_p")),
+    ]);
+}
+
+#[test]
+fn flags_of_other_servers_and_converters_are_known() {
+    check(&[
+        ("undine run m --max-new-tokens 9", Words("undine run m --max-tokens 9")),
+        ("undine run m --max_new_tokens=9", Words("undine run m --max-tokens 9")),
+        ("undine run m --num_ctx 4096", Words("undine run m --max-model-len 4096")),
+        ("undine serve m --max-seq-len 4096", Words("undine serve m --max-model-len 4096")),
+        ("undine serve m --context-length 4096", Words("undine serve m --max-model-len 4096")),
+        ("undine serve --model-path m", Words("undine serve m")),
+        ("undine serve m --disable-radix-cache", Words("undine serve m --no-enable-prefix-caching")),
+        ("undine serve m --max-running-requests 8", Words("undine serve m --max-num-seqs 8")),
+        ("undine serve m --tp-size 2", Refused("expected 1, found 2")),
+        ("undine serve --models-dir x", Refused("a server has one model")),
+        ("undine serve m --models-max 4", Noted("undine serve m", &["one model"])),
+        ("undine fit --model LFM2-1.2B", Words("undine fit LFM2-1.2B")),
+        ("undine inspect --model m", Words("undine inspect m")),
+        ("undine convert in --outfile x.gguf", Words("undine convert in x.gguf")),
+        ("undine convert --outfile x.gguf in", Words("undine convert in x.gguf")),
+        ("undine convert in --outfile x.gguf --outtype bf16", Words("undine convert in --type bf16 x.gguf")),
+        ("undine convert in --outfile x --outtype q8_0", Refused("undine quantize IN OUT Q8_0")),
+        ("undine convert in --outfile x --outtype z", Refused("expected auto, f32, f16 or bf16")),
+    ]);
+}
+
+#[test]
+fn offline_is_meant() {
+    for (line, expected) in [
+        ("undine run a/b --offline hi", Access::Offline),
+        ("undine serve a/b --offline", Access::Offline),
+        ("undine pull a/b --offline", Access::Offline),
+        ("undine run a/b hi", Access::Online),
+        ("undine run a/b -- --offline", Access::Online),
+    ] {
+        let rewritten = rewrite(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(rewritten.access, expected, "{line}");
+        assert!(rewritten.notes.is_empty(), "{line}: {:?}", rewritten.notes);
+    }
 }

@@ -1,5 +1,7 @@
 //! What values of other programs' flags mean here.
 
+use undine_quantize::Mix;
+
 use super::Said;
 
 fn words<const N: usize>(words: [&str; N]) -> Result<Said, String> {
@@ -47,6 +49,28 @@ pub(super) fn parallel(value: &str) -> Result<Said, String> {
     match whole(value) {
         Some(..=0) => Ok(Said::default()),
         _ => words(["--max-num-seqs", value]),
+    }
+}
+
+/// -1 is whole prompts.
+pub(super) fn chunk(value: &str) -> Result<Said, String> {
+    match whole(value) {
+        Some(..=0) => Ok(Said::default()),
+        _ => words(["--max-num-batched-tokens", value]),
+    }
+}
+
+/// `convert` writes types of floats, and `quantize` the others.
+pub(super) fn float_type(value: &str) -> Result<Said, String> {
+    match value.to_ascii_lowercase().as_str() {
+        float @ ("auto" | "f32" | "f16" | "bf16") => words(["--type", float]),
+        other => match other.parse::<Mix>() {
+            Ok(mix) => Err(format!(
+                "`undine convert` writes float types; `undine quantize IN OUT {}` writes this one",
+                mix.name()
+            )),
+            Err(_) => Err(format!("expected auto, f32, f16 or bf16, found {value}")),
+        },
     }
 }
 

@@ -179,8 +179,8 @@ pub fn run_models(args: &ModelsArgs) -> Result<(), Error> {
         return Ok(());
     }
     match args.all {
-        true => all_models(&mut out, memory_bytes, quants_of),
-        false => first_models(&mut out, memory_bytes, quants_of),
+        true => all_models(&mut shown::paper(), memory_bytes, quants_of),
+        false => first_models(&mut shown::paper(), memory_bytes, quants_of),
     }
 }
 
@@ -198,6 +198,8 @@ const ABLE: [&str; 4] = ["lfm2.5:24b-a2b", "lfm2.5:8b-a1b", "lfm2.5:2.6b", "lfm2
 const READING_SPEED: f64 = 8.0;
 /// Columns below which what a model is good at has a line of its own.
 const WIDE_COLUMNS: usize = 90;
+/// Columns below which sizes are left out.
+const SIZE_COLUMNS: usize = 50;
 
 /// Five models, with what they do on this machine.
 fn first_models<'a>(
@@ -219,24 +221,18 @@ fn first_models<'a>(
     let best =
         ABLE.iter().filter_map(|name| find(name)).find(is_good).map_or("lfm2.5:350m", |known| &known.name);
     let columns = output::columns().unwrap_or(usize::MAX);
-    writeln!(
-        out,
-        "{:<9}  {:<20}  {:>9}  {:>6}{}",
-        "FOR",
-        "NAME",
-        "SIZE",
-        "TOK/S",
-        if columns >= WIDE_COLUMNS { "  GOOD AT" } else { "" }
-    )?;
+    let of_size = |size: &str| if columns < SIZE_COLUMNS { String::new() } else { format!("  {size:>9}") };
+    let end = if columns >= WIDE_COLUMNS { "  GOOD AT" } else { "" };
+    writeln!(out, "{:<9}  {:<20}{}  {:>6}{end}", "FOR", "NAME", of_size("SIZE"), "TOK/S")?;
     for (purpose, name, use_of) in FIRST {
         let Some(known) = find(if name.is_empty() { best } else { name }) else { continue };
         let (quant, fit) = choice(known, memory_bytes);
-        let size = Bytes(known.bytes(quant).unwrap_or(0)).to_string();
+        let size = of_size(&Bytes(known.bytes(quant).unwrap_or(0)).to_string());
         let speed = match fit {
             Fit::TooLarge => "-".to_owned(),
             _ => format!("{:.0}", speed(known, quant)),
         };
-        let row = format!("{purpose:<9}  {:<20}  {size:>9}  {speed:>6}", known.name);
+        let row = format!("{purpose:<9}  {:<20}{size}  {speed:>6}", known.name);
         let there = quants_of(known);
         let there =
             if there.is_empty() { String::new() } else { format!(" (in the cache: {})", there.join(", ")) };

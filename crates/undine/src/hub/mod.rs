@@ -10,8 +10,9 @@ mod show;
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use undine_hub::{Beginning, Cache, Hub, HubName, ModelName, Next, PullRequest, Settings, Token};
+use undine_hub::{Access, Beginning, Cache, Hub, HubName, ModelName, Next, PullRequest, Settings, Token};
 
 use crate::args_hub::HubArgs;
 use crate::doctor::system::free_bytes;
@@ -23,6 +24,14 @@ pub use pull::run as run_pull;
 pub use remove::run as run_rm;
 pub use show::run as run_show;
 
+/// Whether `--offline` was given, which every command takes and none of them reads.
+static IS_OFFLINE: AtomicBool = AtomicBool::new(false);
+
+/// Forbids the network for the rest of the process, as HF_HUB_OFFLINE=1 does.
+pub fn stay_offline() {
+    IS_OFFLINE.store(true, Ordering::Relaxed);
+}
+
 /// The file or folder that MODEL means. What is not in the cache is fetched first, with progress on standard
 /// error.
 pub fn locate(model: &Path) -> Result<Cow<'_, Path>, Error> {
@@ -32,11 +41,11 @@ pub fn locate(model: &Path) -> Result<Cow<'_, Path>, Error> {
 /// The same with the flags of `undine serve`.
 pub fn locate_with<'a>(model: &'a Path, args: &HubArgs) -> Result<Cow<'a, Path>, Error> {
     let name = match ModelName::parse(model)? {
-        ModelName::Path(_) => {
+        ModelName::Path(path) => {
             if args.revision.is_some() || args.download_dir.is_some() {
                 tracing::warn!("--revision and --download-dir have no effect: the model is a path");
             }
-            return Ok(Cow::Borrowed(model));
+            return Ok(if path == model { Cow::Borrowed(model) } else { Cow::Owned(path) });
         }
         ModelName::Hub(name) => name,
     };
@@ -82,16 +91,13 @@ pub fn name(model: &Path) -> Option<HubName> {
     }
 }
 
-/// The checkpoint that a name on the hub stands for: without its owner, and without `-GGUF`.
-pub fn checkpoint_name(model: &Path) -> Option<String> {
-    let name = name(model)?;
-    let name = name.repo.name();
-    Some(name.strip_suffix("-GGUF").unwrap_or(name).to_owned())
-}
-
-/// The environment's settings, with another folder for models.
+/// The environment's settings, and `--offline`, with another folder for models.
 fn settings(download_dir: Option<&Path>) -> Result<Settings, Error> {
-    Ok(Settings::from_env(download_dir)?)
+    let settings = Settings::from_env(download_dir)?;
+    Ok(match IS_OFFLINE.load(Ordering::Relaxed) {
+        true => Settings { access: Access::Offline, ..settings },
+        false => settings,
+    })
 }
 
 /// The cache of the environment.

@@ -33,7 +33,7 @@ pub fn run(args: &ShowArgs) -> Result<(), Error> {
     };
     let path = cached.as_ref().map_or(args.name.as_path(), |cached| &cached.path);
     let checkpoint = open::open(Some(path))?;
-    let mut out = shown::stdout();
+    let mut out = shown::paper();
     let license = cached.as_ref().and_then(|cached| license(&cached.snapshot));
     if args.json {
         let mut json = inspect::describe(&checkpoint, Some(path));
@@ -41,7 +41,7 @@ pub fn run(args: &ShowArgs) -> Result<(), Error> {
             json["hub"] = listed_json(cached);
             json["hub"]["license"] = json!(license);
         }
-        writeln!(out, "{}", serde_json::to_string_pretty(&json).expect("a JSON value is JSON"))?;
+        writeln!(shown::stdout(), "{}", serde_json::to_string_pretty(&json).expect("a JSON value is JSON"))?;
         return Ok(());
     }
     if let Some(cached) = &cached {

@@ -25,6 +25,7 @@ use crate::args::SynthArgs;
 use crate::confirm;
 use crate::error::Error;
 use crate::format::Bytes;
+use crate::output;
 use crate::progress::{self, Unit};
 use crate::recode::mmproj_path;
 use crate::shown::{self, say};
@@ -69,26 +70,39 @@ pub fn tower_config(name: &str, shape: &shapes::Shape) -> Option<VisionConfig> {
     vision::find(name).map(|tower| tower.config(shape.hidden))
 }
 
+/// Columns that the list takes with all it says.
+const LIST_COLUMNS: usize = 72;
+
 fn list() -> Result<(), Error> {
-    let mut out = shown::stdout();
-    writeln!(out, "{:<16} {:>6} {:>6} {:>7} {:>8}  also", "SHAPE", "layers", "hidden", "vocab", "params")?;
+    let mut out = shown::paper();
+    let is_narrow = output::columns().is_some_and(|columns| columns < LIST_COLUMNS);
+    match is_narrow {
+        true => writeln!(out, "{:<16} {:>8}  also", "SHAPE", "params")?,
+        false => writeln!(
+            out,
+            "{:<16} {:>6} {:>6} {:>7} {:>8}  also",
+            "SHAPE", "layers", "hidden", "vocab", "params"
+        )?,
+    }
     for shape in shapes::all().into_iter().filter(|shape| !shape.hidden_from_list) {
         let parameters: usize = plan::tensors(&shape, Mix::F16)
             .iter()
             .map(|tensor| tensor.declaration.shape.iter().product::<usize>())
             .sum();
-        writeln!(
-            out,
-            "{:<16} {:>6} {:>6} {:>7} {:>7.2}B  {}",
-            shape.names[0],
-            shape.pattern.len(),
-            shape.hidden,
-            shape.vocab,
-            parameters as f64 / 1e9,
-            shape.names[1..].join(", ")
-        )?;
+        let (name, billions, also) = (&shape.names[0], parameters as f64 / 1e9, shape.names[1..].join(", "));
+        let (layers, hidden, vocab) = (shape.pattern.len(), shape.hidden, shape.vocab);
+        match is_narrow {
+            true => writeln!(out, "{name:<16} {billions:>7.2}B")?,
+            false => {
+                writeln!(out, "{name:<16} {layers:>6} {hidden:>6} {vocab:>7} {billions:>7.2}B  {also}")?;
+            }
+        }
+        if is_narrow && !also.is_empty() {
+            writeln!(out, "  {also}")?;
+        }
         if let Some(note) = &shape.note {
-            writeln!(out, "{:<16} note: {note}", "")?;
+            let margin = if is_narrow { 2 } else { 17 };
+            writeln!(out, "{:margin$}note: {note}", "")?;
         }
     }
     let types: Vec<_> = Mix::ALL.iter().map(|mix| mix.name()).collect();

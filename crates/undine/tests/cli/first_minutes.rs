@@ -130,3 +130,27 @@ fn the_first_server() {
         compare("serve", columns, COLOURS.map(|settings| output(&settings)));
     }
 }
+
+#[test]
+fn no_table_is_wider_than_the_terminal() {
+    let model = models().base();
+    let screens: [&[&str]; 7] = [
+        &["fit", "LFM2-1.2B", "--devices", "phones"],
+        &["fit", "LFM2-1.2B", "--devices", "gpus, clouds", "--users", "4"],
+        &["fit", "LFM2-1.2B", "--finetune", "lora", "--devices", "macs"],
+        &["synth", "--list"],
+        &["models"],
+        &["inspect"],
+        &["quantize", text(&model), "--type", "Q8_0", "--dry-run"],
+    ];
+    for words in screens {
+        for columns in COLUMNS {
+            let output = utf8(&start(columns, words, &COLOURS[1]).exp_eof().expect("ends"));
+            assert!(output.lines().count() > 3, "{words:?}: {output}");
+            // A name without blanks is left whole, so that it can be copied.
+            let is_wide = |line: &&str| line.chars().count() > columns && line.trim().contains(' ');
+            let wide: Vec<&str> = output.lines().filter(is_wide).collect();
+            assert_eq!(wide, Vec::<&str>::new(), "{words:?}, {columns} columns");
+        }
+    }
+}

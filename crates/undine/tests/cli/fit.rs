@@ -285,7 +285,11 @@ fn what_makes_no_sense_is_refused() {
         (&["fit", "LFM2-1.2B", "--device", "voodoo"], 2, "RTX 4090"),
         (&["fit", "LFM2-1.2B", "--price", "free"], 2, "0.72/h"),
         (&["fit", "LFM2-1.2B", "--users", "0"], 2, "65536"),
-        (&["fit", "Cargo.toml"], 1, "magic"),
+        (&["fit", "Cargo.toml"], 1, "this is a text file"),
+        (&["fit", "LiquidAI/LFM2-1.2B-GGUF:nonsense"], 2, "expected one of"),
+        (&["fit", "lfm2:1.2b:Q8_0", "--type", "Q4_0"], 2, "the name says Q8_0, and --type says Q4_0"),
+        (&["fit", "LFM2-1.2B", "--devices", ""], 2, "found none"),
+        (&["fit", "LFM2-1.2B", "--devices", ","], 2, "found none"),
     ] {
         let output = run(words);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));

@@ -117,6 +117,23 @@ fn thoughts_are_for_terminals_and_for_who_asks() {
 }
 
 #[test]
+fn who_switches_thinking_off_gets_an_answer_at_once() {
+    let question = ["run", "-p", "What is 17 + 25?", "--temperature", "0", "--show-thinking"];
+    let say = |more: &[&str]| stdout(&run(&[&question[..], more].concat()));
+    assert!(say(&[]).contains("<think>"), "else nothing is tested");
+    for off in [
+        &["--think=false"][..],
+        &["--think", "off"],
+        &["--reasoning-budget", "0"],
+        &["--chat-template-kwargs", "{\"enable_thinking\": false}"],
+        &["--chat-template-kwargs", "{\"thinking\": false}"],
+    ] {
+        let answer = say(off);
+        assert!(!answer.contains("<think>") && !answer.trim().is_empty(), "{off:?}: {answer}");
+    }
+}
+
+#[test]
 fn an_answer_that_is_cut_says_so() {
     let model = models().chat();
     let cut = |more: &[&str]| {
