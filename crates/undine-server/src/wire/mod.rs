@@ -11,6 +11,7 @@ pub(crate) mod image_options;
 pub(crate) mod messages;
 pub(crate) mod parts;
 pub(crate) mod response;
+pub(crate) mod strangers;
 pub(crate) mod thinking;
 pub(crate) mod tool_result;
 pub(crate) mod tools;
