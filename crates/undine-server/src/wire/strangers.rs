@@ -12,8 +12,9 @@ type Places = HashSet<*const Value>;
 
 /// The schema, with objects that declare properties restricted to these where nothing is said about others:
 /// what OpenAI's strict mode demands and vLLM assumes. JSON Schema itself would allow any others, and weights
-/// that are asked for two keys would be free to go on with a third. Parts that see one object stay as they are
-/// (those of `allOf`, what `$ref` leads to beside `properties`, ..): each would forbid what the others declare.
+/// that are asked for two keys would be free to go on with a third. Parts that see one object stay as they
+/// are (those of `allOf`, what `$ref` leads to beside `properties`, ..): each would forbid what the others
+/// declare.
 pub(crate) fn without_strangers(mut schema: Value) -> Value {
     let mut composed = Vec::new();
     find_composed(&schema, &mut composed);
@@ -37,8 +38,8 @@ fn find_composed<'a>(schema: &'a Value, composed: &mut Vec<Vec<&'a Value>>) {
     }
 }
 
-/// How often a schema speaks of its object. One part of `allOf` alone is a reference with a remark, as pydantic
-/// once wrote it.
+/// How often a schema speaks of its object. One part of `allOf` alone is a reference with a remark, as
+/// pydantic once wrote it.
 fn voices(map: &Map<String, Value>) -> usize {
     const OWN: [&str; 10] = [
         "properties",
@@ -86,7 +87,7 @@ fn shared_parts<'a>(root: &'a Value, mut groups: Vec<Vec<&'a Value>>) -> Option<
                     ("properties", Value::Object(named)) => {
                         named.iter().for_each(|(name, child)| children.entry(name).or_default().push(child));
                     }
-                    // No property is called so, or it is looked at with them in vain.
+                    // Should a property be called so, the two are looked at together, which only opens more.
                     ("items" | "additionalProperties", child) => {
                         children.entry(keyword).or_default().push(child)
                     }

@@ -214,7 +214,7 @@ fn what_is_not_named_as_left_out_holds() {
         ),
         (json!({"type": "number", "minimum": 0.25, "maximum": 0.35, "multipleOf": 0.1}), vec![]),
         (
-            json!({"type": "object", "patternProperties": {"^a": {"enum": [1, 2]}, "b$": {"enum": [2, 3]}}, "additionalProperties": false, "minProperties": 1}),
+            json!({"type": "object", "patternProperties": {"^a$": {"enum": [1, 2]}, "^[ab]$": {"enum": [2, 3]}}, "additionalProperties": false, "minProperties": 1}),
             vec!["patternProperties"],
         ),
         (decimal(r"\d*\.?\d*$"), vec![]),
@@ -229,7 +229,7 @@ fn what_is_not_named_as_left_out_holds() {
         let mut held = schema.clone();
         held.as_object_mut().unwrap().retain(|keyword, _| !left_out.contains(&keyword.as_str()));
         if left_out == ["patternProperties"] {
-            held["patternProperties"] = json!({"^a|b$": true});
+            held["patternProperties"] = json!({"^[ab]$": true});
         }
         for seed in 0..HARD_WALKS {
             let ids = Walk::new(&tokenizer, seed).run(&mut *rules.constraint());

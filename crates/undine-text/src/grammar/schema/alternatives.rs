@@ -129,8 +129,8 @@ impl<'a> Fitting<'a> {
     }
 }
 
-/// The property by which alternatives are told apart is there, although its schema has a default for it: beside
-/// whatever the alternative is made of.
+/// The property by which alternatives are told apart is there, although its schema has a default for it:
+/// beside whatever the alternative is made of.
 fn require(tag: &str, fitted: &mut Json) {
     if !is_required(fitted, tag)
         && let Some(fitted) = fitted.as_object_mut()

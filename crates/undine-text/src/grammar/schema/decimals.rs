@@ -1,5 +1,6 @@
-//! The patterns that pydantic writes for `Decimal`. They look ahead, which grammars cannot; here they are said
-//! without, for the numbers that people write: no sign or point alone, no zeros beyond the places there are.
+//! The patterns that pydantic writes for `Decimal`. They look ahead, which grammars cannot; here they are
+//! said without, for the numbers that people write: no sign or point alone, no zeros beyond the places
+//! there are.
 
 /// Digits up to which each place of the point is an alternative of its own.
 const DIGITS_MAX: usize = 64;

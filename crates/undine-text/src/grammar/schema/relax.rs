@@ -83,8 +83,8 @@ struct Search<C> {
 }
 
 impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
-    /// Weakens one definition, or the schema if they all fit; `false` if nothing is to be done. What is defined
-    /// last is weakened first, for the others lead to it.
+    /// Weakens one definition, or the schema if they all fit; `false` if nothing is to be done. What is
+    /// defined last is weakened first, for the others lead to it.
     fn step(&mut self, whole: &mut Json, place: &str, left_out: &mut LeftOut) -> bool {
         let definitions = whole.get_mut(DEFINITIONS).and_then(Json::as_object_mut);
         for (name, definition) in definitions.into_iter().flatten().rev() {
