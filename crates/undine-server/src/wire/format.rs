@@ -9,6 +9,7 @@ use undine_text::tools::Strictness;
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::fields::{Fields, describe, mismatch};
 use crate::wire::foreign_format::read_foreign;
+use crate::wire::strangers::without_strangers;
 
 /// Most texts of a choice.
 const CHOICE_TEXTS_MAX: usize = 4096;
@@ -189,63 +190,6 @@ pub(crate) fn schema_of(path: &str, value: Value, strictness: Strictness) -> Api
     }
 }
 
-/// The schema, with objects that declare properties restricted to these where nothing is said about others:
-/// what OpenAI's strict mode demands and vLLM assumes. JSON Schema itself would allow any others, and weights
-/// that are asked for two keys would be free to go on with a third. A schema with `allOf` stays as it is: its
-/// parts see one object.
-fn without_strangers(mut schema: Value) -> Value {
-    if !has_all_of(&schema) {
-        close(&mut schema);
-    }
-    schema
-}
-
-fn has_all_of(value: &Value) -> bool {
-    match value {
-        // One part alone is a reference with a remark, as pydantic once wrote it.
-        Value::Object(map) => {
-            let is_alone = |list: &Value| list.as_array().is_some_and(|list| list.len() == 1);
-            map.get("allOf").is_some_and(|list| !is_alone(list) || map.contains_key("properties"))
-                || map.values().any(has_all_of)
-        }
-        Value::Array(list) => list.iter().any(has_all_of),
-        _ => false,
-    }
-}
-
-fn close(schema: &mut Value) {
-    /// Keywords beside which `properties` may not be all that an object can have.
-    const OTHERS: [&str; 9] = [
-        "additionalProperties",
-        "unevaluatedProperties",
-        "patternProperties",
-        "propertyNames",
-        "anyOf",
-        "oneOf",
-        "$ref",
-        "if",
-        "not",
-    ];
-    let Value::Object(map) = schema else { return };
-    let declares = map.contains_key("properties");
-    for (keyword, value) in map.iter_mut() {
-        match (keyword.as_str(), value) {
-            ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {
-                schemas.values_mut().for_each(close)
-            }
-            ("items" | "additionalProperties", schema) => close(schema),
-            ("prefixItems", Value::Array(schemas)) => schemas.iter_mut().for_each(close),
-            ("anyOf" | "oneOf" | "allOf", Value::Array(schemas)) if !declares => {
-                schemas.iter_mut().for_each(close);
-            }
-            _ => {}
-        }
-    }
-    if declares && !OTHERS.iter().any(|keyword| map.contains_key(*keyword)) {
-        map.insert("additionalProperties".to_owned(), Value::Bool(false));
-    }
-}
-
 fn choice_of(path: &str, texts: Vec<Value>) -> ApiResult<AnswerFormat> {
     if texts.is_empty() {
         return Err(ApiError::field(path, "expected at least one text, found an empty list"));
@@ -268,37 +212,6 @@ mod tests {
         let format = read_format(&mut fields).map_err(|error| error.message)?;
         fields.finish().map_err(|error| error.message)?;
         Ok(format)
-    }
-
-    #[test]
-    fn strangers_are_kept_out() {
-        let object = |extra: Value| {
-            let mut schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
-            schema.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-            schema
-        };
-        let closed = || object(json!({"additionalProperties": false}));
-        for (schema, expected) in [
-            (json!(true), json!(true)),
-            (json!({"type": "object"}), json!({"type": "object"})),
-            (object(json!({})), closed()),
-            (object(json!({"additionalProperties": true})), object(json!({"additionalProperties": true}))),
-            (object(json!({"patternProperties": {}})), object(json!({"patternProperties": {}}))),
-            (object(json!({"anyOf": [object(json!({}))]})), object(json!({"anyOf": [object(json!({}))]}))),
-            (json!({"anyOf": [object(json!({}))]}), json!({"anyOf": [closed()]})),
-            (json!({"allOf": [object(json!({}))]}), json!({"allOf": [closed()]})),
-            (
-                json!({"allOf": [object(json!({})), object(json!({}))]}),
-                json!({"allOf": [object(json!({})), object(json!({}))]}),
-            ),
-            (
-                json!({"$ref": "#/$defs/x", "$defs": {"x": object(json!({}))}}),
-                json!({"$ref": "#/$defs/x", "$defs": {"x": closed()}}),
-            ),
-            (json!({"items": object(json!({}))}), json!({"items": closed()})),
-        ] {
-            assert_eq!(without_strangers(schema.clone()), expected, "{schema}");
-        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) mod messages;
 pub(crate) mod parts;
 pub(crate) mod past_parts;
 pub(crate) mod response;
+pub(crate) mod strangers;
 pub(crate) mod thinking;
 pub(crate) mod tool_result;
 pub(crate) mod tools;

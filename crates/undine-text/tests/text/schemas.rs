@@ -188,3 +188,54 @@ fn every_tool_with_such_a_schema_can_be_called() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     println!("{called} {refused}");
 }
+
+/// Walks for a schema that a random text meets or misses by chance.
+const HARD_WALKS: u64 = 12;
+
+#[test]
+fn what_is_not_named_as_left_out_holds() {
+    let tokenizer = with_tools();
+    let compiler = GrammarCompiler::new(&tokenizer).unwrap();
+    let loose = |tag: &str, name: &str| json!({"type": "object", "properties": {name: {"const": tag, "default": tag}}, "additionalProperties": false});
+    let cat = json!({"oneOf": [loose("b", "color"), loose("w", "color")], "discriminator": {"propertyName": "color"}});
+    let pets = json!({"oneOf": [cat, loose("w", "pet")], "discriminator": {"propertyName": "pet"}});
+    let kinds = json!({"oneOf": [{"allOf": [loose("a", "k")]}, {"allOf": [loose("b", "k")]}], "discriminator": {"propertyName": "k"}});
+    let decimal = |rest: &str| json!({"type": "string", "pattern": format!("^(?!^[-+.]*$)[+-]?0*{rest}")});
+    for (schema, left_out) in [
+        (pets, vec!["oneOf"]),
+        (kinds, vec![]),
+        (
+            json!({"type": "object", "additionalProperties": {"enum": [1]}, "minProperties": 3, "maxProperties": 3}),
+            vec!["minProperties"],
+        ),
+        (
+            json!({"type": "object", "additionalProperties": {"enum": [1]}, "required": ["a"], "minProperties": 2, "maxProperties": 2}),
+            vec![],
+        ),
+        (json!({"type": "number", "minimum": 0.25, "maximum": 0.35, "multipleOf": 0.1}), vec![]),
+        (
+            json!({"type": "object", "patternProperties": {"^a$": {"enum": [1, 2]}, "^[ab]$": {"enum": [2, 3]}}, "additionalProperties": false, "minProperties": 1}),
+            vec!["patternProperties"],
+        ),
+        (decimal(r"\d*\.?\d*$"), vec![]),
+        (decimal(r"\d*\.?\d{0,2}0*$"), vec![]),
+        (decimal(r"(?:\d{0,5}|(?=[\d.]{1,6}0*$)\d*\.\d*0*$)"), vec![]),
+        (decimal(r"(?:\d{0,3}|(?=[\d.]{1,6}0*$)\d{0,3}\.\d{0,2}0*$)"), vec![]),
+    ] {
+        let rules = answer(&compiler, &schema, Strictness::BestEffort).unwrap();
+        assert_eq!(rules.left_out(), left_out, "{schema}");
+        assert_eq!(answer(&compiler, &schema, Strictness::Strict).is_ok(), left_out.is_empty(), "{schema}");
+        // What holds is the schema without what is named.
+        let mut held = schema.clone();
+        held.as_object_mut().unwrap().retain(|keyword, _| !left_out.contains(&keyword.as_str()));
+        if left_out == ["patternProperties"] {
+            held["patternProperties"] = json!({"^[ab]$": true});
+        }
+        for seed in 0..HARD_WALKS {
+            let ids = Walk::new(&tokenizer, seed).run(&mut *rules.constraint());
+            let text = tokenizer.decode(&ids, SpecialText::Keep);
+            let json: Json = serde_json::from_str(&text).unwrap();
+            assert!(is_valid(&held, &json), "{schema}: {text}");
+        }
+    }
+}

@@ -34,26 +34,26 @@ impl<'a> Fitting<'a> {
             return Said::Done;
         }
         let tag = schema.get("discriminator").and_then(tag_of);
+        // Where one alternative does not have it, it tells none apart.
+        let tag = tag.filter(|tag| parts.iter().all(|part| self.declares(part, tag, DEPTH_MAX)));
         if let (Some(tag), Json::Array(fitted)) = (tag, &mut fitted) {
-            for (part, fitted) in parts.iter().zip(fitted) {
-                self.require(tag, part, fitted);
-            }
+            fitted.iter_mut().for_each(|fitted| require(tag, fitted));
         }
         let is_exact = keyword == "anyOf" || self.exclude_each_other(parts, tag);
         self.conjoin(json!({"anyOf": fitted}), out);
         if is_exact { Said::Done } else { Said::LeftOut }
     }
 
-    /// The property by which alternatives are told apart is there, although its schema has a default for it.
-    fn require(&self, tag: &str, part: &'a Json, fitted: &mut Json) {
-        let resolved = self.resolved(part);
-        if resolved.pointer("/properties").is_some_and(|properties| properties.get(tag).is_some())
-            && !is_required(resolved, tag)
-            && let Some(fitted) = fitted.as_object_mut()
-            && let Json::Array(required) = fitted.entry("required").or_insert_with(|| json!([]))
-        {
-            required.push(tag.into());
-        }
+    /// Whether every object of a schema can have a property, by its own word or that of its parts.
+    fn declares(&self, part: &'a Json, tag: &str, depth: usize) -> bool {
+        let part = self.resolved(part);
+        let parts = |keyword: &str| part.get(keyword).and_then(Json::as_array);
+        let deeper = |part: &'a Json| depth > 0 && self.declares(part, tag, depth - 1);
+        part.get("properties").is_some_and(|properties| properties.get(tag).is_some())
+            || parts("allOf").is_some_and(|parts| parts.iter().any(deeper))
+            || ["anyOf", "oneOf"].iter().any(|keyword| {
+                parts(keyword).is_some_and(|parts| !parts.is_empty() && parts.iter().all(deeper))
+            })
     }
 
     fn exclude_each_other(&self, parts: &'a [Json], tag: Option<&str>) -> bool {
@@ -69,7 +69,7 @@ impl<'a> Fitting<'a> {
         if *one == false || *other == false {
             return true;
         }
-        if depth == 0 {
+        if depth == 0 || may_share_null(one, other) {
             return false;
         }
         let deeper = |one: &'a Json, other: &'a Json| self.are_disjoint(one, other, tag, depth - 1);
@@ -129,6 +129,25 @@ impl<'a> Fitting<'a> {
     }
 }
 
+/// The property by which alternatives are told apart is there, although its schema has a default for it:
+/// beside whatever the alternative is made of.
+fn require(tag: &str, fitted: &mut Json) {
+    if !is_required(fitted, tag)
+        && let Some(fitted) = fitted.as_object_mut()
+        && let Json::Array(required) = fitted.entry("required").or_insert_with(|| json!([]))
+    {
+        required.push(tag.into());
+    }
+}
+
+/// Whether `nullable` may make null a value of both, which their other keywords do not show.
+fn may_share_null(one: &Json, other: &Json) -> bool {
+    let is_nullable = |schema: &Json| schema.get("nullable") == Some(&Json::Bool(true));
+    let may_be_null =
+        |schema: &Json| is_nullable(schema) || kinds_of(schema).is_none_or(|kinds| kinds.contains("null"));
+    (is_nullable(one) && may_be_null(other)) || (is_nullable(other) && may_be_null(one))
+}
+
 /// OpenAPI's `discriminator`.
 fn tag_of(discriminator: &Json) -> Option<&str> {
     discriminator.get("propertyName").and_then(Json::as_str)
@@ -180,10 +199,19 @@ fn kind_of_value(value: &Json) -> &'static str {
     }
 }
 
-/// Numbers are compared as numbers: 1 is 1.0.
+/// Numbers are compared as numbers, wherever they are: 1 is 1.0.
 fn are_same(one: &Json, other: &Json) -> bool {
-    match (one.as_f64(), other.as_f64()) {
-        (Some(one), Some(other)) => one == other,
-        _ => one == other,
+    match (one, other) {
+        (Json::Array(one), Json::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| are_same(one, other))
+        }
+        (Json::Object(one), Json::Object(other)) => {
+            let has_same = |(name, value)| other.get(name).is_some_and(|other| are_same(value, other));
+            one.len() == other.len() && one.iter().all(has_same)
+        }
+        _ => match (one.as_f64(), other.as_f64()) {
+            (Some(one), Some(other)) => one == other,
+            _ => one == other,
+        },
     }
 }

@@ -1,10 +1,12 @@
 //! One schema, keyword by keyword.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::kinds::{Kind, kind_of};
 use super::references::REFERENCES;
-use super::{Fitting, anything};
+use super::{Fitting, anything, decimals, multiples};
 
 /// Formats that the library has rules for. Others are remarks, as the standard has it.
 const FORMATS: [&str; 10] =
@@ -53,10 +55,29 @@ impl<'a> Fitting<'a> {
         if let Some(names) = schema.get("propertyNames") {
             self.property_names(names, &mut out);
         }
+        self.least_properties(&mut out);
+        multiples::list(&mut out);
         if schema.get("nullable") == Some(&Json::Bool(true)) {
             return or_null(out);
         }
         Json::Object(out)
+    }
+
+    /// `minProperties`, where it cannot be met by writing a name twice: the library knows free names only by
+    /// their form, and takes the same one again.
+    fn least_properties(&mut self, out: &mut Map<String, Json>) {
+        let Some(least) = out.get("minProperties").and_then(Json::as_u64) else { return };
+        let required = out.get("required").and_then(Json::as_array).into_iter().flatten();
+        let required = required.collect::<HashSet<_>>().len() as u64;
+        let patterns = out.get("patternProperties").and_then(Json::as_object);
+        let are_declared =
+            patterns.is_none_or(Map::is_empty) && out.get("additionalProperties") == Some(&Json::Bool(false));
+        if least <= required {
+            out.shift_remove("minProperties");
+        } else if !are_declared && least > required + 1 {
+            out.shift_remove("minProperties");
+            self.leave_out("minProperties");
+        }
     }
 
     fn keyword(
@@ -89,7 +110,10 @@ impl<'a> Fitting<'a> {
             | "unevaluatedItems" => return self.parts(keyword, value, schema, out),
             "enum" if value.as_array().is_some_and(|values| !values.is_empty()) => value.clone(),
             "const" => value.clone(),
-            "pattern" if value.is_string() => value.clone(),
+            "pattern" if value.is_string() => {
+                let rewritten = value.as_str().and_then(decimals::without_look_ahead);
+                rewritten.map_or_else(|| value.clone(), Json::from)
+            }
             "format" => match value.as_str() {
                 Some(format) if FORMATS.contains(&format) => value.clone(),
                 _ => return Said::Done,

@@ -8,8 +8,10 @@
 //! that alternatives behind references differ, and does not unescape what a reference names.
 
 mod alternatives;
+mod decimals;
 mod fit;
 mod kinds;
+mod multiples;
 mod names;
 mod references;
 mod relax;

@@ -4,14 +4,16 @@
 //! The library says what is wrong, but not where. So parts of the schema are compiled alone, with references
 //! that mean anything, until one fails whose own parts do not.
 
-use serde_json::{Map, Value as Json};
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value as Json, json};
 
 use super::{DEFINITIONS, Fitted, LeftOut, anything, with_definitions};
 
 /// Most compilations that finding what is wrong may take; then nothing of the schema is kept.
 const COMPILATIONS_MAX: usize = 1000;
 /// Keywords that are left out together, those that say least first.
-const GROUPS: [&[&str]; 14] = [
+const GROUPS: [&[&str]; 18] = [
     &["minProperties", "maxProperties"],
     &["pattern"],
     &["patternProperties"],
@@ -26,6 +28,11 @@ const GROUPS: [&[&str]; 14] = [
     &["allOf"],
     &["anyOf"],
     &["$ref"],
+    // What is left for others goes with them, or it would forbid them.
+    &["patternProperties", "additionalProperties"],
+    &["items", "prefixItems"],
+    &["properties", "patternProperties", "additionalProperties"],
+    &["type"],
 ];
 /// Keywords of which each can be the one for which a grammar is too large for its lexer.
 const LEXICAL: [&str; 9] = [
@@ -55,17 +62,11 @@ pub fn relax(
     let loose = definitions.keys().map(|name| (name.clone(), anything())).collect();
     let mut search = Search { definitions: loose, compiles, left: COMPILATIONS_MAX };
     // First what is wrong by itself, then what is wrong only together with what is referred to.
-    for together in [false, true] {
-        if together {
-            search.definitions =
-                whole.get(DEFINITIONS).and_then(Json::as_object).cloned().unwrap_or_default();
-        }
-        while search.left > 0 && !search.fits(&whole) {
-            let before = left_out.clone();
-            search.weaken(&mut whole, place, left_out);
-            if *left_out == before {
-                break;
-            }
+    while search.step(&mut whole, place, left_out) {}
+    loop {
+        search.definitions = whole.get(DEFINITIONS).and_then(Json::as_object).cloned().unwrap_or_default();
+        if !search.step(&mut whole, place, left_out) {
+            break;
         }
     }
     if (search.compiles)(&whole).is_ok() {
@@ -82,16 +83,30 @@ struct Search<C> {
 }
 
 impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
-    /// Whether a part compiles with the definitions there are. The whole schema has its own.
+    /// Weakens one definition, or the schema if they all fit; `false` if nothing is to be done. What is
+    /// defined last is weakened first, for the others lead to it.
+    fn step(&mut self, whole: &mut Json, place: &str, left_out: &mut LeftOut) -> bool {
+        let definitions = whole.get_mut(DEFINITIONS).and_then(Json::as_object_mut);
+        for (name, definition) in definitions.into_iter().flatten().rev() {
+            if definition.is_object() && !self.fits(definition) {
+                let dot = if place.is_empty() { "" } else { "." };
+                return self.weaken(definition, &format!("{place}{dot}{DEFINITIONS}.{name}"), left_out);
+            }
+        }
+        !self.fits(whole) && self.weaken(whole, place, left_out)
+    }
+
+    /// Whether a part compiles with the definitions there are.
     fn fits(&mut self, part: &Json) -> bool {
         if self.left == 0 {
             return true;
         }
         self.left -= 1;
-        match part.get(DEFINITIONS) {
-            Some(_) => (self.compiles)(part).is_ok(),
-            None => (self.compiles)(&with_definitions(part, &self.definitions)).is_ok(),
+        let mut part = part.clone();
+        if let Some(object) = part.as_object_mut() {
+            object.shift_remove(DEFINITIONS);
         }
+        (self.compiles)(&with_definitions(&part, &self.definitions)).is_ok()
     }
 
     /// Finds the innermost parts that do not compile, and leaves something of each out.
@@ -100,7 +115,7 @@ impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
         let mut has_weakened = false;
         for (keyword, value) in object.iter_mut() {
             let parts: Vec<(String, &mut Json)> = match (keyword.as_str(), value) {
-                (DEFINITIONS | "properties" | "patternProperties", Json::Object(parts)) => {
+                ("properties" | "patternProperties", Json::Object(parts)) => {
                     parts.iter_mut().map(|(name, part)| (format!("{keyword}.{name}"), part)).collect()
                 }
                 ("prefixItems" | "anyOf" | "allOf", Json::Array(parts)) => {
@@ -127,25 +142,72 @@ impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
             if found.is_empty() {
                 continue;
             }
-            let mut weaker = object.clone();
-            weaker.retain(|keyword, _| !found.contains(&keyword.as_str()));
-            let weaker = Json::Object(weaker);
-            if self.fits(&weaker) {
+            let weaker = Json::Object(without(object, &found));
+            if weaker != *schema && self.fits(&weaker) {
                 found.iter().for_each(|keyword| left_out.add(place, keyword));
                 *schema = weaker;
                 return true;
             }
         }
         // No single one helps.
-        let mut bare = object.clone();
-        bare.retain(|keyword, _| [DEFINITIONS, "type"].contains(&keyword.as_str()));
-        if bare.len() == object.len() {
-            bare.clear();
+        let (weaker, missing) = self.least(object);
+        match weaker.keys().all(|keyword| keyword == DEFINITIONS) {
+            true => left_out.add(place, ""),
+            false => missing.iter().for_each(|keyword| left_out.add(place, keyword)),
         }
-        left_out.add(place, "");
-        *schema = Json::Object(bare);
-        true
+        *schema = Json::Object(weaker);
+        !missing.is_empty()
     }
+
+    /// As many of an object's keywords as compile together, and the others.
+    fn least(&mut self, object: &Map<String, Json>) -> (Map<String, Json>, Vec<&'static str>) {
+        let mut weaker = object.clone();
+        let mut missing: Vec<&str> = Vec::new();
+        for group in GROUPS {
+            let found: Vec<&str> =
+                group.iter().copied().filter(|keyword| weaker.contains_key(*keyword)).collect();
+            weaker = without(&weaker, &found);
+            missing.extend(found);
+            if self.fits(&Json::Object(weaker.clone())) {
+                break;
+            }
+        }
+        let mut seen = BTreeSet::new();
+        missing.retain(|keyword| seen.insert(*keyword));
+        // What was left out on the way may be possible after all, what says most before what says least.
+        for keyword in missing.clone().into_iter().rev() {
+            let lacks = |name: &&str| object.contains_key(*name) && !weaker.contains_key(*name);
+            let is_rest_of = |rest: &str, names: &[&str]| keyword == rest && names.iter().any(lacks);
+            if is_rest_of("additionalProperties", &["properties", "patternProperties"])
+                || is_rest_of("items", &["prefixItems"])
+                || weaker.contains_key(keyword)
+            {
+                continue;
+            }
+            let mut fuller = weaker.clone();
+            fuller.insert(keyword.to_owned(), object[keyword].clone());
+            if self.fits(&Json::Object(fuller.clone())) {
+                weaker = fuller;
+                missing.retain(|other| *other != keyword);
+            }
+        }
+        (weaker, missing)
+    }
+}
+
+/// An object without some of its keywords. Names that patterns allow stay allowed where others are not: a
+/// schema may become weaker only.
+fn without(object: &Map<String, Json>, keywords: &[&str]) -> Map<String, Json> {
+    let mut weaker = object.clone();
+    weaker.retain(|keyword, _| !keywords.contains(&keyword.as_str()));
+    let names = object.get("patternProperties").and_then(Json::as_object);
+    let restricts = !keywords.contains(&"additionalProperties")
+        && object.get("additionalProperties").is_some_and(|rest| *rest != anything());
+    if let (Some(names), true, true) = (names, restricts, keywords.contains(&"patternProperties")) {
+        let names: Vec<String> = names.keys().map(|name| format!("(?:{name})")).collect();
+        weaker.insert("patternProperties".to_owned(), json!({ names.join("|"): {} }));
+    }
+    weaker
 }
 
 /// A schema without what can make a lexer too large.

@@ -139,6 +139,102 @@ fn alternatives_that_differ_behind_references_are_enforced() {
 }
 
 #[test]
+fn a_tag_with_a_default_tells_alternatives_apart_wherever_it_is_declared() {
+    let loose = |tag: &str, name: &str| json!({"type": "object", "properties": {name: {"const": tag, "default": tag}}});
+    let tagged = |parts: Json, tag: &str| json!({"oneOf": parts, "discriminator": {"propertyName": tag}});
+    let cat = || tagged(json!([loose("black", "color"), loose("white", "color")]), "color");
+    for (schema, is_exact) in [
+        (tagged(json!([{"allOf": [loose("a", "k")]}, {"allOf": [loose("b", "k")]}]), "k"), true),
+        (tagged(json!([{"anyOf": [loose("a", "k"), loose("c", "k")]}, loose("b", "k")]), "k"), true),
+        (tagged(json!([tagged(json!([loose("a", "k"), loose("c", "k")]), "k"), loose("b", "k")]), "k"), true),
+        // The other alternative has none.
+        (tagged(json!([cat(), loose("dog", "pet")]), "pet"), false),
+        (tagged(json!([cat(), loose("black", "color")]), "color"), false),
+        (
+            json!({"oneOf": [{"type": "string", "nullable": true}, {"type": "integer", "nullable": true}]}),
+            false,
+        ),
+        (json!({"oneOf": [{"type": "string", "nullable": true}, {"type": "integer"}]}), true),
+        (json!({"oneOf": [{"const": [1]}, {"const": [1.0]}]}), false),
+    ] {
+        let (whole, left_out) = fitted(&schema);
+        assert_eq!(left_out.is_empty(), is_exact, "{schema}: {left_out:?}");
+        if is_exact && schema.get("discriminator").is_some() {
+            let parts = whole["anyOf"].as_array().unwrap();
+            assert!(parts.iter().all(|part| part["required"] == json!(["k"])), "{whole}");
+        }
+    }
+}
+
+#[test]
+fn as_little_as_possible_is_left_out() {
+    let object = |extra: Json| {
+        let mut schema = json!({"type": "object"});
+        schema.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        schema
+    };
+    let impossible = || json!({"$ref": "#/$defs/A", "properties": {"b": {}}, "required": ["b"]});
+    let closed = || json!({"properties": {"a": {}}, "additionalProperties": false});
+    for (schema, places) in [
+        (object(json!({"additionalProperties": {"enum": [1]}, "minProperties": 3})), vec!["minProperties"]),
+        (object(json!({"additionalProperties": {"enum": [1]}, "minProperties": 1})), vec![]),
+        (object(json!({"required": ["a", "b"], "minProperties": 3})), vec![]),
+        (object(json!({"required": ["a", "a"], "minProperties": 3})), vec!["minProperties"]),
+        (object(json!({"properties": {"a": {}, "b": {}}, "required": ["a"], "minProperties": 1})), vec![]),
+        (
+            object(
+                json!({"patternProperties": {"^[ab]$": {}}, "additionalProperties": false, "minProperties": 2}),
+            ),
+            vec!["minProperties"],
+        ),
+        (
+            object(
+                json!({"properties": {"item": impossible()}, "required": ["item"], "$defs": {"A": closed()}}),
+            ),
+            vec!["properties.item.required"],
+        ),
+        (
+            object(
+                json!({"patternProperties": {"^a": {"enum": [1, 2]}, "b$": {"enum": [2, 3]}}, "additionalProperties": false, "minProperties": 1}),
+            ),
+            vec!["patternProperties"],
+        ),
+        (
+            object(
+                json!({"patternProperties": {"(?<!x)y": {"enum": [1, 2]}}, "additionalProperties": false}),
+            ),
+            vec!["patternProperties", "additionalProperties"],
+        ),
+        (
+            json!({"type": "integer", "multipleOf": 9007199254740993_u64, "minimum": 1, "maximum": 1e17}),
+            vec!["multipleOf", "maximum"],
+        ),
+    ] {
+        assert_eq!(fitted(&schema).1, places, "{schema}: {}", fitted(&schema).0);
+    }
+}
+
+#[test]
+fn multiples_of_fractions_between_bounds_are_listed() {
+    let number = |extra: Json| {
+        let mut schema = json!({"type": "number", "multipleOf": 0.1});
+        schema.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        schema
+    };
+    for (schema, values) in [
+        (number(json!({"minimum": 0.25, "maximum": 0.35})), json!([0.3])),
+        (number(json!({"minimum": -0.1, "exclusiveMaximum": 0.2})), json!([-0.1, 0, 0.1])),
+        (number(json!({"exclusiveMinimum": 0.3, "minimum": 0, "maximum": 0.5})), json!([0.4, 0.5])),
+        (number(json!({"type": "integer", "multipleOf": 0.5, "minimum": 0.5, "maximum": 2})), json!([1, 2])),
+        (number(json!({"minimum": 0, "maximum": 1e9})), Json::Null),
+        (number(json!({"minimum": 0})), Json::Null),
+        (number(json!({"minimum": 0, "maximum": 9, "multipleOf": 3})), Json::Null),
+    ] {
+        assert_eq!(fit(&schema).schema["enum"], values, "{schema}");
+    }
+}
+
+#[test]
 fn places_are_anybodys_text_and_are_kept_short() {
     let mut left_out = LeftOut::default();
     left_out.add(&format!("properties.a\u{1b}[2J{}", "x".repeat(5000)), "not");
