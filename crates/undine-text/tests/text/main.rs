@@ -1,6 +1,7 @@
 //! Text in and out: one program, which compiles what the tests share once.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod arguments;
 mod common;
 mod grammar;
 mod grammar_calls;
