@@ -1,7 +1,7 @@
 //! Serves the tests' mock model, for trying clients by hand: `cargo run -p undine-server --example
 //! mock_server -- 8000 [API_KEY]`.
 
-#[allow(dead_code, reason = "the tests use the rest")]
+#[allow(dead_code, clippy::unwrap_used, reason = "the tests use the rest, and a test may panic")]
 #[path = "../tests/server/support/mod.rs"]
 mod support;
 

@@ -234,7 +234,11 @@ fn what_is_not_named_as_left_out_holds() {
         for seed in 0..HARD_WALKS {
             let ids = Walk::new(&tokenizer, seed).run(&mut *rules.constraint());
             let text = tokenizer.decode(&ids, SpecialText::Keep);
-            let json: Json = serde_json::from_str(&text).unwrap();
+            let json: Json = match serde_json::from_str(&text) {
+                // JSON that no f64 holds: `{"a": 1E999}`.
+                Err(error) if error.to_string().starts_with("number out of range") => continue,
+                json => json.unwrap(),
+            };
             assert!(is_valid(&held, &json), "{schema}: {text}");
         }
     }

@@ -69,7 +69,7 @@ impl Place {
         }
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path();
-        for name in ["model.gguf", "1.2b.gguf", "350m.gguf", "small.gguf", "LFM2-1.2B-BF16.gguf"] {
+        for name in ["model.gguf", "1.2b.gguf", "350m.gguf", "LFM2-1.2B-BF16.gguf"] {
             fs::copy(models().chat(), place.join(name)).expect("copies");
         }
         fs::create_dir(place.join("LFM2-1.2B")).expect("a folder");
@@ -126,7 +126,12 @@ fn every_command_in_the_documents_works() {
         for line in found {
             // Help comes once everything before it has been understood.
             let is_run = !NOT_RUN.iter().any(|start| line.starts_with(start));
-            let line = if is_run { line.to_owned() } else { format!("{line} --help") };
+            let is_chat = line.starts_with("undine run ") && line.split_whitespace().count() == 3;
+            let line = match is_run {
+                true if is_chat => format!("echo hi | {line}"),
+                true => line.to_owned(),
+                false => format!("{line} --help"),
+            };
             println!("{}: {line}", text(path.file_name().expect("a name").as_ref()));
             place.run(&line);
         }

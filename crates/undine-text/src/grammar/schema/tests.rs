@@ -173,7 +173,8 @@ fn as_little_as_possible_is_left_out() {
         schema.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         schema
     };
-    let impossible = || json!({"$ref": "#/$defs/A", "properties": {"b": {}}, "required": ["b"]});
+    let impossible =
+        || json!({"$ref": "#/$defs/A", "type": "object", "properties": {"b": {}}, "required": ["b"]});
     let closed = || json!({"properties": {"a": {}}, "additionalProperties": false});
     for (schema, places) in [
         (object(json!({"additionalProperties": {"enum": [1]}, "minProperties": 3})), vec!["minProperties"]),
