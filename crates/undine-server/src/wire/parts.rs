@@ -95,9 +95,9 @@ pub(crate) fn read_images(fields: &mut Fields, reading: &mut Reading<'_>) -> Api
 
 /// What may be an address, or base64 of an image of this type.
 fn with_scheme(text: String, media_type: &str) -> String {
-    let starts_with =
-        |scheme: &&str| text.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
-    if SCHEMES.iter().any(|scheme| starts_with(scheme)) {
+    let begins =
+        |scheme: &&str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    if SCHEMES.iter().any(begins) {
         return text;
     }
     format!("data:{media_type};base64,{text}")

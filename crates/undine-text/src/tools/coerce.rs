@@ -1,8 +1,8 @@
 //! Values as written, turned into the JSON that the declared schema expects.
 //!
-//! A value that the schema allows stays as it is ([`super::fits`]); nothing is changed that is not wrong. Where
-//! there are alternatives, the first that allows what it would make of the value is meant. Otherwise, in this
-//! order:
+//! A value that the schema allows stays as it is ([`super::fits`]); nothing is changed that is not wrong.
+//! Where there are alternatives, the first that allows what it would make of the value is meant. Otherwise,
+//! in this order:
 //! - where text is declared, anything but null becomes the text exactly as written (`007` stays `007`);
 //! - where an integer or a number is declared, text that is one becomes it, and `5.0` becomes the integer 5;
 //! - where a boolean is declared, text that spells one, 0 and 1 become it;

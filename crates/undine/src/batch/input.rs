@@ -121,7 +121,8 @@ impl<R: Read> Lines<R> {
         Self { reader: BufReader::new(reader), line: Vec::new(), number: 0 }
     }
 
-    /// The next line with its newline and without a byte order mark; empty at the end. A line beyond the limit is an error of its own kind.
+    /// The next line with its newline and without a byte order mark; empty at the end. A line beyond the
+    /// limit is an error of its own kind.
     fn next(&mut self) -> std::io::Result<&[u8]> {
         self.line.clear();
         self.number += 1;
