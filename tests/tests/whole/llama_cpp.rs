@@ -12,7 +12,8 @@ use undine_core::{DType, TokenId};
 use undine_tests::{Part, cpu, data, logits, model, quantized_demo};
 use undine_weights::Checkpoint;
 
-/// How far the mean of |log-probability difference| to exact products may go, over the peer's five best tokens.
+/// How far the mean of |log-probability difference| to exact products may go, over the peer's five best
+/// tokens.
 const DIFFERENCE_MAX: f32 = 0.05;
 /// How many of 200 best tokens must be those of exact products.
 const AGREE_MIN: usize = 196;

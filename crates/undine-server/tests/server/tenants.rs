@@ -91,7 +91,8 @@ fn a_key_that_takes_everything_keeps_nobody_waiting() {
     let short = json!({"prompt": "y", "max_tokens": 2, "ignore_eos": true});
     assert_eq!(ask_as(&server, "one", &short).status, 503, "its queue is full");
     assert_eq!(ask_as(&server, "two", &short).status, 200);
-    assert_eq!(server.load(), 4, "the others have not ended");
+    // The others have not ended; the one that has may still be counted for a moment.
+    wait_until(|| server.load() == 4);
     drop(streams);
     wait_until(|| server.load() == 0);
 }

@@ -107,18 +107,19 @@ fn a_template_that_does_not_end_is_ended_with_a_sentence() {
     let endless =
         "{% for a in range(90000) %}{% for b in range(90000) %}{% set x = a %}{% endfor %}{% endfor %}";
     let circle = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
+    // A slow machine's time is up before the fuel is.
+    let ended = |told: &str| {
+        told.contains("the chat template failed") || told.contains("the chat template was stopped")
+    };
     for (name, template) in [("endless", endless), ("circle", circle)] {
         let model = with_template(name, template);
         let output = run(&["run", text(&model), "-p", "Hi", "-n", "1"]);
         let told = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{name}: {told}");
-        assert!(told.contains("the chat template failed"), "{name}: {told}");
+        assert!(ended(&told), "{name}: {told}");
         let server = Server::start(&[text(&model)]);
         let answer = server.ask("POST", "/v1/chat/completions", &chat(&json!({})).to_string());
-        assert!(
-            answer.starts_with("HTTP/1.1 400") && answer.contains("the chat template failed"),
-            "{name}: {answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 400") && ended(&answer), "{name}: {answer}");
         let answer =
             server.ask("POST", "/v1/completions", &json!({"prompt": "Hi", "max_tokens": 1}).to_string());
         assert!(answer.starts_with("HTTP/1.1 200"), "{name}: {answer}");

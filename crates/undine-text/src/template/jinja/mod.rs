@@ -43,6 +43,9 @@ use eval::Stop;
 use parser::Template;
 use value::{Dict, Key, Value};
 
+/// Fuel of one probe, which is small: a template that never ends is known as soon as its model is loaded.
+const PROBE_FUEL_MAX: u64 = FUEL_MAX / 16;
+
 /// A compiled template.
 #[derive(Debug)]
 pub struct Jinja {
@@ -60,8 +63,12 @@ impl Jinja {
 
     /// Renders a prompt.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
+        self.render_on(input, FUEL_MAX)
+    }
+
+    fn render_on(&self, input: &ChatInput<'_>, fuel: u64) -> Result<String, TextError> {
         let variables = self.variables(input).map_err(TextError::TemplateRender)?;
-        let mut interpreter = Interpreter::new(&self.template, variables, FUEL_MAX);
+        let mut interpreter = Interpreter::new(&self.template, variables, fuel);
         let mut out = String::new();
         match interpreter.exec(&self.template.body, &mut out) {
             Ok(_) => Ok(out),
@@ -112,7 +119,8 @@ impl Jinja {
         let render = |messages: &[&Json], tools| {
             let messages: Vec<Json> = messages.iter().copied().cloned().collect();
             let kwargs = &serde_json::Map::new();
-            self.render(&ChatInput { messages: &messages, tools, add_generation_prompt: true, kwargs })
+            let input = ChatInput { messages: &messages, tools, add_generation_prompt: true, kwargs };
+            self.render_on(&input, PROBE_FUEL_MAX)
         };
         let shows =
             |messages: &[&Json], tools| render(messages, tools).is_ok_and(|text| text.contains(PROBE));
