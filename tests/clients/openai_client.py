@@ -421,7 +421,7 @@ class Checks:
         self.expect(bad, lambda: self.complete(max_tokens=-2), param="max_tokens")
         self.expect(bad, lambda: self.complete(suffix="x"), param="suffix")
         self.expect(bad, lambda: self.complete(prompt=[10**9]), param="prompt")
-        self.expect(bad, lambda: self.complete(max_tokens=10**9), param="prompt")
+        self.expect(bad, lambda: self.complete(max_tokens=10**9), param="max_tokens")
 
     def check_unknown_fields(self):
         """A misspelt name does not fail the request, and is named."""
