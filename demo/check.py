@@ -1,8 +1,7 @@
 """Ask the packed model held-out questions and check the answers, greedily and without any judge.
 
 Reads everything (weights, tokenizer, chat template) from the GGUF file, so that it tests what
-is shipped. `--many N` asks N fresh held-out questions of each kind instead of questions.jsonl, `--newcomers` what
-newcomers type first (those that training may have seen are left out).
+is shipped. `--many N` asks N fresh held-out questions of each kind instead of questions.jsonl.
 """
 
 import argparse
@@ -68,12 +67,6 @@ def passes(check, text):
             ok = parse_calls(answer) == [want]
         elif kind == "tool_calls":
             ok = parse_calls(answer) == want
-        elif kind == "has_values":
-            try:
-                found = json.loads(answer).values()
-                ok = all(value in found for value in want)
-            except (AttributeError, ValueError):
-                ok = False
         elif kind == "equals_json":
             try:
                 ok = json.loads(answer) == want
@@ -162,15 +155,13 @@ def main():
     args = argparse.ArgumentParser()
     args.add_argument("--gguf", default=HERE / "undine-demo.gguf")
     args.add_argument("--many", type=int, default=0)
-    args.add_argument("--newcomers", action="store_true")
     args.add_argument("--show", type=int, default=10, help="how many wrong answers to print")
     args = args.parse_args()
     if args.many:
         from make_data import KINDS, SEED, test_items
         items = test_items({k: args.many for k in KINDS}, SEED + 2)
     else:
-        items = [json.loads(line) for line in open(HERE / ("newcomers.jsonl" if args.newcomers else "questions.jsonl"))]
-        items = [item for item in items if not item.get("seen")]
+        items = [json.loads(line) for line in open(HERE / "questions.jsonl")]
     table, wrong = score(*load_gguf(args.gguf), items)
     for item, text in wrong[:args.show]:
         print("WRONG", item["id"], "|", item["messages"][-1]["content"], "|", text, "|", json.dumps(item["check"]))

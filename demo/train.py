@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, Lfm2Config, Lfm2ForCausalLM
 
-from check import BOS, END_OF_TEXT, EOS, PATTERN, SPECIALS, THINK, load_gguf, make_tokenizer, score
+from check import BOS, END_OF_TEXT, EOS, PATTERN, SPECIALS, THINK, make_tokenizer, score
 from make_data import KINDS, SEED, World, test_items
 
 HERE = Path(__file__).parent
@@ -25,7 +25,7 @@ VOCAB = 4096
 LAYERS = "cacaca"           # c: short convolution, a: attention
 CHUNK = 2048                # samples made at a time
 LONGEST = 400               # tokens
-RATES = 0.02, 4e-3, 1e-2    # of the matrices, the embedding and norms, the convolution filters; half of it from an earlier model
+RATES = 0.02, 4e-3, 1e-2    # of the matrices, the embedding and norms, the convolution filters
 
 
 def config():
@@ -219,24 +219,19 @@ def plot(log):
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--out", type=Path, default=Path("out"))
-    args.add_argument("--steps", type=int, default=900)
+    args.add_argument("--steps", type=int, default=2200)
     args.add_argument("--size", type=int, default=2304, help="padded tokens in a step")
-    args.add_argument("--earlier", type=Path, help="a packed model to go on from, with its tokenizer")
-    args.add_argument("--check-every", type=int, default=1000)
+    args.add_argument("--check-every", type=int, default=550)
     args = args.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(2)
     hf, state_file = args.out / "hf", args.out / "state.pt"
     hf.mkdir(parents=True, exist_ok=True)
-    model = Lfm2ForCausalLM(config()).float()
-    start_values(model)
-    if args.earlier:
-        earlier, tok, _ = load_gguf(args.earlier)
-        model.load_state_dict(earlier.state_dict())
-        tok.save(str(hf / "tokenizer.json"))
-    elif not (hf / "tokenizer.json").exists():
+    if not (hf / "tokenizer.json").exists():
         train_tokenizer().save(str(hf / "tokenizer.json"))
     tok = Tokenizer.from_file(str(hf / "tokenizer.json"))
+    model = Lfm2ForCausalLM(config()).float()
+    start_values(model)
     opts = optimisers(model)
     first, log, done = 0, [], 0.0
     if state_file.exists():
@@ -262,7 +257,7 @@ def main():
         tokens += ids.numel()
         for opt, lr in zip(opts, RATES):
             for group in opt.param_groups:
-                group["lr"] = lr * rate(step, args.steps) * (0.5 if args.earlier else 1)
+                group["lr"] = lr * rate(step, args.steps)
             opt.step()
         model.zero_grad(set_to_none=True)
         log.append({"step": step, "loss": loss.item(), "tokens": ids.numel()})

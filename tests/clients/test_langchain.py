@@ -61,15 +61,6 @@ class TestUndine(ChatModelIntegrationTests):
     async def test_tool_calling_async(self, model):
         await super().test_tool_calling_async(model)
 
-    @pytest.mark.xfail(reason="needs a model that calls a function which its training did not know")
-    def test_tool_calling_with_no_arguments(self, model):
-        super().test_tool_calling_with_no_arguments(model)
-
-    @pytest.mark.xfail(reason="needs a model that calls a function which its training did not know")
-    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
-    def test_agent_loop(self, model):
-        super().test_agent_loop(model)
-
     @pytest.mark.xfail(reason="json_mode sends no schema: the keys are in the prompt alone")
     def test_json_mode(self, model):
         super().test_json_mode(model)

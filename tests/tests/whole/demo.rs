@@ -1,6 +1,5 @@
-//! The demo model answers inside its world, and says so of what is outside: questions that its training never
-//! saw, and what newcomers type first. They run through tokenizer, template, engine and text stream, many at
-//! once, greedily.
+//! The demo model answers inside its world: 50 questions that its training never saw, at least 45 right. They
+//! run through tokenizer, template, engine and text stream, many at once, greedily.
 
 use std::sync::Arc;
 
@@ -13,26 +12,15 @@ use undine_text::{
     Tokenizer, ToolFormat,
 };
 
-/// Questions that may be answered wrongly, of 58: the file has 8.
-const HELD_OUT_WRONG_MAX: usize = 10;
-/// Newcomers' wordings that may get no sensible answer, of those that training never saw: it has 35.
-const NEWCOMERS_WRONG_MAX: usize = 40;
+/// Questions that may be answered wrongly, of 50.
+const WRONG_MAX: usize = 5;
 
 #[test]
 fn held_out_questions_are_answered() {
     let questions = read(include_str!("../../../demo/questions.jsonl"));
-    assert_eq!(questions.len(), 58);
+    assert_eq!(questions.len(), 50);
     let wrong = wrong(&questions);
-    assert!(wrong.len() <= HELD_OUT_WRONG_MAX, "{} wrong: {wrong:#?}", wrong.len());
-}
-
-#[test]
-fn what_newcomers_type_has_sensible_answers() {
-    let mut asked = read(include_str!("../../../demo/newcomers.jsonl"));
-    asked.retain(|question| question["seen"] == false);
-    assert_eq!(asked.len(), 221);
-    let wrong = wrong(&asked);
-    assert!(wrong.len() <= NEWCOMERS_WRONG_MAX, "{} wrong: {wrong:#?}", wrong.len());
+    assert!(wrong.len() <= WRONG_MAX, "{} wrong: {wrong:#?}", wrong.len());
 }
 
 fn read(lines: &str) -> Vec<Value> {
@@ -129,14 +117,6 @@ fn passes(check: &Value, answer: &str) -> bool {
             .unwrap()
             .iter()
             .all(|word| lower.contains(&word.as_str().unwrap().to_lowercase())),
-        "contains_any" => wanted
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|word| lower.contains(&word.as_str().unwrap().to_lowercase())),
-        "has_values" => serde_json::from_str::<Map<String, Value>>(answer.trim()).is_ok_and(|found| {
-            wanted.as_array().unwrap().iter().all(|value| found.values().any(|v| v == value))
-        }),
         "min_sentences" => {
             let ends = answer.trim().chars().zip(answer.trim().chars().skip(1).chain([' ']));
             ends.filter(|&(end, next)| ".!?".contains(end) && next.is_whitespace()).count() as u64

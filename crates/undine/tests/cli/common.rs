@@ -130,14 +130,14 @@ pub fn dialogues(name: &str) -> PathBuf {
     let path = models().place(name);
     let sum = |i: u32| {
         let (a, b) = ((7 * i + 3) % 100, (31 * i + 11) % 100);
-        let (ones, x, y) = (a % 10 + b % 10, a / 10, b / 10);
-        let (said, moved) = if ones > 9 { (", carry 1", " + 1") } else { ("", "") };
+        let (ones, carry) = (a % 10 + b % 10, (a % 10 + b % 10) / 10);
+        let (x, y) = (a / 10, b / 10);
         format!(
-            "<|im_start|>user\nWhat is {a} + {b}?<|im_end|>\n<|im_start|>assistant\n<think>{a} + {b}. {} + {} = {ones}{said}. \
-             {x} + {y}{moved} = {}.</think>\nThe answer is {}.<|im_end|>\n",
+            "<|im_start|>user\nWhat is {a} + {b}?<|im_end|>\n<|im_start|>assistant\n<think>{a} + {b}. {} + {} = {ones}. \
+             {x} + {y} + {carry} = {}.</think>\nThe answer is {}.<|im_end|>\n",
             a % 10,
             b % 10,
-            x + y + ones / 10,
+            x + y + carry,
             a + b
         )
     };

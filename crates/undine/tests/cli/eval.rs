@@ -308,7 +308,7 @@ fn eval_of_the_demo_model() {
     let dialogues = dialogues("dialogues-eval.txt");
     let words = ["eval", "--text", text(&dialogues), "-c", "128"];
     let found = json(&run(&[&words[..], &["--json"]].concat()));
-    close(&found["perplexity"]["value"], 11.446_912, 1e-6, "perplexity of the demo");
+    close(&found["perplexity"]["value"], 17.135_039, 1e-6, "perplexity of the demo");
     let table = stdout(&run(&words));
     for part in ["undine-demo", "windows of 128", "perplexity", "tokens/s"] {
         assert!(table.contains(part), "{part}: {table}");
