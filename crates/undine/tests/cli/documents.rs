@@ -109,7 +109,9 @@ impl Place {
             .stdin(std::process::Stdio::null())
             .output()
             .expect("a shell");
-        assert!(output.status.success(), "{line}\n{}", stderr(&output));
+        // A busy machine gets advice, and an exit code that says so.
+        let is_advised = line == "undine doctor" && stderr(&output).is_empty();
+        assert!(output.status.success() || is_advised, "{line}\n{}", stderr(&output));
     }
 }
 
