@@ -44,8 +44,8 @@ pub(crate) struct Gguf {
     pub bytes: u64,
 }
 
-/// `stem-00002-of-00003` to stem, number and count.
-fn split_part(path: &str) -> Option<(&str, usize, usize)> {
+/// `stem-00002-of-00003`, the name of a part of a split file, to stem, number and count.
+pub fn split_part(path: &str) -> Option<(&str, usize, usize)> {
     let (rest, count) = path.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| (text.len() == 5).then(|| text.parse::<usize>().ok()).flatten();

@@ -33,6 +33,7 @@ mod settings;
 mod short_names;
 
 pub use cache::{Cache, Cached};
+pub use contents::split_part;
 pub use download::Progress;
 pub use error::Error;
 pub use examine::{Beginning, Examine, Next};

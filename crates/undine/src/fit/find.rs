@@ -7,7 +7,7 @@
 //! meant: `4060` is not an RTX 4060 Ti. Words at the end that make another device of it are never guessed.
 
 use super::devices::{Device, Kind, all};
-use super::spelling::{LAPTOP, counted, gigabytes_of, words};
+use super::spelling::{LAPTOP, counted, gigabytes_of, makers, words};
 use crate::error::Error;
 
 /// Class of what is not a device, but an offer to rent some.
@@ -37,8 +37,11 @@ const HERE: [&str; 12] = [
     "cpu",
 ];
 /// Words at the end of a name that make another device of it: an iPhone 15 is no iPhone 15 Pro.
-const VARIANTS: [&str; 13] =
-    ["pro", "max", "ultra", "plus", "ti", "super", "xt", "xtx", "gre", "extreme", "air", "mini", "fe"];
+const VARIANTS: [&str; 14] = [
+    "pro", "max", "ultra", "plus", "ti", "super", "xt", "xtx", "gre", "elite", "extreme", "air", "mini", "fe",
+];
+/// A word that makes another device of it wherever it is: a Jetson Orin Nano is no Jetson Nano.
+const GENERATION: &str = "orin";
 /// Kinds of a card's memory.
 const MEMORIES: [&str; 2] = ["hbm", "gddr"];
 
@@ -47,6 +50,8 @@ struct Query {
     words: Vec<String>,
     gigabytes: Option<f64>,
     place: Place,
+    /// Who made it, where that is said.
+    makers: Vec<&'static str>,
 }
 
 /// Where a card is: those in laptops have the names of larger ones.
@@ -175,11 +180,11 @@ fn plain(name: &str) -> String {
 
 impl Query {
     fn new(name: &str) -> Self {
-        let mut words = words(name);
+        let (makers, mut words) = (makers(name), words(name));
         let gigabytes = words.iter().find_map(|word| gigabytes_of(word));
         words.retain(|word| gigabytes_of(word).is_none());
         let (words, place) = Place::of(words);
-        Self { words, gigabytes, place }
+        Self { words, gigabytes, place, makers }
     }
 
     /// `H100 80GB HBM3`: which kind of memory it is, few names say.
@@ -194,11 +199,12 @@ impl Query {
                 words.push(word.clone());
             }
         }
-        Self { words, ..*self }
+        Self { words, makers: self.makers.clone(), ..*self }
     }
 
     fn fits(&self, device: &Device) -> Option<Match> {
-        if self.gigabytes.is_some_and(|wanted| wanted != device.gigabytes) {
+        if self.gigabytes.is_some_and(|wanted| wanted != device.gigabytes) || self.is_of_another_maker(device)
+        {
             return None;
         }
         let fits = device
@@ -207,6 +213,13 @@ impl Query {
             .filter_map(|name| self.fits_name(name, device.kind, device.gigabytes))
             .max()?;
         Some(if fits == Match::Contained && device.class == OFFERS { Match::InOffer } else { fits })
+    }
+
+    /// Of an offer no maker is known: who names one means a card, `NVIDIA A2`, and not `a2-highgpu-1g`.
+    fn is_of_another_maker(&self, device: &Device) -> bool {
+        let known: Vec<&str> = device.names.iter().flat_map(|name| makers(name)).collect();
+        let is_told = !known.is_empty() || device.class == OFFERS;
+        !self.makers.is_empty() && is_told && !known.iter().any(|maker| self.makers.contains(maker))
     }
 
     fn fits_name(&self, name: &str, kind: Kind, gigabytes: f64) -> Option<Match> {
@@ -220,7 +233,9 @@ impl Query {
             if words.len() == known.len() {
                 return Some(Match::Exact);
             }
-            let is_other = rest.iter().any(|word| VARIANTS.contains(&word.as_str()));
+            let is_generation = |word: &&String| **word == GENERATION;
+            let is_other = rest.iter().any(|word| VARIANTS.contains(&word.as_str()))
+                || known.iter().any(|word| word == GENERATION) && !words.iter().any(is_generation);
             (!is_other).then_some(Match::Contained)
         };
         let all: Vec<&String> = self.words.iter().collect();
@@ -306,6 +321,9 @@ mod tests {
         ("MacBook Air 13\" M3 (24 GB)", &["Apple M3 24GB"]),
         ("MacBook Pro 14-inch (M5 Pro)", &["Apple M5 Pro 24GB", "Apple M5 Pro 48GB", "Apple M5 Pro 64GB"]),
         ("MacBook Pro 16\" M4 Max (48 GB)", &["Apple M4 Max 48GB"]),
+        ("14-inch MacBook Pro M4 Max 48GB", &["Apple M4 Max 48GB"]),
+        ("HP Z2 Mini G1a 128GB", &["Ryzen AI Max+ 395 128GB"]),
+        ("NVIDIA A10G", &["A10G 24GB"]),
         ("Mac Studio (M3 Ultra, 512GB)", &["Apple M3 Ultra 512GB"]),
         ("Mac Pro M2 Ultra (192 GB)", &["Apple M2 Ultra 192GB"]),
         ("iPad Pro M5 13\" (16 GB)", &["iPad Pro M5 16GB"]),
@@ -440,6 +458,17 @@ mod tests {
             ("RTX 3080 laptop", "RTX 5080 Laptop"),
             ("RX 7900M", "no such device"),
             ("Snapdragon X2 Elite", "Snapdragon X2 Elite Extreme"),
+            ("NVIDIA A16", "no such device"),
+            ("Tesla P4", "P40 24GB"),
+            ("NVIDIA A2", "no such device"),
+            ("Tesla M4", "no such device"),
+            ("RX 580", "no such device"),
+            ("GTX 580", "no such device"),
+            ("GTX 770", "no such device"),
+            ("GTX 780M", "no such device"),
+            ("Quadro RTX 6000", "no such device"),
+            ("Jetson Nano", "Jetson Orin Nano"),
+            ("Snapdragon X", "Snapdragon X Elite"),
             ("0x H100", "no such device"),
             ("9999999999x H100", "no such device"),
             ("8x voodoo", "no such device"),

@@ -28,7 +28,10 @@ impl Named {
     pub fn read(name: &str) -> Option<Self> {
         if let Some(hub) = hub::name(Path::new(name)) {
             // A GGUF file's name always says its quantization, in words that have to be understood.
-            let of_file = || hub.file.as_ref().and_then(|file| file.strip_suffix(".gguf").map(str::to_owned));
+            let of_file = || {
+                let stem = hub.file.as_ref()?.strip_suffix(".gguf")?;
+                Some(undine_hub::split_part(stem).map_or(stem, |(stem, ..)| stem).to_owned())
+            };
             let quant = hub.quant.clone().or_else(of_file);
             return Self::of(hub.repo.name(), quant);
         }
@@ -98,6 +101,7 @@ mod tests {
             ("LiquidAI/LFM2-1.2B-GGUF:Q8_0", "LFM2-1.2B", Some("Q8_0")),
             ("LiquidAI/LFM2-1.2B-GGUF@main:q8_0", "LFM2-1.2B", Some("Q8_0")),
             ("LiquidAI/LFM2-1.2B-GGUF/LFM2-1.2B-Q6_K.gguf", "LFM2-1.2B", Some("Q6_K")),
+            ("LiquidAI/LFM2-8B-A1B-GGUF/LFM2-8B-A1B-F16-00001-of-00002.gguf", "LFM2-8B-A1B", Some("F16")),
             ("https://hf.co/LiquidAI/LFM2-1.2B-GGUF/blob/main/LFM2-1.2B-F16.gguf", "LFM2-1.2B", Some("F16")),
             ("lfm2:1.2b:Q8_0", "LFM2-1.2B", Some("Q8_0")),
             ("lfm2:1.2b-q8_0", "LFM2-1.2B", Some("Q8_0")),

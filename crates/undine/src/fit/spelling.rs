@@ -1,7 +1,7 @@
 //! Names of devices, cut into the words that are compared.
 
 /// Words that say who made or sells something, and other filler.
-const FILLER: [&str; 36] = [
+const FILLER: [&str; 35] = [
     "nvidia",
     "geforce",
     "rtx",
@@ -18,7 +18,6 @@ const FILLER: [&str; 36] = [
     "google",
     "gpu",
     "tesla",
-    "quadro",
     "standard",
     "ml",
     "oam",
@@ -38,6 +37,16 @@ const FILLER: [&str; 36] = [
     "2024",
     "2025",
     "2026",
+];
+/// Words that say who made a device: another maker's is another device, whatever its number.
+const MAKERS: [(&str, &[&str]); 7] = [
+    ("nvidia", &["nvidia", "geforce", "rtx", "gtx", "tesla", "quadro", "jetson", "dgx"]),
+    ("amd", &["amd", "radeon", "rx", "instinct", "ryzen"]),
+    ("intel", &["intel", "arc"]),
+    ("apple", &["apple", "iphone", "ipad", "mac", "macbook", "imac"]),
+    ("qualcomm", &["qualcomm", "snapdragon"]),
+    ("samsung", &["samsung", "galaxy"]),
+    ("google", &["google", "pixel"]),
 ];
 /// What a card in a laptop has in its name.
 pub const LAPTOP: &str = "laptop";
@@ -75,8 +84,19 @@ pub fn gigabytes_of(word: &str) -> Option<f64> {
     word.strip_suffix("gb")?.parse().ok()
 }
 
-/// The words of a name, in lower case, cut where letters and digits meet; sizes of memory are one word.
-pub fn words(name: &str) -> Vec<String> {
+/// The makers that a name tells.
+pub fn makers(name: &str) -> Vec<&'static str> {
+    let words = cut(name);
+    let tells = |series: &&str| words.iter().any(|word| word == series);
+    MAKERS
+        .iter()
+        .filter(|(_, series)| series.iter().any(|one| tells(&one)))
+        .map(|(maker, _)| *maker)
+        .collect()
+}
+
+/// A name in lower case, cut where letters and digits meet.
+fn cut(name: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut before = None;
     for c in name.to_lowercase().chars() {
@@ -90,6 +110,12 @@ pub fn words(name: &str) -> Vec<String> {
             }
         }
     }
+    words
+}
+
+/// The words of a name that are compared; sizes of memory are one word.
+pub fn words(name: &str) -> Vec<String> {
+    let words = cut(name);
     let has_screen = words.iter().any(|word| WITH_SCREEN.contains(&word.as_str()));
     let mut joined: Vec<String> = Vec::new();
     for word in words {
@@ -100,13 +126,8 @@ pub fn words(name: &str) -> Vec<String> {
             _ => joined.push(word),
         }
     }
-    let is_screen = |at: usize, word: &str| {
-        // The chip's number follows its letter: `M 4`.
-        has_screen && SCREENS.contains(&word) && at > 0
-    };
-    let kept =
-        joined.into_iter().enumerate().filter(|(at, word)| !is_screen(*at, word)).map(|(_, word)| word);
-    let kept: Vec<String> = kept.collect();
+    joined.retain(|word| !(has_screen && SCREENS.contains(&word.as_str())));
+    let kept = joined;
     let is_filler = |at: usize, word: &str| {
         let is_of_edition = word == "server" && kept.get(at + 1).is_some_and(|next| next == "edition");
         // `SXM4` says of which generation the socket is, as the chip does.

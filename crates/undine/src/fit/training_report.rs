@@ -89,7 +89,11 @@ pub fn run(subject: &Subject, method: Finetune, listed: Vec<Device>, args: &FitA
 }
 
 fn write(report: &TrainingReport, args: &FitArgs) -> Result<(), Error> {
-    let mut out = shown::paper();
+    // Rows of a table for machines stay whole on a narrow terminal.
+    let mut out: Box<dyn Write> = match args.markdown {
+        true => Box::new(shown::stdout()),
+        false => Box::new(shown::paper()),
+    };
     if args.json {
         let json = serde_json::to_string_pretty(report).expect("numbers and texts are JSON");
         writeln!(shown::stdout(), "{json}")?;

@@ -24,6 +24,7 @@ const HUB: &[&str] = &[
     "bench",
     "bench-throughput",
     "bench-latency",
+    "bench-serve",
     "eval",
     "calibrate",
     "quantize",
@@ -53,6 +54,7 @@ const NO_GPU: &str = "there is no GPU backend; everything is computed on the CPU
 pub(super) const ONE_MACHINE: &str = "one process computes on this machine";
 const NO_ADAPTERS: &str = "adapters are not applied at run time; merge them into the model first";
 const NO_DRAFT: &str = "nothing is speculated; answers are the same without";
+pub(super) const NO_EMBEDDINGS: &str = "models here generate text; there are no embeddings";
 const OWN_ROPE: &str = "positions are as the model's own configuration has them";
 const OWN_METADATA: &str = "a model's metadata is used as it is; edit the file";
 pub(super) const UNCONSTRAINED: &str =
@@ -180,12 +182,7 @@ pub(super) const FLAGS: &[Row] = &[
     row(BENCH, "-ub --ubatch-size", Value, Own("--ubatch")),
     // How much.
     row(RUN, "-c --ctx-size --ctx --max-model-len --context-length --num-ctx", Value, Read(values::context)),
-    row(
-        SERVE,
-        "-c --ctx-size --ctx --context-length --num-ctx --max-seq-len --max-total-tokens",
-        Value,
-        Read(values::context),
-    ),
+    row(SERVE, "-c --ctx-size --ctx --context-length --num-ctx --max-seq-len", Value, Read(values::context)),
     row(
         RUN,
         "-n --predict --n-predict --num-predict --max-tokens --max-new-tokens",
@@ -421,13 +418,8 @@ pub(super) const FLAGS: &[Row] = &[
         Value,
         Judged(NoEffect("a model stays in memory until its server ends")),
     ),
-    row(
-        SERVE,
-        "--embedding --embeddings --rerank --reranking",
-        Nothing,
-        Judged(Refused("models here generate text; there are no embeddings")),
-    ),
-    row(SERVE, "--pooling", Value, Judged(Refused("models here generate text; there are no embeddings"))),
+    row(SERVE, "--embedding --embeddings --rerank --reranking", Nothing, Judged(Refused(NO_EMBEDDINGS))),
+    row(SERVE, "--pooling", Value, Judged(Refused(NO_EMBEDDINGS))),
     row(
         SERVE,
         "--image-min-tokens --image-max-tokens",

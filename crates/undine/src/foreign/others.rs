@@ -4,8 +4,9 @@ use super::Meaning::{Always, Judged, Out, Own, Read, Words};
 use super::Row;
 use super::Takes::{Nothing, OneOf, Value};
 use super::Verdict::{NoEffect, Only, Refused};
-use super::flags::{ONE_MACHINE, UNCONSTRAINED, row};
+use super::flags::{NO_EMBEDDINGS, ONE_MACHINE, UNCONSTRAINED, row};
 use super::values;
+use super::vllm::REQUESTS_LOGGED;
 
 const RUN: &[&str] = &["run"];
 const SERVE: &[&str] = &["serve"];
@@ -30,7 +31,7 @@ pub(super) const FLAGS: &[Row] = &[
         Nothing,
         Judged(Refused("HF_ENDPOINT names another hub, http:// included")),
     ),
-    row(RUN, "--dimensions", Value, Judged(Refused("models here generate text; there are no embeddings"))),
+    row(RUN, "--dimensions", Value, Judged(Refused(NO_EMBEDDINGS))),
     row(
         RUN,
         "--truncate --experimental --experimental-yolo",
@@ -57,7 +58,13 @@ pub(super) const FLAGS: &[Row] = &[
     row(SERVE, "--max-running-requests", Value, Own("--max-num-seqs")),
     row(SERVE, "--chunked-prefill-size", Value, Read(values::chunk)),
     row(SERVE, "--tp-size --tp --dp-size --dp --pp-size --ep-size", Value, Judged(Only(&["1"], ONE_MACHINE))),
-    row(SERVE, "--mem-fraction-static --max-prefill-tokens", Value, Judged(NoEffect(OWN_MEMORY))),
+    row(SERVE, "--mem-fraction-static --max-total-tokens", Value, Judged(NoEffect(OWN_MEMORY))),
+    row(
+        SERVE,
+        "--max-prefill-tokens",
+        Value,
+        Judged(NoEffect("--max-num-batched-tokens is the limit of a step")),
+    ),
     row(
         SERVE,
         "--schedule-policy --schedule-conservativeness --sampling-backend",
@@ -65,7 +72,8 @@ pub(super) const FLAGS: &[Row] = &[
         Judged(NoEffect("there is one way to schedule and to sample")),
     ),
     row(SERVE, "--grammar-backend", Value, Judged(NoEffect("llguidance is the only grammar engine"))),
-    row(SERVE, "--enable-metrics --enable-cache-report --log-requests", Nothing, Always),
+    row(SERVE, "--enable-metrics --enable-cache-report", Nothing, Always),
+    row(SERVE, "--log-requests", Nothing, Judged(NoEffect(REQUESTS_LOGGED))),
     row(SERVE, "--disable-cuda-graph --enable-torch-compile", Nothing, Judged(NoEffect("there is no GPU"))),
     row(SERVE, "--random-seed", Value, Own("--seed")),
     // convert_hf_to_gguf.py.
@@ -74,8 +82,15 @@ pub(super) const FLAGS: &[Row] = &[
     row(CONVERT, "--use-temp-file --no-lazy --verbose", Nothing, Always),
     row(
         CONVERT,
-        "--vocab-only --bigendian --split-max-size --split-max-tensors --dry-run --remote",
+        "--vocab-only --bigendian --split-max-size --split-max-tensors",
         Nothing,
         Judged(Refused("`undine convert` writes one whole file, little-endian")),
+    ),
+    row(CONVERT, "--remote", Nothing, Always),
+    row(
+        CONVERT,
+        "--dry-run",
+        Nothing,
+        Judged(Refused("`undine inspect IN --tensors` shows what there is to write")),
     ),
 ];

@@ -356,6 +356,9 @@ fn flags_of_other_servers_and_converters_are_known() {
         ("undine serve m --context-length 4096", Words("undine serve m --max-model-len 4096")),
         ("undine serve --model-path m", Words("undine serve m")),
         ("undine serve m --disable-radix-cache", Words("undine serve m --no-enable-prefix-caching")),
+        ("undine serve m --chunked-prefill-size -1", Noted("undine serve m", &["always computed in chunks"])),
+        ("undine serve m --max-total-tokens 65536", Noted("undine serve m", &["--kv-cache-memory-bytes"])),
+        ("undine serve m --log-requests", Noted("undine serve m", &["without their text"])),
         ("undine serve m --max-running-requests 8", Words("undine serve m --max-num-seqs 8")),
         ("undine serve m --tp-size 2", Refused("expected 1, found 2")),
         ("undine serve --models-dir x", Refused("a server has one model")),
@@ -366,6 +369,8 @@ fn flags_of_other_servers_and_converters_are_known() {
         ("undine convert --outfile x.gguf in", Words("undine convert in x.gguf")),
         ("undine convert in --outfile x.gguf --outtype bf16", Words("undine convert in --type bf16 x.gguf")),
         ("undine convert in --outfile x --outtype q8_0", Refused("undine quantize IN OUT Q8_0")),
+        ("undine convert --remote a/b --outfile x.gguf", Words("undine convert a/b x.gguf")),
+        ("undine convert in --outfile x --dry-run", Refused("undine inspect")),
         ("undine convert in --outfile x --outtype z", Refused("expected auto, f32, f16 or bf16")),
     ]);
 }

@@ -52,10 +52,13 @@ pub(super) fn parallel(value: &str) -> Result<Said, String> {
     }
 }
 
-/// -1 is whole prompts.
+/// -1 asks for whole prompts.
 pub(super) fn chunk(value: &str) -> Result<Said, String> {
     match whole(value) {
-        Some(..=0) => Ok(Said::default()),
+        Some(..=0) => {
+            let note = "prompts are always computed in chunks; the answers are the same".to_owned();
+            Ok(Said { words: Vec::new(), note: Some(note) })
+        }
         _ => words(["--max-num-batched-tokens", value]),
     }
 }

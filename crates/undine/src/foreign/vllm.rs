@@ -26,6 +26,8 @@ const NO_CLUSTER: &str = "caches are not shared between servers";
 const CONVOLUTIONS: &str = "states of short convolutions are always kept and cached exactly";
 const LIMITS_FIXED: &str = "headers are limited to 100 and 64 KiB";
 const LOG_FLAGS: &str = "see --log-level, --log-format and --disable-log-requests";
+pub(super) const REQUESTS_LOGGED: &str =
+    "requests are logged without their text, unless --disable-log-requests says no";
 const NEVER_LOGGED: &str = "prompts and answers are never logged";
 const LLGUIDANCE: &str = "llguidance is the only grammar engine";
 
@@ -206,11 +208,7 @@ const FLAGS: &[(&str, Takes, Verdict)] = &[
     ("h11-max-incomplete-event-size", Value, NoEffect(LIMITS_FIXED)),
     ("h11-max-header-count", Value, NoEffect(LIMITS_FIXED)),
     // Logs and numbers.
-    (
-        "enable-log-requests",
-        Nothing,
-        NoEffect("requests are logged without their text, unless --disable-log-requests says no"),
-    ),
+    ("enable-log-requests", Nothing, NoEffect(REQUESTS_LOGGED)),
     ("enable-log-outputs", Nothing, NoEffect(NEVER_LOGGED)),
     ("enable-log-deltas", Nothing, NoEffect(NEVER_LOGGED)),
     ("max-log-len", Value, NoEffect(NEVER_LOGGED)),

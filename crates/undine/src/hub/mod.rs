@@ -24,7 +24,7 @@ pub use pull::run as run_pull;
 pub use remove::run as run_rm;
 pub use show::run as run_show;
 
-/// Whether `--offline` was given, which every command takes and none of them reads.
+/// Whether `--offline` was given, which every command that may fetch takes and none of them reads.
 static IS_OFFLINE: AtomicBool = AtomicBool::new(false);
 
 /// Forbids the network for the rest of the process, as HF_HUB_OFFLINE=1 does.
