@@ -12,7 +12,7 @@ pub(crate) const CALLS_MAX: usize = 512;
 /// What other servers call the arguments.
 const ARGUMENTS: [&str; 4] = ["arguments", "args", "input", "parameters"];
 /// What streams number, and what says nothing to a model.
-const IGNORED: &[&str] = &["index", "cache_control", "provider_specific_fields", "caller"];
+const IGNORED: &[&str] = &["index", "status", "cache_control", "provider_specific_fields", "caller"];
 
 /// Tool calls of an assistant turn.
 pub(crate) fn read_tool_calls(fields: &mut Fields, strangers: &mut Strangers) -> ApiResult<Vec<Value>> {
@@ -25,7 +25,9 @@ pub(crate) fn read_tool_calls(fields: &mut Fields, strangers: &mut Strangers) ->
 /// A call as OpenAI writes it, or without the inner object, as LangChain and Anthropic do.
 pub(crate) fn read_call(mut call: Fields, strangers: &mut Strangers) -> ApiResult<Value> {
     let mut read = Map::new();
-    let id = call.take("id").or_else(|| call.take("call_id"));
+    // In the Responses API `id` is the part's own, and results name the other.
+    let own = call.take("id");
+    let id = call.take("call_id").or(own);
     read.extend(id.map(|id| ("id".to_owned(), id)));
     let kind = call.take("type");
     let path = call.path("function");

@@ -1,6 +1,7 @@
 //! Reads a JSON object field by field. Each reader checks type and range and removes the field, so that what
 //! is left at the end is unknown. `null` counts as absent everywhere, as OpenAI's clients use it.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
@@ -35,7 +36,7 @@ pub(crate) struct Fields {
     /// Path of the object with a trailing dot, empty for the body.
     prefix: String,
     /// Fields that stand here in place of those of another dialect, and what these were called.
-    renamed: Vec<(String, String)>,
+    renamed: HashMap<String, String>,
 }
 
 /// Fields within a body that nobody knows: the first by their paths, the others by their number.
@@ -70,7 +71,7 @@ impl Fields {
         let value: Value = exact::from_body(body, &EXACT)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))?;
         match value {
-            Value::Object(map) => Ok(Self { map, prefix: String::new(), renamed: Vec::new() }),
+            Value::Object(map) => Ok(Self { map, prefix: String::new(), renamed: HashMap::new() }),
             other => Err(ApiError::bad_request(format!(
                 "expected the body to be a JSON object, found {}",
                 describe(&other)
@@ -81,15 +82,15 @@ impl Fields {
     /// The object at `path`, which is not the body.
     pub(crate) fn nested(path: &str, value: Value) -> ApiResult<Self> {
         match value {
-            Value::Object(map) => Ok(Self { map, prefix: format!("{path}."), renamed: Vec::new() }),
+            Value::Object(map) => Ok(Self { map, prefix: format!("{path}."), renamed: HashMap::new() }),
             other => Err(mismatch(path, "an object", &other)),
         }
     }
 
     /// Full path of a field of this object, as the client wrote it.
     pub(crate) fn path(&self, name: &str) -> String {
-        match self.renamed.iter().find(|(own, _)| own == name) {
-            Some((_, sent)) => sent.clone(),
+        match self.renamed.get(name) {
+            Some(sent) => sent.clone(),
             None => format!("{}{name}", self.prefix),
         }
     }
@@ -201,12 +202,11 @@ impl Fields {
     pub(crate) fn give(&mut self, name: &str, sent: &str, value: Value) -> ApiResult<()> {
         match self.map.get(name).filter(|value| !value.is_null()) {
             None => {
-                self.renamed.retain(|(own, _)| own != name);
-                self.renamed.push((name.to_owned(), sent.to_owned()));
+                self.renamed.insert(name.to_owned(), sent.to_owned());
                 self.map.insert(name.to_owned(), value);
                 Ok(())
             }
-            Some(there) if self.renamed.iter().any(|(own, _)| own == name) && !is_same(there, &value) => {
+            Some(there) if self.renamed.contains_key(name) && !is_same(there, &value) => {
                 let message = format!("says something else than `{}`; send one of the two", self.path(name));
                 Err(ApiError::field(sent, message))
             }
@@ -319,8 +319,12 @@ pub(crate) fn integer(path: &str, value: &Value, range: RangeInclusive<i64>) -> 
     match number {
         Some(number) if (low..=high).contains(&number) => Ok(number),
         _ if value.is_number() => {
-            // A limit that is none is not told: a narrower one is known elsewhere, or there is none at all.
-            let to = if high >= i64::from(u32::MAX) { "on".to_owned() } else { format!("to {high}") };
+            // To whom is below, a limit that is hardly one is not told.
+            let is_below = value.as_f64().is_some_and(|number| number < low as f64);
+            let to = match is_below && high >= i64::from(u32::MAX) {
+                true => "on".to_owned(),
+                false => format!("to {high}"),
+            };
             Err(ApiError::field(path, format!("expected a whole number from {low} {to}, found {value}")))
         }
         _ => Err(mismatch(path, "a whole number", value)),

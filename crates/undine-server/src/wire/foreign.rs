@@ -41,7 +41,9 @@ pub(crate) fn translate(fields: &mut Fields) -> ApiResult<()> {
     // Ollama's: what it does not know there is not known here either.
     if let Some(Value::Object(options)) = fields.take_foreign_if("options", Value::is_object) {
         for (name, value) in options {
-            fields.give(&name, &format!("options.{name}"), value)?;
+            let own =
+                RENAMED.iter().find(|(foreign, _)| *foreign == name).map_or(name.as_str(), |(_, own)| own);
+            fields.give(own, &format!("options.{name}"), value)?;
         }
     }
     for (foreign, own) in RENAMED {

@@ -28,10 +28,16 @@ pub(crate) fn read_foreign(fields: &mut Fields) -> ApiResult<Vec<Format>> {
         });
     }
     // Beside the form the Responses API has how verbose the answer shall be, which is for the prompt to say.
-    if let Some(Value::Object(mut text)) = fields.take_foreign_if("text", Value::is_object)
-        && let Some(value) = text.remove("format").filter(|value| !value.is_null())
-    {
-        found.extend(read_form("text.format", value)?);
+    if let Some(Value::Object(text)) = fields.take_foreign_if("text", Value::is_object) {
+        for (name, value) in text.into_iter().filter(|(_, value)| !value.is_null()) {
+            let path = format!("text.{name}");
+            match name.as_str() {
+                "format" => found.extend(read_form(&path, value)?),
+                "verbosity" => {}
+                // Left, to be named as unknown.
+                _ => fields.give(&path, &path, value)?,
+            }
+        }
     }
     Ok(found)
 }

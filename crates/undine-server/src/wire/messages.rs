@@ -130,7 +130,12 @@ fn read_message(fields: &mut Fields, mut reading: Reading<'_>) -> ApiResult<Valu
     if let Some(thoughts) = thoughts {
         message.extend(THOUGHTS.map(|name| (name.to_owned(), thoughts.as_str().into())));
     }
-    tool_calls.extend(past.calls);
+    // LangChain keeps calls in the content of a turn, and beside it too.
+    let is_new = |call: &Value| {
+        call.get("id").is_none_or(|id| tool_calls.iter().all(|known| known.get("id") != Some(id)))
+    };
+    let lifted: Vec<Value> = past.calls.into_iter().filter(is_new).collect();
+    tool_calls.extend(lifted);
     if !tool_calls.is_empty() {
         message.insert("tool_calls".to_owned(), tool_calls.into());
     }
@@ -221,6 +226,19 @@ mod tests {
                     {"type": "text", "text": "4"}, {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}}]}]),
                 json!([{"role": "assistant", "content": "4", "reasoning": "2+2", "reasoning_content": "2+2", "thinking": "2+2",
                     "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}]),
+            ),
+            // A call that is told twice was made once.
+            (
+                json!([{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}],
+                    "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}]),
+                json!([{"role": "assistant", "content": "",
+                    "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {}}}]}]),
+            ),
+            (
+                json!([{"role": "assistant", "content": [{"type": "function_call", "id": "fc_1", "call_id": "1",
+                    "status": "completed", "name": "f", "arguments": "{}"}]}]),
+                json!([{"role": "assistant", "content": "",
+                    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {}}}]}]),
             ),
             (
                 json!([{"role": "assistant", "content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]},

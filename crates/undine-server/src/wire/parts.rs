@@ -21,7 +21,7 @@ const SCHEMES: [&str; 4] = ["data:", "http:", "https:", "file:"];
 pub(crate) struct ImagePart {
     /// Where the request names it, such as `messages[0].content[1].image_url`.
     pub(crate) path: String,
-    /// A `data:` URI or a URL, as it was given.
+    /// A `data:` URI or a URL, as it was given; bare base64 with the beginning of a `data:` URI.
     pub(crate) url: String,
     pub(crate) detail: Detail,
 }

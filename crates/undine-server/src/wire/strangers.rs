@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 /// Most sets of parts that are looked through; a schema with more is left as it is.
 const GROUPS_MAX: usize = 1000;
+/// Most parts that are looked at, over all groups.
+const PARTS_MAX: usize = 100_000;
 
 /// Schemas by where they are in memory.
 type Places = HashSet<*const Value>;
@@ -63,6 +65,7 @@ fn voices(map: &Map<String, Value>) -> usize {
 fn shared_parts<'a>(root: &'a Value, mut groups: Vec<Vec<&'a Value>>) -> Option<Places> {
     let mut shared = Places::new();
     let mut seen = HashSet::new();
+    let mut left_to_look_at = PARTS_MAX;
     while let Some(group) = groups.pop() {
         let mut key: Vec<*const Value> = group.iter().map(|part| std::ptr::from_ref(*part)).collect();
         key.sort_unstable();
@@ -79,6 +82,7 @@ fn shared_parts<'a>(root: &'a Value, mut groups: Vec<Vec<&'a Value>>) -> Option<
             if !parts.insert(part) {
                 continue;
             }
+            left_to_look_at = left_to_look_at.checked_sub(1)?;
             for (keyword, value) in part.as_object().into_iter().flatten() {
                 match (keyword.as_str(), value) {
                     ("$ref" | "$dynamicRef", Value::String(target)) => left.push(target_of(root, target)?),
@@ -182,6 +186,15 @@ mod tests {
         ] {
             assert_eq!(without_strangers(schema.clone()), expected, "{schema}");
         }
+    }
+
+    #[test]
+    fn what_is_too_much_to_look_at_is_left_open() {
+        let parts = json!(vec![json!({}); 2000]);
+        let groups: Vec<Value> =
+            (0..100).map(|_| json!({"$ref": "#/$defs/x", "required": [], "properties": {}})).collect();
+        let schema = json!({"prefixItems": groups, "$defs": {"x": {"anyOf": parts}}});
+        assert_eq!(without_strangers(schema.clone()), schema);
     }
 
     #[test]

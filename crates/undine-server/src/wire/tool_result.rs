@@ -1,6 +1,6 @@
 //! What a tool gave back: clients send it as text, as parts, or as the JSON it is.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use undine_text::json_dumps;
 
 /// Kinds of parts that a content may have.
@@ -8,6 +8,9 @@ const PARTS: [&str; 6] = ["text", "input_text", "output_text", "refusal", "image
 
 /// What a part of the type image has; without one of them it is a result like any other.
 const IMAGE: [&str; 5] = ["image", "url", "source", "data", "base64"];
+/// What it may have beside that.
+const BESIDE: [&str; 9] =
+    ["type", "media_type", "mimeType", "mime_type", "detail", "cache_control", "annotations", "id", "_meta"];
 
 /// The content of a message of a tool: text and parts as they are, anything else as JSON text. A tool that
 /// gave nothing gave `null`.
@@ -26,14 +29,21 @@ fn is_part(value: &Value) -> bool {
     match value {
         Value::String(_) => true,
         Value::Object(part) => match part.get("type") {
-            Some(Value::String(kind)) if kind == "image" => {
-                IMAGE.iter().any(|field| part.contains_key(*field))
-            }
+            Some(Value::String(kind)) if kind == "image" => is_image(part),
             Some(kind) => kind.as_str().is_some_and(|kind| PARTS.contains(&kind)),
             None => part.contains_key("image_url"),
         },
         _ => false,
     }
+}
+
+/// Whether an object of the type image has the form of a part. A tool that finds pictures has its own fields.
+fn is_image(part: &Map<String, Value>) -> bool {
+    let holds_text = |fields: &Map<String, Value>| {
+        fields.iter().any(|(name, value)| IMAGE.contains(&name.as_str()) && value.is_string())
+    };
+    part.keys().all(|name| IMAGE.contains(&name.as_str()) || BESIDE.contains(&name.as_str()))
+        && (holds_text(part) || part.get("source").and_then(Value::as_object).is_some_and(holds_text))
 }
 
 #[cfg(test)]
@@ -57,6 +67,18 @@ mod tests {
             (json!([]), json!("[]")),
             (json!([{"type": "text", "text": "a"}, "b"]), json!([{"type": "text", "text": "a"}, "b"])),
             (json!({"type": "image", "size": 3}), json!("{\"type\": \"image\", \"size\": 3}")),
+            (
+                json!({"type": "image", "data": {"a": 1}}),
+                json!("{\"type\": \"image\", \"data\": {\"a\": 1}}"),
+            ),
+            (
+                json!([{"type": "image", "url": "https://a/b", "title": "Sunset"}]),
+                json!("[{\"type\": \"image\", \"url\": \"https://a/b\", \"title\": \"Sunset\"}]"),
+            ),
+            (
+                json!([{"type": "image", "source": {"type": "base64", "data": "AA"}}]),
+                json!([{"type": "image", "source": {"type": "base64", "data": "AA"}}]),
+            ),
             (json!([{"type": "image", "data": "AA"}]), json!([{"type": "image", "data": "AA"}])),
             (json!({"type": "text", "text": "a"}), json!([{"type": "text", "text": "a"}])),
         ] {

@@ -60,6 +60,7 @@ fn shared_cases() -> Vec<Case> {
         ("min_tokens", json!({"min_tokens": 9, "max_tokens": 8})),
         ("stream", json!({"stream": "yes"})),
         ("stream_options", json!({"stream_options": {"include_usage": true}})),
+        ("num_predict", json!({"num_predict": 5, "options": {"num_predict": 7}})),
         ("stream_options.include_usage", json!({"stream": true, "stream_options": {"include_usage": 1}})),
         ("stream_options.extra", json!({"stream": true, "stream_options": {"extra": 1}})),
         ("prompt_logprobs", json!({"prompt_logprobs": 21})),

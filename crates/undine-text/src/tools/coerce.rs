@@ -26,6 +26,11 @@ const SCHEMA_DEPTH_MAX: usize = 16;
 /// back to where they are would otherwise be more than anybody can count.
 const SCHEMA_PARTS_MAX: usize = 256;
 
+/// Patterns of names that are tried for a property.
+pub const PATTERNS_MAX: usize = 32;
+/// The schema that allows everything, for a property of which nothing is known.
+static ANYTHING: Json = Json::Bool(true);
+
 /// The kinds of JSON values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -102,10 +107,25 @@ impl<'a> Schema<'a> {
         Self { root: &Json::Null, node: None }
     }
 
-    /// Whether a string is left as it is, whatever it says.
+    /// Whether a string is left as it is, whatever it says: nothing else is allowed, or any text is.
     pub fn keeps_text(self) -> bool {
+        const RESTRICTIONS: [&str; 5] = ["enum", "const", "pattern", "minLength", "maxLength"];
         let kinds = self.kinds();
-        kinds.is_empty() || kinds.contains(&Kind::String)
+        let any_text = |node: &'a Json| {
+            let is_text = match node.get("type") {
+                Some(Json::Array(names)) => names.iter().any(|name| name == "string"),
+                name => name.is_some_and(|name| name == "string"),
+            };
+            (is_text && RESTRICTIONS.iter().all(|keyword| node.get(keyword).is_none())).then_some(node)
+        };
+        kinds.iter().all(|kind| *kind == Kind::String)
+            || kinds.contains(&Kind::String) && self.find(&any_text).is_some()
+    }
+
+    /// Whether it allows values of a kind, or does not say.
+    fn allows_kind(self, kind: Kind) -> bool {
+        let kinds = self.kinds();
+        kinds.is_empty() || kinds.contains(&kind) || (kind == Kind::Integer && kinds.contains(&Kind::Number))
     }
 
     fn wants_integer(self) -> bool {
@@ -227,10 +247,18 @@ impl<'a> Seen<'a> {
 
 fn property_of<'a>(node: &'a Json, name: &str) -> Option<&'a Json> {
     let declared = node.get("properties").and_then(|properties| properties.get(name));
+    // What a pattern in another dialect, or one too many, says of the name is not known.
     let by_pattern = || {
         let patterns = node.get("patternProperties")?.as_object()?;
-        let mut patterns = patterns.iter();
-        patterns.find(|(pattern, _)| is_match(pattern, name) == Some(true)).map(|(_, schema)| schema)
+        let mut is_known = patterns.len() <= PATTERNS_MAX;
+        for (pattern, schema) in patterns.iter().take(PATTERNS_MAX) {
+            match is_match(pattern, name) {
+                Some(true) => return Some(schema),
+                Some(false) => {}
+                None => is_known = false,
+            }
+        }
+        (!is_known).then_some(&ANYTHING)
     };
     declared.or_else(by_pattern).or_else(|| node.get("additionalProperties"))
 }
@@ -259,14 +287,16 @@ fn push_fitted(value: &Value, schema: Schema<'_>, effort: &Effort, out: &mut Str
     if schema.node.is_some() && fits(value, schema, effort) {
         return push_as_is(value, Schema::any(), effort, out);
     }
+    // Nobody knows that it does not fit.
+    if effort.is_spent() && schema.allows_kind(Kind::of_literal(&value.literal)) {
+        return push_as_is(value, Schema::any(), effort, out);
+    }
     if let Some(made) = by_alternative(value, schema, effort) {
         return out.push_str(&made);
     }
     let kinds = schema.kinds();
     let kind = Kind::of_literal(&value.literal);
-    let is_allowed =
-        kinds.is_empty() || kinds.contains(&kind) || (kind == Kind::Integer && kinds.contains(&Kind::Number));
-    if is_allowed {
+    if schema.allows_kind(kind) {
         return push_as_is(value, schema, effort, out);
     }
     if kinds.contains(&Kind::String) && kind != Kind::Null {
@@ -285,10 +315,14 @@ fn push_fitted(value: &Value, schema: Schema<'_>, effort: &Effort, out: &mut Str
     push_as_is(value, schema, effort, out);
 }
 
-/// What the first alternative that allows it makes of the value.
+/// What the first alternative that allows it makes of the value: those of its own kind come before those
+/// that would make another of it.
 fn by_alternative(value: &Value, schema: Schema<'_>, effort: &Effort) -> Option<String> {
     let node = schema.resolved()?;
-    alternatives(node).find_map(|part| {
+    let kind = Kind::of_literal(&value.literal);
+    let is_own = |part: &&Json| schema.at(Some(part)).allows_kind(kind);
+    let (own, others): (Vec<&Json>, Vec<&Json>) = alternatives(node).partition(is_own);
+    own.into_iter().chain(others).find_map(|part| {
         effort.try_one(|| {
             let part = schema.at(Some(part));
             let mut made = String::new();

@@ -106,8 +106,11 @@ impl Emitter {
     /// Puts out an argument, or the rest of one that was shown.
     pub fn argument(&mut self, name: &str, value: &Value, out: &mut Pieces<'_>) {
         self.announce(out);
+        let Some(call) = &self.call else { return };
         let mut whole = String::new();
-        coerce::push_json(value, self.schema(name), &mut whole);
+        if call.shown.is_none() || !matches!(value.literal, Literal::String(_)) {
+            coerce::push_json(value, self.schema(name), &mut whole);
+        }
         let Some(call) = &mut self.call else { return };
         let mut json = String::new();
         match (call.shown.take(), &value.literal) {
@@ -126,18 +129,21 @@ impl Emitter {
         out.arguments(call.index.unwrap_or(0), &json);
     }
 
-    /// Puts out an argument that was cut, without what would close it.
+    /// Puts out an argument that was cut, without what would close it. If its schema makes something else of
+    /// it, so that it is not known where that would go on, nothing is put out.
     pub fn open_argument(&mut self, name: &str, value: &Value, closers: &str, out: &mut Pieces<'_>) {
         self.announce(out);
         let mut whole = String::new();
         coerce::push_json(value, self.schema(name), &mut whole);
         let Some(call) = &self.call else { return };
+        // The last of them may close what holds the arguments.
+        let least = closers.len().min(1);
+        let open = (least..=closers.len()).rev().find_map(|count| whole.strip_suffix(closers.get(..count)?));
+        let Some(open) = open else { return };
         let mut json = String::from(if call.names.is_empty() { "{" } else { "," });
         coerce::push_string(name, &mut json);
         json.push(':');
-        // The last of them may close what holds the arguments.
-        let open = (0..=closers.len()).rev().find_map(|count| whole.strip_suffix(closers.get(..count)?));
-        json.push_str(open.unwrap_or(&whole));
+        json.push_str(open);
         out.arguments(call.index.unwrap_or(0), &json);
     }
 

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use regex::RegexBuilder;
 use serde_json::Value as Json;
 
-use super::coerce::{Kind, Schema};
+use super::coerce::{Kind, PATTERNS_MAX, Schema};
 use super::literal::{Literal, Value};
 use crate::exact;
 
@@ -37,11 +37,20 @@ impl Effort {
         Self { left: Cell::new(STEPS_MAX), depth: Cell::new(0) }
     }
 
+    /// Whether it was not enough: what was looked at last is not known to be wrong.
+    pub fn is_spent(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    fn spend(&self) {
+        self.left.set(0);
+    }
+
     /// Whether there are so many steps left; takes them.
     fn take(&self, steps: u32) -> bool {
         let left = self.left.get();
         self.left.set(left.saturating_sub(steps));
-        left >= steps
+        left > steps
     }
 
     /// Tries an alternative, if that is not too deep.
@@ -62,25 +71,51 @@ pub fn is_match(pattern: &str, text: &str) -> Option<bool> {
     Some(compiled.is_match(text))
 }
 
-/// Whether the schema allows the value; `false` also if that would take too long to find out.
+/// Whether the schema allows the value; `false` also if that would take too long to find out, which spends
+/// the effort.
 pub fn fits(value: &Value, schema: Schema<'_>, effort: &Effort) -> bool {
-    Look { effort, depth: DEPTH_MAX }.at(value, schema)
+    Look { effort, depth: DEPTH_MAX, way: None }.at(value, schema)
 }
 
 #[derive(Clone, Copy)]
 struct Look<'e> {
     effort: &'e Effort,
     depth: usize,
+    /// The schemas of this value that it came through: one that leads back to itself allows nothing by that.
+    way: Option<&'e Way<'e>>,
+}
+
+struct Way<'w> {
+    node: &'w Json,
+    before: Option<&'w Way<'w>>,
+}
+
+impl Way<'_> {
+    fn leads_through(&self, node: &Json) -> bool {
+        std::ptr::eq(self.node, node) || self.before.is_some_and(|before| before.leads_through(node))
+    }
 }
 
 impl Look<'_> {
     fn at(self, value: &Value, schema: Schema<'_>) -> bool {
         let Some(node) = schema.node() else { return true };
-        if self.depth == 0 || !self.effort.take(1) {
+        if self.way.is_some_and(|way| way.leads_through(node)) {
+            return false;
+        }
+        if self.depth == 0 {
+            self.effort.spend();
+        }
+        if !self.effort.take(1) {
             return false;
         }
         let Json::Object(keywords) = node else { return *node != Json::Bool(false) };
-        let below = Self { depth: self.depth - 1, ..self };
+        // OpenAPI's.
+        if value.literal == Literal::Null && keywords.get("nullable") == Some(&Json::Bool(true)) {
+            return true;
+        }
+        let way = Way { node, before: self.way };
+        let below = Look { depth: self.depth - 1, way: Some(&way), ..self };
+        let inside = Look { way: None, ..below };
         let list = |name: &str| keywords.get(name).and_then(Json::as_array);
         let part = |part| below.at(value, schema.at(Some(part)));
         // A reference that leads nowhere allows everything, as it does elsewhere.
@@ -99,8 +134,8 @@ impl Look<'_> {
             && match &value.literal {
                 Literal::Number(text) => is_within(text, node),
                 Literal::String(text) => self.is_text_of(text, node),
-                Literal::List(values) => below.items(values, schema, node),
-                Literal::Dict(entries) => below.entries(entries, schema, node),
+                Literal::List(values) => inside.items(values, schema, node),
+                Literal::Dict(entries) => inside.entries(entries, schema, node),
                 Literal::Null | Literal::Bool(_) => true,
             }
     }
@@ -121,9 +156,13 @@ impl Look<'_> {
 
     fn entries(self, entries: &[(String, Value)], schema: Schema<'_>, node: &Json) -> bool {
         let has = |name: &Json| entries.iter().any(|(key, _)| name == key.as_str());
+        let patterns = node.get("patternProperties").and_then(Json::as_object).map_or(0, |all| all.len());
+        let steps = PATTERN_STEPS.saturating_mul(patterns.min(PATTERNS_MAX) as u32);
         is_counted(entries.len(), node, ["minProperties", "maxProperties"])
             && node.get("required").and_then(Json::as_array).is_none_or(|names| names.iter().all(has))
-            && entries.iter().all(|(key, value)| self.at(value, schema.own_property(key)))
+            && entries.iter().all(|(key, value)| {
+                (steps == 0 || self.effort.take(steps)) && self.at(value, schema.own_property(key))
+            })
     }
 }
 

@@ -34,6 +34,11 @@ fn alternatives_that_lead_back_are_looked_at_once() {
 #[test]
 fn arguments_that_fit_their_schema_stay_as_they_are() {
     let op = |op: &str, value: Json| json!({"type": "object", "properties": {"op": {"const": op}, "value": value}, "required": ["op", "value"]});
+    let op_noted = |name: &str, value: Json| {
+        let mut schema = op(name, value);
+        schema["properties"]["note"] = json!({"type": "string", "nullable": true});
+        schema
+    };
     let (texts, number) =
         (json!({"enum": ["007", "42"]}), json!({"type": "number", "minimum": 1, "maximum": 9}));
     let pair = json!({"type": "array", "items": {"enum": ["1", "a"]}, "minItems": 2, "maxItems": 2});
@@ -70,10 +75,47 @@ fn arguments_that_fit_their_schema_stay_as_they_are() {
             r#"{"op": "gt", "value": "3"}"#,
             r#"{"op":"gt","value":3}"#,
         ),
+        // Those of the value's own kind come before text, which takes everything.
+        (
+            json!({"anyOf": [{"type": "string"}, {"type": "object", "properties": {"n": {"type": "integer"}}}]}),
+            "{'n': '7'}",
+            r#"{"n":7}"#,
+        ),
+        (json!({"anyOf": [{"type": "string"}, {"type": "integer"}]}), "5.0", "5"),
+        (
+            json!({"anyOf": [op_noted("gt", json!({"type": "number"})), op_noted("eq", json!({"type": "string"}))]}),
+            r#"{"op": "eq", "value": "007", "note": null}"#,
+            r#"{"op":"eq","value":"007","note":null}"#,
+        ),
+        // What a pattern of another dialect says of a name is not known.
+        (
+            json!({"type": "object", "patternProperties": {"^(?!n_)": {"type": "string"}}, "additionalProperties": {"type": "integer"}}),
+            r#"{"a": "1"}"#,
+            r#"{"a":"1"}"#,
+        ),
         // Alternatives that lead to themselves come to an end.
         (tree, "7", "\"7\""),
     ] {
         let parameters = json!({"type": "object", "properties": {"x": schema}});
         assert_eq!(arguments(&parameters, written), format!("{{\"x\":{expected}}}"), "{written}");
     }
+}
+
+/// More than can be looked at: nobody knows that it does not fit, so it stays as it was written.
+#[test]
+fn long_arguments_are_not_changed_for_want_of_time() {
+    let op = |op: &str, value: Json| json!({"type": "object", "properties": {"op": {"const": op}, "value": value}, "required": ["op", "value"]});
+    let texts = op("eq", json!({"type": "string", "pattern": "^[0-9]{3}$"}));
+    let items = json!({"anyOf": [op("gt", json!({"type": "number"})), texts]});
+    let parameters = json!({"type": "object", "properties": {"x": {"type": "array", "items": items}}});
+    let list = json!(vec![json!({"op": "eq", "value": "009"}); 400]).to_string();
+    assert_eq!(arguments(&parameters, &list), format!("{{\"x\":{list}}}"));
+    // Many names and many patterns end soon.
+    let patterns: serde_json::Map<String, Json> =
+        (0..400).map(|i| (format!("^k{i}$"), json!({"type": "integer"}))).collect();
+    let parameters =
+        json!({"type": "object", "properties": {"x": {"type": "object", "patternProperties": patterns}}});
+    let many: serde_json::Map<String, Json> = (0..400).map(|i| (format!("k{i}"), json!("1"))).collect();
+    let found: Json = serde_json::from_str(&arguments(&parameters, &Json::Object(many).to_string())).unwrap();
+    assert_eq!((&found["x"]["k0"], &found["x"]["k399"]), (&json!(1), &json!("1")));
 }

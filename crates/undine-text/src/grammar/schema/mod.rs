@@ -2,6 +2,8 @@
 //! another way is translated, and what no grammar can enforce is left out and named.
 //!
 //! Invariant: a fitted schema allows everything that the given one allows, and no less than `left_out` says.
+//! Two things are narrower: zeros before a number in a text (`decimals`), and tags that have a default, which
+//! are required (`alternatives`).
 //! Its references lead to its own definitions, which have plain names.
 //!
 //! The library (llguidance 1.9) refuses a schema as a whole for one keyword that it does not know, cannot see

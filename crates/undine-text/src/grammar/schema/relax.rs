@@ -62,7 +62,7 @@ pub fn relax(
     let loose = definitions.keys().map(|name| (name.clone(), anything())).collect();
     let mut search = Search { definitions: loose, compiles, left: COMPILATIONS_MAX };
     // First what is wrong by itself, then what is wrong only together with what is referred to.
-    while search.step(&mut whole, place, left_out) {}
+    search.each_alone(&mut whole, place, left_out);
     loop {
         search.definitions = whole.get(DEFINITIONS).and_then(Json::as_object).cloned().unwrap_or_default();
         if !search.step(&mut whole, place, left_out) {
@@ -83,14 +83,27 @@ struct Search<C> {
 }
 
 impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
+    /// Weakens all definitions and the schema, as long as references mean anything, so that none of them
+    /// depends on another.
+    fn each_alone(&mut self, whole: &mut Json, place: &str, left_out: &mut LeftOut) {
+        let definitions = whole.get_mut(DEFINITIONS).and_then(Json::as_object_mut);
+        for (name, definition) in definitions.into_iter().flatten().rev() {
+            let place = of_definition(place, name);
+            while definition.is_object()
+                && !self.fits(definition)
+                && self.weaken(definition, &place, left_out)
+            {}
+        }
+        while !self.fits(whole) && self.weaken(whole, place, left_out) {}
+    }
+
     /// Weakens one definition, or the schema if they all fit; `false` if nothing is to be done. What is
     /// defined last is weakened first, for the others lead to it.
     fn step(&mut self, whole: &mut Json, place: &str, left_out: &mut LeftOut) -> bool {
         let definitions = whole.get_mut(DEFINITIONS).and_then(Json::as_object_mut);
         for (name, definition) in definitions.into_iter().flatten().rev() {
             if definition.is_object() && !self.fits(definition) {
-                let dot = if place.is_empty() { "" } else { "." };
-                return self.weaken(definition, &format!("{place}{dot}{DEFINITIONS}.{name}"), left_out);
+                return self.weaken(definition, &of_definition(place, name), left_out);
             }
         }
         !self.fits(whole) && self.weaken(whole, place, left_out)
@@ -193,6 +206,12 @@ impl<C: Fn(&Json) -> Result<(), String>> Search<C> {
         }
         (weaker, missing)
     }
+}
+
+/// Where a definition is.
+fn of_definition(place: &str, name: &str) -> String {
+    let dot = if place.is_empty() { "" } else { "." };
+    format!("{place}{dot}{DEFINITIONS}.{name}")
 }
 
 /// An object without some of its keywords. Names that patterns allow stay allowed where others are not: a
