@@ -6,7 +6,7 @@ use undine_image::prompt::Encoded;
 use undine_text::stream::{THINK_END, THINK_START};
 use undine_text::{
     Bos, Cancel, ChatInput, ChatTemplate, SpecialText, TemplateTraits, Tokenizer, answer_at_once,
-    ends_in_think, is_thinking_off,
+    ends_in_think, is_thinking_off, switch_off,
 };
 
 use crate::generation::StartsIn;
@@ -70,8 +70,8 @@ pub(crate) fn render(
     }
     let thinking = thinking(ready, conversation.thinking);
     let mut kwargs = ready.template_kwargs(&conversation.kwargs);
-    if thinking == Thinking::Off && !kwargs.contains_key("enable_thinking") {
-        kwargs.insert("enable_thinking".to_owned(), false.into());
+    if thinking == Thinking::Off {
+        switch_off(&mut kwargs);
     }
     let placeholder = |image| images.placeholder(ready.vision.as_ref(), image);
     let text = |message: &Value| parts::join(&message["content"], placeholder);

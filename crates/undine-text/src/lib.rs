@@ -30,7 +30,7 @@ pub use piece::Piece;
 pub use presets::{Preset, Training, preset, training};
 pub use stream::{IncludeStop, Reasoning, StreamOptions, StreamState, TextStream};
 pub use template::own;
-pub use template::thinking::{THINKING_SWITCHES, answer_at_once, is_thinking_off};
+pub use template::thinking::{THINKING_SWITCHES, answer_at_once, is_thinking_off, switch_off};
 pub use template::{ChatInput, ChatTemplate, TemplateTraits, ends_in_think, json_dumps};
 pub use tokenizer::{Bos, SpecialText, Tokenizer};
 pub use tools::ToolFormat;

@@ -9,8 +9,7 @@ use std::thread::JoinHandle;
 use serde_json::Value as Json;
 use undine_core::{PromptImage, TokenId};
 use undine_text::{
-    ChatInput, ChatTemplate, Reasoning, THINKING_SWITCHES, Tokenizer, answer_at_once, ends_in_think,
-    is_thinking_off,
+    ChatInput, ChatTemplate, Reasoning, Tokenizer, answer_at_once, ends_in_think, is_thinking_off, switch_off,
 };
 use undine_weights::Checkpoint;
 
@@ -183,7 +182,7 @@ impl ModelText {
         let is_off = is_thinking_off(&kwargs);
         if is_off {
             // Whichever of its names was used.
-            kwargs.entry(THINKING_SWITCHES[0]).or_insert(Json::Bool(false));
+            switch_off(&mut kwargs);
         }
         let input = ChatInput { messages, tools: None, add_generation_prompt: true, kwargs: &kwargs };
         let mut text = template.render(&input)?;

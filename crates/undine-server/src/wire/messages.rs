@@ -178,6 +178,26 @@ mod tests {
     }
 
     #[test]
+    fn calls_in_a_content_have_their_own_id_and_count_once() {
+        for (given, want) in [
+            (
+                json!([{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}],
+                    "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}]),
+                json!([{"role": "assistant", "content": "",
+                    "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {}}}]}]),
+            ),
+            (
+                json!([{"role": "assistant", "content": [{"type": "function_call", "id": "fc_1", "call_id": "1",
+                    "status": "completed", "name": "f", "arguments": "{}"}]}]),
+                json!([{"role": "assistant", "content": "",
+                    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {}}}]}]),
+            ),
+        ] {
+            assert_eq!(read(given.clone()).map(Value::from), Ok(want), "{given}");
+        }
+    }
+
+    #[test]
     fn messages_take_the_templates_form() {
         let cases = [
             (
@@ -226,19 +246,6 @@ mod tests {
                     {"type": "text", "text": "4"}, {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}}]}]),
                 json!([{"role": "assistant", "content": "4", "reasoning": "2+2", "reasoning_content": "2+2", "thinking": "2+2",
                     "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}]),
-            ),
-            // A call that is told twice was made once.
-            (
-                json!([{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}],
-                    "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}]),
-                json!([{"role": "assistant", "content": "",
-                    "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {}}}]}]),
-            ),
-            (
-                json!([{"role": "assistant", "content": [{"type": "function_call", "id": "fc_1", "call_id": "1",
-                    "status": "completed", "name": "f", "arguments": "{}"}]}]),
-                json!([{"role": "assistant", "content": "",
-                    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {}}}]}]),
             ),
             (
                 json!([{"role": "assistant", "content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]},

@@ -17,6 +17,11 @@ pub fn is_thinking_off(kwargs: &Map<String, Json>) -> bool {
     THINKING_SWITCHES.iter().any(|name| kwargs.get(*name) == Some(&Json::Bool(false)))
 }
 
+/// Tells a template not to think, by the first of its names unless that says something already.
+pub fn switch_off(kwargs: &mut Map<String, Json>) {
+    kwargs.entry(THINKING_SWITCHES[0]).or_insert(Json::Bool(false));
+}
+
 /// Makes a model answer without thinking, whatever its template knows of that: closes the thought in the
 /// prompt, or, if nothing shows that the model thinks, returns what it may not say.
 pub fn answer_at_once(tokenizer: &Tokenizer, traits: TemplateTraits, text: &mut String) -> Vec<TokenId> {

@@ -87,12 +87,8 @@ pub fn gigabytes_of(word: &str) -> Option<f64> {
 /// The makers that a name tells.
 pub fn makers(name: &str) -> Vec<&'static str> {
     let words = cut(name);
-    let tells = |series: &&str| words.iter().any(|word| word == series);
-    MAKERS
-        .iter()
-        .filter(|(_, series)| series.iter().any(|one| tells(&one)))
-        .map(|(maker, _)| *maker)
-        .collect()
+    let is_told = |series: &[&str]| words.iter().any(|word| series.contains(&word.as_str()));
+    MAKERS.iter().filter(|(_, series)| is_told(series)).map(|(maker, _)| *maker).collect()
 }
 
 /// A name in lower case, cut where letters and digits meet.

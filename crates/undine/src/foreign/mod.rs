@@ -1,5 +1,6 @@
-//! Command lines of other programs: llama.cpp's, Ollama's, vLLM's and SGLang's. Each flag and command that people bring
-//! along is in a table: what it means here, or that it changes nothing and why, or why it cannot be had.
+//! Command lines of other programs: llama.cpp's, Ollama's, vLLM's and SGLang's. Each flag and command that
+//! people bring along is in a table: what it means here, or that it changes nothing and why, or why it cannot
+//! be had.
 //!
 //! [`rewrite`] goes over the words before they are parsed, because clap would read `-ngl 99` as five letters
 //! and a model. Flags of vLLM are in [`vllm`], which the parser itself knows.
